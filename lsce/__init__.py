@@ -1,0 +1,1 @@
+"""lsce: the reproducible report on label smoothing cross entropy."""

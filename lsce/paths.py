@@ -1,0 +1,26 @@
+"""Every path of the project, so that no other file spells one out."""
+
+import os
+from pathlib import Path
+
+#: The checkout: the folder that holds `notebooks/`, `data/`, `figures/` and the Makefile.
+ROOT = Path(os.environ.get("LSCE_ROOT", Path(__file__).resolve().parent.parent))
+
+NOTEBOOKS = ROOT / "notebooks"
+PROFILES = NOTEBOOKS / "profiles"
+
+DATA = ROOT / "data"
+#: CIFAR-100 as fetched, in torchvision's archive layout or as Parquet (ignored by git).
+CIFAR100 = DATA / "cifar-100"
+#: Decoded images (ignored by git).
+CACHE = DATA / "cache"
+#: This machine's records (ignored by git).
+RUNS = DATA / "runs"
+
+#: What this machine's runs draw, a folder a profile (ignored by git).
+FIGURES = ROOT / "figures"
+
+#: The report's configuration, and what is built from it (ignored by git).
+REPORT = ROOT / "report"
+BUILD = ROOT / "build"
+HTML = BUILD / "html"
