@@ -1,0 +1,3 @@
+from lsce.cli import main
+
+main()

@@ -1,0 +1,108 @@
+"""The claims that the report judges, and their verdicts from a study's table.
+
+The claims are declared in `claims.yaml` beside this file, before the runs.
+"""
+
+from dataclasses import dataclass, replace
+from importlib.resources import files
+
+import pandas as pd
+import yaml
+
+from lsce import stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence about label smoothing that paired runs can judge; `claims.yaml` says the rest."""
+
+    id: str
+    claim: str
+    notebook: str
+    measure: str
+    words: str
+    unit: str
+    scale: float = 1.0
+    better: str
+    smallest: float | None = None
+    not_worse_by: float | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim's verdict in one regime; the effect is positive where it is as claimed.
+
+    `control` is the ε that was compared against. With fewer than one complete pair the verdict is
+    "undecided" and there is no effect.
+    """
+
+    regime: str
+    control: float
+    verdict: str
+    effect: stats.Interval | None
+    more_runs: int | None = None
+
+
+def load() -> dict[str, Claim]:
+    """Every declared claim by its id."""
+    declared = yaml.safe_load(files("lsce").joinpath("claims.yaml").read_text(encoding="utf-8"))
+    return {name: Claim(id=name, **fields) for name, fields in declared.items()}
+
+
+def judge(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
+    """Judge a claim at `epsilon` in every regime of a study's table (see `Study.table`).
+
+    Raises ValueError if the table lacks `epsilon`, or anything to compare it with.
+    """
+    values = sorted(set(table["epsilon"]))
+    if epsilon not in values or epsilon == 0 or 0 not in values:
+        raise ValueError(
+            f"judged_epsilon is {epsilon}; it must be one of epsilons {values} other than 0, "
+            "which must be there too"
+        )
+    return [_judge(claim, part, regime, epsilon) for regime, part in table.groupby("regime", sort=False)]
+
+
+def _judge(claim: Claim, table: pd.DataFrame, regime: str, epsilon: float) -> Judgement:
+    control = 0.0 if claim.not_worse_by is None else _best_other(table, epsilon)
+    pairs = table.pivot(index="seed", columns="epsilon", values=claim.measure)
+    pairs = pairs[[epsilon, control]].dropna()
+    if pairs.empty:
+        return Judgement(regime, control, stats.UNDECIDED, None)
+    sign = claim.scale * (1 if claim.better == "higher" else -1)
+    effect = stats.paired_difference(sign * pairs[epsilon], sign * pairs[control])
+    if claim.not_worse_by is None:
+        found = stats.judge(effect, claim.smallest)
+    else:  # non-inferiority: the effect, moved up by the margin, must be above 0
+        margin = claim.not_worse_by
+        moved = replace(
+            effect, mean=effect.mean + margin, low=effect.low + margin, high=effect.high + margin
+        )
+        found = stats.judge(moved, 0.0)
+    return Judgement(regime, control, found.verdict, effect, found.more_runs)
+
+
+def _best_other(table: pd.DataFrame, epsilon: float) -> float:
+    """The ε other than `epsilon` with the best mean accuracy on the validation split."""
+    others = table[table["epsilon"] != epsilon]
+    return float(others.groupby("epsilon")["validation_accuracy"].mean().idxmax())
+
+
+def combined(judgements: list[Judgement]) -> str:
+    """One word for a claim over all regimes (see `lsce.stats.combine`)."""
+    return stats.combine(judgements)
+
+
+def effects(judged: dict[Claim, list[Judgement]]) -> pd.DataFrame:
+    """Every effect in smallest effects that matter, for `lsce.plots.effects`."""
+    rows = []
+    for claim, judgements in judged.items():
+        matters = claim.smallest if claim.not_worse_by is None else claim.not_worse_by
+        for found in judgements:
+            if found.effect is not None:
+                rows.append({
+                    "claim": claim.claim, "regime": found.regime, "n": found.effect.n,
+                    "effect": found.effect.mean / matters, "low": found.effect.low / matters,
+                    "high": found.effect.high / matters, "verdict": found.verdict,
+                })
+    return pd.DataFrame(rows)

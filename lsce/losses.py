@@ -1,0 +1,578 @@
+"""Label smoothing cross entropy, in closed form.
+
+Both conventions are one formula. With K classes and a smoothing parameter ε, let the *uniform
+share* s be ε for ``"include-true"`` and ε·K/(K−1) for ``"exclude-true"``. The smoothed target is
+then q = (1 − s)·p + s/K, where p is the one-hot (or given) target, so that
+
+    −Σ_k w_k q_k log π_k  =  −(1 − s) Σ_k w_k p_k log π_k  −  (s/K) Σ_k w_k log π_k
+
+needs one gathered value and one sum per sample, and never the N×K matrix q.
+"""
+
+import math
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Convention = Literal["exclude-true", "include-true"]
+Reduction = Literal["none", "mean", "sum"]
+Normalization = Literal["samples", "weights"]
+ClassWeights = Tensor | np.ndarray | Sequence[float]
+
+_CONVENTIONS = ("exclude-true", "include-true")
+_REDUCTIONS = ("none", "mean", "sum")
+_NORMALIZATIONS = ("samples", "weights")
+
+
+class LabelSmoothingCrossEntropy(torch.nn.Module):
+    r"""Cross entropy between smoothed targets and the softmax of ``preds``.
+
+    With C classes, logits :math:`z`, :math:`\pi = \mathrm{softmax}(z)`, class weights :math:`w`
+    (1 where none are given) and target class :math:`y`, the loss of one sample is
+
+    .. math:: \ell = -\sum_{k=1}^{C} w_k\, q_k \log \pi_k .
+
+    The smoothed target :math:`q` depends on :math:`\varepsilon` = ``label_smoothing`` and on
+    ``convention``:
+
+    - ``"exclude-true"`` (default; released code of Yuan et al., 2020, CVPR):
+      :math:`q_y = 1 - \varepsilon` and :math:`q_k = \varepsilon / (C-1)` for :math:`k \ne y`;
+      :math:`q = (1-\varepsilon)\,p + \varepsilon\,(1-p)/(C-1)` for a target distribution
+      :math:`p`.
+    - ``"include-true"`` (Szegedy et al., 2016, CVPR, arXiv:1512.00567;
+      :class:`torch.nn.CrossEntropyLoss`): :math:`q = (1-\varepsilon)\,p + \varepsilon/C`.
+
+    :func:`convert_epsilon` turns the :math:`\varepsilon` of one into that of the other.
+
+    **Reduction.** ``"none"`` keeps the loss of every sample (0 where ignored) and ``"sum"`` adds
+    them. ``"mean"`` divides that sum by
+
+    - the number of samples that are not ignored, with ``normalization="samples"`` (default);
+    - the sum of :math:`w_y` over them, with ``normalization="weights"``, as
+      :class:`torch.nn.CrossEntropyLoss` does. Like torch, targets that are probabilities are
+      divided by the number of samples in either case.
+
+    A *sample* is one target: a position, for inputs with spatial dimensions. The mean of an empty
+    batch, or of one whose samples are all ignored, is ``nan``, as in torch; the sum is 0.
+    ``convention="include-true", normalization="weights"`` equals
+    ``torch.nn.CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)``.
+
+    Args:
+        label_smoothing: :math:`\varepsilon` in [0, 1]; 0 is plain cross entropy.
+        class_weights: C finite weights :math:`\ge 0`: a tensor, an array or a sequence, of
+            integers or floats. Kept as the buffer ``class_weights``, so ``.to()`` moves them and
+            the state dict holds them; integers and sequences take torch's default dtype. They are
+            constants: no gradient flows to them.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        convention: ``"exclude-true"`` or ``"include-true"``.
+        normalization: ``"samples"`` or ``"weights"``; matters for ``"mean"`` with weights only.
+        ignore_index: class index whose samples add nothing to the loss, to the gradient or to the
+            mean's divisor. With probabilities as targets it must be negative and has no effect.
+
+    Shape:
+        - ``preds``: :math:`(C)`, :math:`(N, C)` or :math:`(N, C, d_1, \dots)` with
+          :math:`C \ge 2`: unnormalised logits.
+        - ``targets``: class indices in [0, C) (or ``ignore_index``) of shape :math:`()`,
+          :math:`(N)` or :math:`(N, d_1, \dots)`; or probabilities in [0, 1] over the class
+          dimension, of the shape of ``preds``. That they sum to 1 is not checked.
+        - output: the shape of the class indices with ``"none"``, else a scalar.
+
+    Dtypes:
+        ``preds`` float16, bfloat16, float32 or float64; ``targets`` any integer dtype, or any of
+        those floats for probabilities. float16 and bfloat16 are computed in float32 (under
+        autocast too) and the output is then float32; the gradient has the dtype of ``preds``.
+        float64 stays float64.
+
+    Gradients: first and second derivatives, forward mode, :mod:`torch.func` transforms and
+    ``torch.compile(fullgraph=True)``. Probabilities as targets receive a gradient too.
+
+    Checks: the arguments are checked once, here. ``forward`` checks dtypes, shapes and devices,
+    which the host knows. The *values* of the targets are checked where reading them is cheap, on
+    the CPU. On a GPU, reading them would make the host wait for the device at every step; there an
+    index out of range trips the device-side assertion of the gather kernel instead, and
+    probabilities are taken as given. ``torch.compile`` and :mod:`torch.func` transforms skip the
+    check of values as well.
+
+    Raises:
+        ValueError: an argument outside its range or choices; weights that are negative, not
+            finite, or not C in number; C < 2; targets of the wrong shape or out of range;
+            ``preds``, ``targets`` and weights on different devices.
+        TypeError: an argument of the wrong type; ``preds`` or ``targets`` of the wrong dtype.
+
+    Example:
+        >>> preds = torch.tensor([[2.0, 1.0, 0.1], [1.5, 2.5, 0.3]], dtype=torch.float64)
+        >>> targets = torch.tensor([0, 1])
+        >>> criterion = LabelSmoothingCrossEntropy(label_smoothing=0.1)
+        >>> print(f"{criterion(preds, targets):.7f}")
+        0.5565908
+        >>> criterion = LabelSmoothingCrossEntropy(label_smoothing=0.1, class_weights=[1, 2, 1])
+        >>> print(f"{criterion(preds, targets):.7f}")
+        0.7680347
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.1,
+        class_weights: ClassWeights | None = None,
+        reduction: Reduction = "mean",
+        *,
+        convention: Convention = "exclude-true",
+        normalization: Normalization = "samples",
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__()
+        _check_options(label_smoothing, reduction, convention, normalization, ignore_index)
+        weights = None if class_weights is None else _as_weights(class_weights)
+        if weights is not None:
+            _check_weight_values(weights)
+        self.label_smoothing = float(label_smoothing)
+        self.reduction = reduction
+        self.convention = convention
+        self.normalization = normalization
+        self.ignore_index = int(ignore_index)
+        self.register_buffer("class_weights", weights)
+
+    def forward(self, preds: Tensor, targets: Tensor) -> Tensor:
+        """Loss of ``preds`` against ``targets``; shapes and dtypes as the class says."""
+        return _loss(
+            preds,
+            targets,
+            self.label_smoothing,
+            self.class_weights,
+            self.reduction,
+            self.convention,
+            self.normalization,
+            self.ignore_index,
+        )
+
+    def extra_repr(self) -> str:
+        weights = None if self.class_weights is None else f"({len(self.class_weights)} values)"
+        return (
+            f"label_smoothing={self.label_smoothing}, class_weights={weights}, "
+            f"reduction={self.reduction!r}, convention={self.convention!r}, "
+            f"normalization={self.normalization!r}, ignore_index={self.ignore_index}"
+        )
+
+
+def label_smoothing_cross_entropy(
+    preds: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.1,
+    class_weights: ClassWeights | None = None,
+    reduction: Reduction = "mean",
+    *,
+    convention: Convention = "exclude-true",
+    normalization: Normalization = "samples",
+    ignore_index: int = -100,
+) -> Tensor:
+    """Functional twin of :class:`LabelSmoothingCrossEntropy`, which says what it computes.
+
+    The options are checked at each call; the values of the weights only where that makes no GPU
+    wait (weights that are not a tensor, or a tensor on the CPU). Weights that are not a tensor are
+    moved to the device of ``preds``.
+
+    Raises:
+        ValueError, TypeError: as :class:`LabelSmoothingCrossEntropy`.
+    """
+    _check_options(label_smoothing, reduction, convention, normalization, ignore_index)
+    weights = None if class_weights is None else _as_weights(class_weights)
+    if weights is not None:
+        if _values_are_at_hand(weights):
+            _check_weight_values(weights)
+        if not isinstance(class_weights, Tensor) and isinstance(preds, Tensor):
+            weights = weights.to(preds.device)
+    return _loss(
+        preds,
+        targets,
+        label_smoothing,
+        weights,
+        reduction,
+        convention,
+        normalization,
+        ignore_index,
+    )
+
+
+def convert_epsilon(epsilon: float, num_classes: int, *, to: Convention) -> float:
+    """The smoothing parameter that gives the same targets in the other convention.
+
+    ε_include = ε_exclude · K/(K−1). An ``"exclude-true"`` ε above (K−1)/K gives the true class
+    less than the others, which no ``"include-true"`` ε in [0, 1] does.
+
+    Args:
+        epsilon: smoothing parameter in [0, 1], in the convention that is not ``to``.
+        num_classes: K ≥ 2.
+        to: ``"include-true"`` or ``"exclude-true"``, the convention of the result.
+
+    Raises:
+        ValueError: ``epsilon``, ``num_classes`` or ``to`` out of range, or a result above 1.
+        TypeError: ``epsilon`` is not a number or ``num_classes`` not an integer.
+    """
+    _check_epsilon("epsilon", epsilon)
+    _check_choice("to", to, _CONVENTIONS)
+    if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral):
+        raise TypeError(f"num_classes must be an integer, got {num_classes!r}")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    if to == "exclude-true":
+        return float(epsilon) * (num_classes - 1) / num_classes
+    result = float(epsilon) * num_classes / (num_classes - 1)
+    # (K-1)/K itself may round to just above 1.
+    if result > 1 and not math.isclose(result, 1, rel_tol=1e-12):
+        limit = (num_classes - 1) / num_classes
+        raise ValueError(
+            f"epsilon must be at most (K-1)/K = {limit:.6g} to have an include-true equivalent "
+            f"for {num_classes} classes, got {epsilon}"
+        )
+    return min(result, 1.0)
+
+
+# --- the loss -------------------------------------------------------------------------------
+
+
+def _loss(
+    preds: Tensor,
+    targets: Tensor,
+    epsilon: float,
+    weights: Tensor | None,
+    reduction: str,
+    convention: str,
+    normalization: str,
+    ignore_index: int,
+) -> Tensor:
+    """The reduced loss; the options are checked already, the tensors are checked here."""
+    _check_tensors(preds, targets, weights)
+    as_indices = not targets.is_floating_point()
+    single = preds.dim() == 1
+    if single:
+        preds, targets = preds.unsqueeze(0), targets.unsqueeze(0)
+    num_classes = preds.shape[1]
+    share = epsilon * num_classes / (num_classes - 1) if convention == "exclude-true" else epsilon
+    if weights is not None:
+        weights = weights.detach().to(_compute_dtype(preds))
+
+    if as_indices:
+        targets = targets.long()
+        ignored = _ignored(targets, ignore_index, num_classes)
+        if ignored is not None:
+            targets = targets.masked_fill(ignored, 0)
+        loss = _from_indices(preds, targets, weights, share)
+        if ignored is not None:
+            loss = loss.masked_fill(ignored, 0)
+    else:
+        _check_probabilities(targets, ignore_index)
+        ignored = None
+        loss = _from_probabilities(preds, targets, weights, share)
+
+    if reduction == "none":
+        return loss.squeeze(0) if single else loss
+    if reduction == "sum":
+        return loss.sum()
+    if normalization == "weights" and weights is not None and as_indices:
+        true_weights = weights[targets]
+        if ignored is not None:
+            true_weights = true_weights.masked_fill(ignored, 0)
+        return loss.sum() / true_weights.sum()
+    return loss.mean() if ignored is None else loss.sum() / ignored.logical_not().sum()
+
+
+def _compute_dtype(preds: Tensor) -> torch.dtype:
+    return torch.promote_types(preds.dtype, torch.float32)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits, 1, dtype=_compute_dtype(logits))
+
+
+def _over_classes(weights: Tensor, like: Tensor) -> Tensor:
+    """Weights (C,) as (1, C, 1, …), to broadcast against ``like``."""
+    return weights.view(1, -1, *[1] * (like.dim() - 2))
+
+
+def _from_probabilities(
+    preds: Tensor, targets: Tensor, weights: Tensor | None, share: float
+) -> Tensor:
+    log_probs = _log_softmax(preds)
+    if weights is not None:
+        log_probs = log_probs * _over_classes(weights, log_probs)
+    loss = (share - 1) * (targets.to(log_probs.dtype) * log_probs).sum(1)
+    if share:
+        loss = loss - (share / preds.shape[1]) * log_probs.sum(1)
+    return loss
+
+
+def _from_indices(preds: Tensor, targets: Tensor, weights: Tensor | None, share: float) -> Tensor:
+    """Loss of each sample; all ``targets`` are in [0, C)."""
+    index = targets.unsqueeze(1)
+    true_weights = None if weights is None else weights[index]
+    if _composes(preds) or preds.numel() <= _block_size(preds):
+        return _smoothed_nll(_log_softmax(preds), index, weights, true_weights, share)
+    return _Blockwise.apply(preds, index, weights, true_weights, share)
+
+
+def _smoothed_nll(
+    log_probs: Tensor,
+    index: Tensor,
+    weights: Tensor | None,
+    true_weights: Tensor | None,
+    share: float,
+) -> Tensor:
+    """The closed form on ``log_probs`` (n, C, …), with ``index`` and ``true_weights`` (n, 1, …)."""
+    loss = (share - 1) * log_probs.gather(1, index)
+    if true_weights is not None:
+        loss = loss * true_weights
+    if share:  # with none, 0·(−inf) of a class that the logits rule out would be nan
+        if weights is not None:
+            log_probs = log_probs * _over_classes(weights, log_probs)
+        rest = log_probs.sum(1, keepdim=True)
+        loss = torch.add(loss, rest, alpha=-share / log_probs.shape[1])
+    return loss.squeeze(1)
+
+
+# --- large batches, block by block ----------------------------------------------------------
+
+
+def _composes(preds: Tensor) -> bool:
+    """Whether only plain operations will do: compiling, torch.func transforms, forward mode."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad.unpack_dual(preds).tangent is not None
+    )
+
+
+def _block_size(preds: Tensor) -> int:
+    """Logits worked on at a time: what a core's cache holds, or enough to fill a GPU."""
+    return 2**17 * torch.get_num_threads() if preds.device.type == "cpu" else 2**24
+
+
+def _blocks(logits: Tensor, *others: Tensor | None) -> Iterator[tuple]:
+    """The tensors cut along the batch into blocks of about ``_block_size`` logits."""
+    rows = max(1, _block_size(logits) // logits[0].numel())
+    for start in range(0, len(logits), rows):
+        stop = start + rows
+        yield logits[start:stop], *(t if t is None else t[start:stop] for t in others)
+
+
+class _Blockwise(torch.autograd.Function):
+    """``_smoothed_nll`` of the log-softmax, keeping no N×C tensor between forward and backward.
+
+    Autograd's own path holds three N×C tensors at its peak, in float32 even for bfloat16 logits.
+    Here each block's softmax is computed anew in the backward pass and turned into the gradient in
+    place, so that the gradient itself is the only N×C tensor.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, index, weights, true_weights, share):
+        ctx.save_for_backward(logits, index, weights, true_weights)
+        ctx.share = share
+        return torch.cat(
+            [
+                _smoothed_nll(_log_softmax(block), index, weights, true_weights, share)
+                for block, index, true_weights in _blocks(logits, index, true_weights)
+            ]
+        )
+
+    @staticmethod
+    def backward(ctx, grad):
+        logits, index, weights, true_weights = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated
+            loss = _smoothed_nll(_log_softmax(logits), index, weights, true_weights, ctx.share)
+            (result,) = torch.autograd.grad(loss, logits, grad, create_graph=True)
+        else:
+            result = _gradient(logits, index, weights, true_weights, ctx.share, grad.unsqueeze(1))
+        return result, None, None, None, None
+
+
+def _gradient(
+    logits: Tensor,
+    index: Tensor,
+    weights: Tensor | None,
+    true_weights: Tensor | None,
+    share: float,
+    grad: Tensor,
+) -> Tensor:
+    """∂ℓ/∂z_j = π_j Σ_k w_k q_k − w_j q_j, times ``grad`` (N, 1, …)."""
+    num_classes = logits.shape[1]
+    on_true = (1 - share) * grad if true_weights is None else (1 - share) * true_weights * grad
+    on_each = (share / num_classes) * grad
+    total = on_true + on_each * (num_classes if weights is None else weights.sum())
+    result = torch.empty_like(logits)
+    for out, block, index, on_true, on_each, total in _blocks(
+        result, logits, index, on_true, on_each, total
+    ):
+        probs = torch.softmax(block, 1, dtype=grad.dtype).mul_(total)
+        if weights is None:
+            probs.sub_(on_each)
+        else:
+            probs.addcmul_(on_each, _over_classes(weights, block), value=-1)
+        out.copy_(probs.scatter_add_(1, index, -on_true))
+    return result
+
+
+# --- checks ---------------------------------------------------------------------------------
+
+
+def _check_options(
+    label_smoothing: float,
+    reduction: str,
+    convention: str,
+    normalization: str,
+    ignore_index: int,
+) -> None:
+    _check_epsilon("label_smoothing", label_smoothing)
+    _check_choice("reduction", reduction, _REDUCTIONS)
+    _check_choice("convention", convention, _CONVENTIONS)
+    _check_choice("normalization", normalization, _NORMALIZATIONS)
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral):
+        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
+
+
+def _check_epsilon(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 <= value <= 1:  # nan fails this too
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _as_weights(class_weights: ClassWeights) -> Tensor:
+    """One-dimensional floating-point weights; their values are not looked at."""
+    if isinstance(class_weights, Tensor):
+        weights = class_weights
+    else:
+        try:
+            weights = torch.tensor(class_weights)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"class_weights must be numbers, got {class_weights!r}") from error
+    if weights.dtype == torch.bool or weights.is_complex():
+        raise TypeError(f"class_weights must be integers or floats, got {weights.dtype}")
+    if weights.dim() != 1 or len(weights) < 2:
+        raise ValueError(
+            "class_weights must hold one weight for each of at least 2 classes, "
+            f"got shape {tuple(weights.shape)}"
+        )
+    return weights if weights.is_floating_point() else weights.to(torch.get_default_dtype())
+
+
+def _check_weight_values(weights: Tensor) -> None:
+    bad = ~((weights >= 0) & (weights < math.inf))
+    if bad.any():
+        where = int(bad.nonzero()[0])
+        raise ValueError(
+            f"class_weights must be finite and not negative, got {weights[where].item()} "
+            f"for class {where}"
+        )
+
+
+def _check_tensors(preds: Tensor, targets: Tensor, weights: Tensor | None) -> None:
+    """Dtypes, shapes and devices: all that is known without reading a value."""
+    for name, value in (("preds", preds), ("targets", targets)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    if preds.dtype not in floats:
+        raise TypeError(f"preds must be float16, bfloat16, float32 or float64, got {preds.dtype}")
+    if preds.dim() == 0:
+        raise ValueError("preds must have shape (C,), (N, C) or (N, C, d1, ...), got ()")
+    num_classes = preds.shape[0] if preds.dim() == 1 else preds.shape[1]
+    if num_classes < 2:
+        raise ValueError(
+            f"preds must have at least 2 classes, got {num_classes} in shape {tuple(preds.shape)}"
+        )
+    _check_target_form(preds, targets, floats)
+    if targets.device != preds.device:
+        raise ValueError(f"targets must be on {preds.device} as preds are, got {targets.device}")
+    if weights is None:
+        return
+    if len(weights) != num_classes:
+        raise ValueError(
+            f"class_weights must have one weight for each of {num_classes} classes, "
+            f"got {len(weights)}"
+        )
+    if weights.device != preds.device:
+        raise ValueError(
+            f"class_weights must be on {preds.device} as preds are, got {weights.device}; "
+            "move the criterion with .to()"
+        )
+
+
+def _check_target_form(preds: Tensor, targets: Tensor, floats: tuple[torch.dtype, ...]) -> None:
+    index_shape = torch.Size() if preds.dim() == 1 else preds.shape[:1] + preds.shape[2:]
+    if targets.dtype in floats:
+        if targets.shape == preds.shape:
+            return
+        if targets.shape == index_shape:
+            raise TypeError(f"targets must be integers to be class indices, got {targets.dtype}")
+        raise ValueError(
+            f"targets must have the shape of preds {tuple(preds.shape)} to be probabilities, "
+            f"got {tuple(targets.shape)}"
+        )
+    if targets.dtype == torch.bool or targets.is_floating_point() or targets.is_complex():
+        raise TypeError(
+            "targets must be class indices of an integer dtype or probabilities of a float dtype, "
+            f"got {targets.dtype}"
+        )
+    if targets.shape != index_shape:
+        hint = "; one-hot targets must be floats" if targets.shape == preds.shape else ""
+        raise ValueError(
+            f"targets must have shape {tuple(index_shape)} to be class indices for preds of shape "
+            f"{tuple(preds.shape)}, got {tuple(targets.shape)}{hint}"
+        )
+
+
+def _values_are_at_hand(tensor: Tensor) -> bool:
+    """Whether values can be read at no wait: in CPU memory, and neither traced nor transformed."""
+    return (
+        not torch.compiler.is_compiling()
+        and tensor.device.type == "cpu"
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def _ignored(targets: Tensor, ignore_index: int, num_classes: int) -> Tensor | None:
+    """Mask of the samples to ignore, or None where it is known at no cost that there are none.
+
+    Raises ValueError for an index out of range, where values are at hand.
+    """
+    if not _values_are_at_hand(targets):
+        return targets == ignore_index
+    if targets.numel() == 0:
+        return None
+    low, high = (int(value) for value in torch.aminmax(targets))
+    ignored = targets == ignore_index if low <= ignore_index <= high else None
+    if low < 0 or high >= num_classes:
+        outside = (targets < 0) | (targets >= num_classes)
+        if ignored is not None:
+            outside &= ~ignored
+        if outside.any():
+            raise ValueError(
+                f"targets must be class indices from 0 to {num_classes - 1} or ignore_index "
+                f"({ignore_index}), got {int(targets[outside][0])}"
+            )
+    return ignored
+
+
+def _check_probabilities(targets: Tensor, ignore_index: int) -> None:
+    if ignore_index >= 0:
+        raise ValueError(
+            f"ignore_index must be negative when targets are probabilities, got {ignore_index}"
+        )
+    if targets.numel() == 0 or not _values_are_at_hand(targets):
+        return
+    low, high = (float(value) for value in torch.aminmax(targets.detach()))
+    slack = 8 * torch.finfo(targets.dtype).eps  # mixtures of targets round a little past the ends
+    if not (-slack <= low and high <= 1 + slack):
+        value = low if not low >= -slack else high
+        raise ValueError(f"targets must be probabilities in [0, 1], got {value}")

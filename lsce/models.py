@@ -1,0 +1,151 @@
+"""Networks for 32×32 images: the CIFAR ResNets and the small Inception.
+
+Every network takes images as float (N, 3, 32, 32) in [0, 1] and returns logits as float32 (N, C).
+`network.features(images)` returns the penultimate features as float32 (N, D), and
+`network.classifier` is the last linear layer, so that ``classifier(features(x)) == network(x)``.
+Input scaling is part of the network, and the last layer is computed in float32 under autocast,
+so that logits are never rounded to 8 bits of mantissa.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ImageClassifier(nn.Module):
+    """A body that maps scaled images to feature maps, mean pooling, and a linear classifier."""
+
+    def __init__(self, body: nn.Module, width: int, num_classes: int):
+        super().__init__()
+        self.body = body
+        self.classifier = nn.Linear(width, num_classes)
+        for module in self.body.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features, float32 (N, D)."""
+        maps = self.body((images - 0.5) / 0.25)
+        return maps.float().mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.classifier(features)
+
+
+class ConvBN(nn.Sequential):
+    """Convolution without bias, batch normalisation and, unless `relu` is false, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True):
+        layers = [
+            nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+        ]
+        super().__init__(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+
+
+class PadShortcut(nn.Module):
+    """He et al.'s shortcut A: subsample, then pad the new channels with zeros (no parameters)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.extra, self.stride = outputs - inputs, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, projection: bool):
+        super().__init__()
+        self.residual = nn.Sequential(
+            ConvBN(inputs, outputs, 3, stride), ConvBN(outputs, outputs, 3, relu=False)
+        )
+        if stride == 1 and inputs == outputs:
+            self.shortcut = nn.Identity()
+        elif projection:
+            self.shortcut = ConvBN(inputs, outputs, 1, stride, relu=False)
+        else:
+            self.shortcut = PadShortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.residual(x) + self.shortcut(x), inplace=True)
+
+
+def _resnet(
+    num_classes: int, widths: tuple[int, ...], blocks: int, *, stem_stride=1, projection=True
+) -> ImageClassifier:
+    layers: list[nn.Module] = [ConvBN(3, widths[0], 3, stem_stride)]
+    inputs = widths[0]
+    for stage, width in enumerate(widths):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(BasicBlock(inputs, width, stride, projection))
+            inputs = width
+    return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
+
+
+class Branches(nn.Module):
+    """Parallel branches, concatenated along the channels."""
+
+    def __init__(self, *branches: nn.Module):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+def _small_inception(num_classes: int) -> ImageClassifier:
+    layers: list[nn.Module] = [ConvBN(3, 96, 3)]
+    inputs = 96
+
+    def inception(ones: int, threes: int) -> None:
+        nonlocal inputs
+        layers.append(Branches(ConvBN(inputs, ones, 1), ConvBN(inputs, threes, 3)))
+        inputs = ones + threes
+
+    def downsample(threes: int) -> None:
+        nonlocal inputs
+        pool = nn.MaxPool2d(3, stride=2, padding=1)
+        layers.append(Branches(ConvBN(inputs, threes, 3, stride=2), pool))
+        inputs += threes
+
+    inception(32, 32)
+    inception(32, 48)
+    downsample(80)
+    inception(112, 48)
+    inception(96, 64)
+    inception(80, 80)
+    inception(48, 96)
+    downsample(96)
+    inception(176, 160)
+    inception(176, 160)
+    return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
+
+
+#: Name → function of the number of classes.
+MODELS = {
+    # Small enough for a CPU: one block a stage behind a stride-2 stem, 16×16 maps from there on.
+    "resnet8": lambda classes: _resnet(classes, (32, 64, 128), 1, stem_stride=2),
+    # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.
+    "resnet18": lambda classes: _resnet(classes, (64, 128, 256, 512), 2),
+    # He et al. 2016, section 4.2: 6n + 2 layers with n = 9, shortcut A.
+    "resnet56": lambda classes: _resnet(classes, (16, 32, 64), 9, projection=False),
+    # Zhang et al. 2017, "Understanding deep learning requires rethinking generalization", fig. 3,
+    # on whole 32×32 images.
+    "inception-small": _small_inception,
+}
+
+
+def build(name: str, num_classes: int) -> ImageClassifier:
+    """Build a network by its name, with the global random generator's initialisation.
+
+    Raises ValueError if `name` is not one of `MODELS`.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
+    return MODELS[name](num_classes)

@@ -1,0 +1,83 @@
+"""Label noise of known kind and rate, drawn once per seed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+KINDS = ("symmetric", "asymmetric")
+
+
+def transition_matrix(kind: str, rate: float, superclass: Sequence[int]) -> torch.Tensor:
+    """The probabilities T[i, j] that an image of class i is labelled j.
+
+    kind: ``"symmetric"`` (excluding the true class: the code of Wei et al., ICML 2022): the label
+        becomes each of the K - 1 other classes with probability rate / (K - 1).
+        ``"asymmetric"`` (Patrini et al., CVPR 2017): it becomes, with probability rate, the next
+        class of the same superclass, in the order of the class indices, the last one becoming the
+        first.
+    rate: probability in [0, 1] that a label is wrong.
+    superclass: superclass of each of the K classes.
+
+    Returns float64 (K, K); each row sums to one. Raises ValueError or TypeError for another kind, a
+    rate outside [0, 1], fewer than two classes, and, if asymmetric, a superclass of one class.
+    """
+    _check(kind, rate, superclass)
+    k = len(superclass)
+    identity = torch.eye(k, dtype=torch.float64)
+    if kind == "symmetric":
+        return (1 - rate) * identity + rate / (k - 1) * (1 - identity)
+    return (1 - rate) * identity + rate * identity[_next_in_superclass(superclass)]
+
+
+def flip_labels(
+    labels: torch.Tensor, kind: str, rate: float, seed: int, superclass: Sequence[int]
+) -> torch.Tensor:
+    """Labels with noise of `transition_matrix(kind, rate, superclass)`, the same for the same seed.
+
+    labels: int64 (N,), true classes in [0, K). kind, rate, superclass: as in `transition_matrix`.
+
+    Returns new int64 (N,). Draws are nested in the rate: a label that is wrong at one rate is wrong
+    at every higher one of the same seed, and in the same way. Raises as `transition_matrix`, and
+    for labels of another dtype, shape or range.
+    """
+    _check(kind, rate, superclass)
+    k = len(superclass)
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise TypeError("labels must be an int64 tensor of shape (N,)")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < k:
+        raise ValueError(
+            f"labels must lie in [0, {k}), got {int(labels.min())} to {int(labels.max())}"
+        )
+    generator = np.random.Generator(np.random.PCG64(seed))
+    flipped = torch.from_numpy(generator.random(len(labels)) < rate)
+    other = torch.from_numpy(np.floor(generator.random(len(labels)) * (k - 1))).long()
+    if kind == "symmetric":
+        wrong = other + (other >= labels)
+    else:
+        wrong = _next_in_superclass(superclass)[labels]
+    return torch.where(flipped, wrong, labels)
+
+
+def _next_in_superclass(superclass: Sequence[int]) -> torch.Tensor:
+    """int64 (K,): the class that follows each class cyclically inside its superclass."""
+    following = torch.empty(len(superclass), dtype=torch.int64)
+    for group in set(superclass):
+        members = [k for k, s in enumerate(superclass) if s == group]
+        following[members] = torch.tensor(members[1:] + members[:1])
+    return following
+
+
+def _check(kind: str, rate: float, superclass: Sequence[int]) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+        raise TypeError(f"rate must be a number in [0, 1], got {rate!r}")
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate must lie in [0, 1], got {rate!r}")
+    if len(superclass) < 2:
+        raise ValueError(f"superclass must name at least two classes, got {len(superclass)}")
+    if kind == "asymmetric":
+        alone = [s for s in set(superclass) if list(superclass).count(s) == 1]
+        if alone:
+            raise ValueError(f"superclass {alone[0]} holds one class, which has no next class")

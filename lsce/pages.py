@@ -1,0 +1,173 @@
+"""What a page of the report says of itself: what it rests on, its tables, its verdict."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import matplotlib_inline.backend_inline
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from pandas.io.formats.style import Styler
+
+from lsce import claims, plots, provenance
+from lsce.runs import Record
+
+DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
+
+
+def start(profile: str) -> None:
+    """Prepare a notebook: the report's style, figures as SVG, saved below `figures/<profile>`."""
+    matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
+    plots.use_style(profile)
+
+
+def _listed(values: Sequence[str]) -> str:
+    """Distinct values with their counts where there is more than one, the commonest first."""
+    counts = Counter(values).most_common()
+    return ", ".join(v if len(counts) == 1 else f"{v} ({n})" for v, n in counts)
+
+
+def banner(profile: str, records: Sequence[Record]) -> Markdown:
+    """What the page rests on: profile, data, runs, hardware, commit."""
+    if not records:
+        return Markdown(
+            f"> **Profile** {profile} · **no runs**: everything here is computed on the spot · "
+            f"**commit** {provenance.commit() or 'unknown'}"
+        )
+    diverged = sum(record.diverged for record in records)
+    parts = [
+        f"**Profile** {profile}",
+        f"**data** {_listed([DATA_NAMES[r.spec.data] for r in records])}",
+        f"**runs** {len({r.spec.id for r in records})}"
+        + (f", of which {diverged} diverged" if diverged else ""),
+        f"**seeds** {len({r.spec.seed for r in records})}",
+        f"**device** {_listed([r.meta['device'] + ', ' + r.meta['precision'] for r in records])}",
+        f"**trained at commit** {_listed([r.meta['commit'] or 'unknown' for r in records])}",
+        f"**last run finished** {max(r.meta['finished'] for r in records)[:16].replace('T', ' ')} UTC",
+    ]
+    return Markdown("> " + " · ".join(parts))
+
+
+def table(frame: pd.DataFrame, formats: Mapping[str, str]) -> Styler:
+    """A frame as a table without its index, each column of `formats` in its format."""
+    return frame.style.hide(axis="index").format(formats, na_rep="–")
+
+
+def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record]) -> Styler:
+    """The regimes in a table, each with how far its plain cross entropy runs fitted."""
+    rows = []
+    for name, fields in chosen.items():
+        plain = [
+            r for r in records
+            if r.spec.epsilon == 0 and not r.diverged
+            and all(getattr(r.spec, key) == value for key, value in fields.items())
+        ]
+        accuracy = {split: np.mean([r.meta["final"][f"{split}_accuracy"] for r in plain])
+                    for split in ("train", "test")} if plain else {}
+        rows.append({
+            "regime": name, "model": fields["model"], "training images": fields["train_size"],
+            "epochs": fields["epochs"],
+            "training accuracy at ε = 0": accuracy.get("train", np.nan),
+            "test accuracy at ε = 0": accuracy.get("test", np.nan),
+        })
+    percent = {name: "{:.1%}" for name in ("training accuracy at ε = 0", "test accuracy at ε = 0")}
+    return table(pd.DataFrame(rows), {"training images": "{:,}"} | percent)
+
+
+def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
+    """At most `most` of the values of ε, with 0, the judged one and the largest among them."""
+    rest = sorted(set(epsilons) - {0.0, judged, max(epsilons)})
+    room = max(0, most - len({0.0, judged, max(epsilons)}))
+    picked = [rest[round(i)] for i in np.linspace(0, len(rest) - 1, min(room, len(rest)))]
+    return sorted({0.0, judged, max(epsilons), *picked} & set(epsilons))
+
+
+def means(frame: pd.DataFrame, columns: Mapping[str, str], percent: set[str]) -> Styler:
+    """The means over seeds by regime and ε, with the number of runs behind each."""
+    groups = frame.groupby(["regime", "epsilon"], sort=False)
+    found = groups[list(columns)].mean()
+    found.insert(0, "runs", groups[next(iter(columns))].count())
+    formats = {columns[name]: "{:.1%}" if name in percent else "{:.3f}" for name in columns}
+    found = found.rename(columns=columns).reset_index().rename(columns={"epsilon": "ε"})
+    return table(found, formats | {"ε": "{:g}"})
+
+
+def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Styler:
+    """Every claim's verdict, and the effect in every regime."""
+    rows = []
+    for claim, judgements in judged.items():
+        overall = claims.combined(judgements)
+        for found in judgements:
+            rows.append({
+                "claim": claim.claim, "verdict": overall, "regime": found.regime,
+                "effect": _effect(claim, found), "in this regime": found.verdict,
+            })
+    frame = pd.DataFrame(rows)
+    repeated = frame["claim"].duplicated()
+    frame.loc[repeated, ["claim", "verdict"]] = ""
+    return table(frame, {})
+
+
+def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
+    if judged.effect is None:
+        return "no complete pair of runs"
+    e = judged.effect
+    unit = f" {claim.unit}" if claim.unit else ""
+    text = f"{e.mean:+.3g}{unit}"
+    if e.n > 1:
+        text += f", 95% interval {e.low:+.3g} to {e.high:+.3g}"
+    return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "")
+
+
+def verdict(claim: claims.Claim, judgements: Sequence[claims.Judgement], epsilon: float) -> Markdown:
+    """The claim's verdict in words, with the effect and its interval in every regime."""
+    lines = [f"**“{claim.claim}” — {claims.combined(judgements)}.**", ""]
+    wanted = (
+        f"an effect of at least {claim.smallest:g} {claim.unit}".rstrip()
+        if claim.not_worse_by is None
+        else f"at most {claim.not_worse_by:g} {claim.unit} worse".rstrip()
+    )
+    lines += [f"Measure: {claim.words}; what matters: {wanted}. Positive is as claimed.", ""]
+    for judged in judgements:
+        more = ""
+        if judged.more_runs is not None:
+            more = (f"; about {judged.more_runs} more pairs would decide it if the mean and the "
+                    "spread stayed as they are")
+        lines.append(
+            f"- *{judged.regime}*, ε = {epsilon:g} against ε = {judged.control:g}: "
+            f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
+        )
+    return Markdown("\n".join(lines))
+
+
+class Checks:
+    """Statements that were checked numerically, for a page whose claim is mathematics."""
+
+    #: Largest difference, relative to the larger side or 1, that float64 rounding explains.
+    TOLERANCE = 1e-12
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, object]] = []
+
+    def close(self, statement: str, left, right) -> None:
+        """Check that two numbers or tensors of the same shape agree."""
+        left, right = (np.asarray(side, dtype=np.float64) for side in (left, right))
+        scale = max(1.0, float(np.abs(left).max()), float(np.abs(right).max()))
+        difference = float(np.abs(left - right).max()) / scale
+        self._rows.append(
+            {"statement": statement, "difference": difference, "holds": difference <= self.TOLERANCE}
+        )
+
+    def true(self, statement: str, holds: bool) -> None:
+        """Check a statement that holds or does not."""
+        self._rows.append({"statement": statement, "difference": np.nan, "holds": holds})
+
+    def verdict(self, claim: str) -> Markdown:
+        held = sum(bool(row["holds"]) for row in self._rows)
+        word = "supported" if held == len(self._rows) else "refuted"
+        return Markdown(f"**“{claim}” — {word}.** {held} of {len(self._rows)} statements hold.")
+
+    def table(self) -> Styler:
+        frame = pd.DataFrame(self._rows)
+        frame["holds"] = frame["holds"].map({True: "yes", False: "no"})
+        return table(frame, {"difference": "{:.1e}"})

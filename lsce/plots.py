@@ -1,0 +1,265 @@
+"""One function a figure, one style for all; every figure is drawn from a tidy table of numbers.
+
+`publish` saves a figure as SVG and PNG with those numbers as CSV beside it.
+"""
+
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from lsce import paths, stats
+
+#: Okabe and Ito's colours, told apart with any kind of colour vision; markers tell arms apart too.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+WIDTH = 8.0
+
+_STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "lsce",  # the same figure gives the same file
+}
+
+_folder: Path = paths.FIGURES
+
+
+def use_style(profile: str) -> None:
+    """Use the report's style from here on, and save figures below `figures/<profile>`."""
+    global _folder
+    _folder = paths.FIGURES / profile
+    mpl.rcParams.update(_STYLE)
+    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=COLOURS)
+
+
+def publish(figure: Figure, name: str, numbers: pd.DataFrame) -> Figure:
+    """Save `name`.svg, .png and .csv; return the figure, for a notebook to show."""
+    _folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(_folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(_folder / f"{name}.png", metadata={"Software": None})
+    numbers.to_csv(_folder / f"{name}.csv", index=False, float_format="%.6g")
+    return figure
+
+
+def _figure(rows: int, columns: int, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def _t_interval(values: pd.Series) -> tuple[float, float]:
+    interval = stats.mean_interval(values)
+    return interval.low, interval.high
+
+
+def _legend_below(figure: Figure, ax: Axes, columns: int) -> None:
+    handles, names = ax.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = False) -> Figure:
+    """Small multiples of a value against ε: the mean over seeds with its 95% t interval.
+
+    `numbers` has the columns panel, arm, epsilon, seed and value; ε is drawn evenly spaced.
+    """
+    panels, arms = list(numbers["panel"].unique()), list(numbers["arm"].unique())
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = _figure(rows, columns, 0.5 + 2.6 * rows)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        part = numbers[numbers["panel"] == panel].dropna(subset="value")
+        sns.pointplot(
+            part, x="epsilon", y="value", hue="arm", hue_order=arms, errorbar=_t_interval,
+            markers=MARKERS[: len(arms)], palette=COLOURS[: len(arms)], dodge=0.25 * (len(arms) > 1),
+            capsize=0.12, err_kws={"linewidth": 1.2}, markersize=5, linewidth=1.4, ax=ax,
+        )
+        ax.set(title=panel, xlabel="ε", ylabel="")
+        ax.xaxis.set_major_formatter(lambda x, _, v=sorted(part["epsilon"].unique()): (
+            f"{v[round(x)]:g}" if 0 <= round(x) < len(v) else ""))
+        if percent:
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        ax.get_legend().remove()
+    for ax in axes.flat[len(panels):]:
+        ax.remove()
+    _legend_below(figure, axes.flat[0], len(arms))
+    return figure
+
+
+def histories(numbers: pd.DataFrame) -> Figure:
+    """Hard-label NLL by epoch, training (dashed) and validation (solid); a panel a regime.
+
+    `numbers` has regime, epsilon, epoch, train_nll and validation_nll (means over seeds).
+    """
+    regimes = list(numbers["regime"].unique())
+    figure, axes = _figure(1, len(regimes), 3.4)
+    for ax, regime in zip(axes.flat, regimes, strict=True):
+        part = numbers[numbers["regime"] == regime]
+        for colour, (epsilon, run) in zip(COLOURS, part.groupby("epsilon"), strict=False):
+            ax.plot(run["epoch"], run["validation_nll"], color=colour, label=f"ε = {epsilon:g}")
+            ax.plot(run["epoch"], run["train_nll"], color=colour, linestyle="--")
+        ax.set(title=regime, xlabel="epoch", ylabel="NLL (hard labels), nats", ylim=(0, None))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_below(figure, axes.flat[0], 6)
+    return figure
+
+
+def distributions(numbers: pd.DataFrame, labels: dict[str, str]) -> Figure:
+    """Histograms, a row a regime and a column a quantity, one step line an ε.
+
+    `numbers` has regime, epsilon, quantity, left, right and density; `labels` maps a quantity to
+    its axis label.
+    """
+    regimes = list(numbers["regime"].unique())
+    figure, axes = _figure(len(regimes), len(labels), 0.5 + 2.5 * len(regimes))
+    for row, regime in zip(axes, regimes, strict=True):
+        for ax, (quantity, label) in zip(row, labels.items(), strict=True):
+            part = numbers[(numbers["regime"] == regime) & (numbers["quantity"] == quantity)]
+            for colour, (epsilon, bars) in zip(COLOURS, part.groupby("epsilon"), strict=False):
+                edges = [*bars["left"], bars["right"].iloc[-1]]
+                ax.stairs(bars["density"], edges, color=colour, label=f"ε = {epsilon:g}",
+                          linewidth=1.6)
+            ax.set(title=regime, xlabel=label, ylabel="density", ylim=(0, None))
+    _legend_below(figure, axes.flat[0], 6)
+    return figure
+
+
+def reliability(numbers: pd.DataFrame, *, columns: int = 4) -> Figure:
+    """Reliability diagrams with each bin's 95% interval, and the count of images below.
+
+    `numbers` has panel and the columns of `lsce.metrics.reliability_table`.
+    """
+    panels = list(numbers["panel"].unique())
+    columns = min(columns, len(panels))
+    blocks = math.ceil(len(panels) / columns)
+    figure, axes = _figure(
+        2 * blocks, columns, 3.2 * blocks, sharex=True, sharey="row",
+        gridspec_kw={"height_ratios": [3, 1] * blocks},
+    )
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
+        part = numbers[numbers["panel"] == panel]
+        filled = part[part["count"] > 0]
+        top.plot([0, 1], [0, 1], color="#777777", linestyle=":", linewidth=1.2)
+        top.vlines(filled["confidence"], filled["confidence"], filled["accuracy"],
+                   color=COLOURS[1], linewidth=3, alpha=0.35)
+        errors = [filled["accuracy"] - filled["accuracy_low"],
+                  filled["accuracy_high"] - filled["accuracy"]]
+        top.errorbar(filled["confidence"], filled["accuracy"], yerr=errors, fmt="o",
+                     markersize=3.5, color=COLOURS[0], elinewidth=1.1)
+        top.set(title=panel, xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        top.title.set_fontsize(9)
+        bottom.stairs(part["count"] / part["count"].sum(), [*part["lower"], 1.0], fill=True,
+                      color="#9aa7b5")
+        bottom.set(xlabel="confidence")
+        bottom.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        if column == 0:
+            top.set_ylabel("accuracy")
+            bottom.set_ylabel("share")
+    for index in range(len(panels), blocks * columns):
+        row, column = divmod(index, columns)
+        axes[2 * row, column].remove()
+        axes[2 * row + 1, column].remove()
+    return figure
+
+
+def estimators(numbers: pd.DataFrame) -> Figure:
+    """What each estimator says against the number of test images, and the true value.
+
+    `numbers` has panel, estimator, images, mean, low, high, norm and truth.
+    """
+    panels = list(numbers["panel"].unique())
+    figure, axes = _figure(1, len(panels), 3.6, sharey=True)
+    for ax, panel in zip(axes.flat, panels, strict=True):
+        part = numbers[numbers["panel"] == panel]
+        for colour, marker, (name, curve) in zip(
+            COLOURS, MARKERS, part.groupby("estimator", sort=False), strict=False
+        ):
+            ax.plot(curve["images"], curve["mean"], color=colour, marker=marker, markersize=5,
+                    label=name)
+            ax.fill_between(curve["images"], curve["low"], curve["high"], color=colour, alpha=0.15,
+                            linewidth=0)
+        lines = {1: ("--", "true mean gap"), 2: (":", "true root mean square gap")}
+        for norm, (style, name) in lines.items():
+            truth = part.loc[part["norm"] == norm, "truth"].iloc[0]
+            ax.axhline(truth, color="black", linestyle=style, linewidth=1.4, label=name)
+        ax.set(title=panel, xlabel="test images", xscale="log", ylim=(0, None))
+        ticks = sorted(part["images"].unique())
+        ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
+        ax.minorticks_off()
+    axes[0, 0].set_ylabel("calibration error")
+    _legend_below(figure, axes.flat[0], 3)
+    return figure
+
+
+def effects(numbers: pd.DataFrame) -> Figure:
+    """A row a claim and regime: the effect and its 95% interval, in smallest effects that matter.
+
+    `numbers` has claim, regime, effect, low, high and verdict, scaled so that 1 is the smallest
+    effect that matters and positive is as claimed.
+    """
+    figure, axes = _figure(1, 1, 1.0 + 0.36 * len(numbers))
+    ax = axes[0, 0]
+    colour = {stats.SUPPORTED: COLOURS[2], stats.REFUTED: COLOURS[1], stats.UNDECIDED: "#777777"}
+    marker = {stats.SUPPORTED: "o", stats.REFUTED: "X", stats.UNDECIDED: "D"}
+    for name in colour:
+        part = numbers[numbers["verdict"] == name]
+        errors = [part["effect"] - part["low"], part["high"] - part["effect"]]
+        ax.errorbar(part["effect"], part.index, xerr=errors, fmt=marker[name], color=colour[name],
+                    capsize=3, markersize=6, label=name)
+    ax.axvline(0, color="black", linewidth=1)
+    ax.axvspan(-1, 1, color="#777777", alpha=0.12, linewidth=0)
+    ax.set_yticks(numbers.index, numbers["claim"] + "\n" + numbers["regime"], fontsize=8.5)
+    ax.set_ylim(len(numbers) - 0.5, -0.5)
+    ax.set_xscale("symlog", linthresh=1, linscale=0.7)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    ax.set_xlabel("effect, in smallest effects that matter (positive is as claimed)")
+    _legend_below(figure, ax, 3)
+    return figure
+
+
+def targets(numbers: pd.DataFrame) -> Figure:
+    """The smoothed target distributions; `numbers` has convention, class and probability."""
+    conventions = list(numbers["convention"].unique())
+    figure, axes = _figure(1, len(conventions), 2.6, sharey=True)
+    for ax, convention in zip(axes.flat, conventions, strict=True):
+        part = numbers[numbers["convention"] == convention]
+        bars = ax.bar(part["class"], part["probability"], color=COLOURS[0])
+        ax.bar_label(bars, fmt="%.3g", fontsize=9)
+        ax.set(title=convention, ylim=(0, 1.08))
+        ax.grid(axis="x", visible=False)
+    axes[0, 0].set_ylabel("target probability")
+    return figure
+
+
+def curves(numbers: pd.DataFrame, *, x: str, xlabel: str, ylabel: str, marks=None) -> Figure:
+    """Lines of `value` against `x`, a panel a `panel` and a colour an `arm`; `marks` are points."""
+    panels, arms = list(numbers["panel"].unique()), list(numbers["arm"].unique())
+    figure, axes = _figure(1, len(panels), 3.4)
+    for ax, panel in zip(axes.flat, panels, strict=True):
+        for colour, arm in zip(COLOURS, arms, strict=False):
+            line = numbers[(numbers["panel"] == panel) & (numbers["arm"] == arm)]
+            ax.plot(line[x], line["value"], color=colour, label=arm)
+            if marks is not None:
+                spot = marks[(marks["panel"] == panel) & (marks["arm"] == arm)]
+                ax.plot(spot[x], spot["value"], "o", color=colour, markersize=6)
+        ax.set(title=panel, xlabel=xlabel, ylabel=ylabel)
+    _legend_below(figure, axes.flat[0], 5)
+    return figure

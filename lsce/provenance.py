@@ -1,0 +1,43 @@
+"""Where a result came from: commit, versions, device."""
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from lsce import paths
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas")
+
+
+@functools.cache
+def commit() -> str | None:
+    """The checkout's commit, with "-dirty" if a tracked file differs; None outside a checkout."""
+    command = ["git", "-C", str(paths.ROOT), "describe", "--always", "--abbrev=12", "--dirty",
+               "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+@functools.cache
+def device_name(kind: str) -> str:
+    """The product name of the device of a kind ("cuda" or "cpu")."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,210 @@
+"""From notebooks to a web site: execute them with papermill, render them with Sphinx.
+
+Nothing here knows what the notebooks are about. The site needs no network and no server: it is
+opened from disk.
+"""
+
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import zmq
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets import default
+
+from lsce import paths
+
+#: Tags by which a notebook's author says what becomes of a cell's code; without one it is folded.
+CODE_TAGS = {"show-input", "hide-input", "remove-input", "hide-cell", "remove-cell"}
+
+#: What pages load of MathJax, which is copied whole (24 MB) into every site.
+MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts")
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook did not run to its end; the message is one sentence for whoever started it."""
+
+
+class _ThisPython(AsyncKernelManager):
+    """Starts the kernel on the running interpreter, whatever kernel `python3` a user installed."""
+
+    @default("transport_encryption")
+    def _encrypt(self) -> str:
+        # Without it every kernel warns, on the terminal, that its local sockets are readable.
+        return "auto" if zmq.has("curve") else "disabled"
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
+
+
+class _Lines:
+    """A text stream that hands on whole lines; a carriage return, as of progress bars, ends one."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self.on_line, self.rest = on_line, ""
+
+    def write(self, text: str) -> None:
+        *lines, self.rest = re.split(r"[\r\n]+", self.rest + text)
+        for line in filter(str.strip, lines):
+            self.on_line(line)
+
+    def flush(self) -> None:
+        """Nothing to do: an unfinished line waits for its end."""
+
+
+def execute(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    output: Path,
+    *,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Execute `notebook` with `parameters` in its own folder and write the result to `output`.
+
+    `output` appears only when every cell has run; until then, and after a failure, the notebook
+    lies beside it as `<name>.partial.ipynb`. `on_line` gets each line that the notebook prints.
+
+    Raises:
+        ValueError: a parameter that the notebook's cell tagged `parameters` does not set.
+        NotebookFailed: a cell raised, or the kernel died.
+    """
+    _check_parameters(notebook, parameters)
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(".partial.ipynb")
+    streams = {}
+    if on_line is not None:
+        streams = {"stdout_file": _Lines(on_line), "stderr_file": _Lines(on_line)}
+    try:
+        papermill.execute_notebook(
+            notebook.resolve(),
+            partial,
+            dict(parameters),
+            kernel_name="python3",
+            kernel_manager_class=_ThisPython,
+            progress_bar=False,
+            cwd=notebook.resolve().parent,
+            **streams,
+        )
+    except PapermillExecutionError as error:
+        reason = f"{error.ename}: {_last_line(error.evalue)}".removesuffix(": ")
+    except (DeadKernelError, CellTimeoutError) as error:
+        reason = f"{type(error).__name__}: {_last_line(str(error))}"
+    else:
+        os.replace(partial, output)
+        return
+    raise NotebookFailed(
+        f"{notebook.name} stopped with {reason.rstrip('.')}; what it did so far is in {partial}."
+    )
+
+
+def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+    known = sorted(papermill.inspect_notebook(notebook))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{notebook.name} has no parameter {', '.join(map(repr, unknown))}; "
+            f"it has {', '.join(map(repr, known)) or 'none'}."
+        )
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in _ANSI.sub("", message).splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def stub(name: str, title: str, message: str, output: Path) -> Path:
+    """Write the page `output/name.md`, which holds a notebook's place where nothing is recorded."""
+    output.mkdir(parents=True, exist_ok=True)
+    page = output / f"{name}.md"
+    page.write_text(f"# {title}\n\n:::{{note}}\n{message}\n:::\n", encoding="utf-8")
+    return page
+
+
+def build(pages: Iterable[Path], out: Path = paths.HTML, *, banner: str | None = None) -> Path:
+    """Render the report and return its first page, `out/index.html`.
+
+    `pages` are executed notebooks and stubs; the site lists them by file name. `banner` is plain
+    text for the top of every page. A report that is already at `out` is replaced when the new one
+    is complete; `out.parent/source` holds what was rendered.
+
+    Raises:
+        ValueError: no pages, or two of the same name.
+        RuntimeError: Sphinx failed or warned; the message is what it said.
+    """
+    source = _assemble(list(pages), out.parent / "source")
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        new = Path(scratch, "html")
+        _sphinx(source, new, Path(scratch, "doctrees"), banner)
+        _prune(new / "_static" / "mathjax", MATHJAX)
+        if out.exists():
+            out.rename(Path(scratch, "old"))
+        new.rename(out)
+    return out / "index.html"
+
+
+def _assemble(pages: list[Path], source: Path) -> Path:
+    """Lay out a fresh Sphinx source folder: the report's own files and the pages."""
+    names = [page.stem for page in pages]
+    if not pages or len(set(names)) < len(names):
+        raise ValueError(f"pages must be one or more files of different names, not {names}.")
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(paths.REPORT, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    for page in pages:
+        if page.suffix == ".ipynb":
+            nbformat.write(_publishable(page), source / page.name)
+        else:
+            shutil.copy(page, source)
+    return source
+
+
+def _publishable(notebook: Path) -> nbformat.NotebookNode:
+    """The notebook with its code folded, and without what names this machine or needs a server."""
+    node = nbformat.read(notebook, as_version=4)
+    for metadata in (node.metadata, *(cell.metadata for cell in node.cells)):
+        metadata.pop("papermill", None)
+    node.metadata.pop("widgets", None)
+    for cell in node.cells:
+        tags = cell.metadata.setdefault("tags", [])
+        if cell.cell_type == "code" and CODE_TAGS.isdisjoint(tags):
+            tags.append("hide-input")
+    return node
+
+
+def _sphinx(source: Path, out: Path, doctrees: Path, banner: str | None) -> None:
+    # -E and -a: an incremental build keeps numbers glued from another notebook, stale and silent.
+    command = [sys.executable, "-m", "sphinx", "-E", "-a", "-W", "--keep-going", "-q", "-N"]
+    command += ["-b", "html", "-d", str(doctrees)]
+    if banner is not None:
+        command += ["-D", f"html_theme_options.announcement=<p>{html.escape(banner)}</p>"]
+    done = subprocess.run([*command, str(source), str(out)], capture_output=True, text=True)
+    if done.returncode:
+        said = _ANSI.sub("", done.stderr or done.stdout).strip()
+        raise RuntimeError(f"Sphinx did not build the report cleanly:\n{said}")
+
+
+def _prune(folder: Path, keep: tuple[str, ...]) -> None:
+    """Delete every file in `folder` that is not one of `keep` or inside one of them."""
+    kept = [folder / name for name in keep]
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif not any(path.is_relative_to(place) for place in kept):
+            path.unlink()

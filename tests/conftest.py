@@ -1,0 +1,33 @@
+"""Fixtures that several test files share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lsce import data, paths
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def cifar100_dir() -> Path:
+    """A folder that holds the real CIFAR-100; the test is skipped where there is none."""
+    if "LSCE_TEST_DATA" in os.environ:
+        return Path(os.environ["LSCE_TEST_DATA"])
+    for folder in (ROOT.parent / "shared" / "cifar-100", ROOT / "data" / "cifar-100"):
+        if folder.is_dir():
+            return folder
+    pytest.skip("no CIFAR-100: set LSCE_TEST_DATA to a folder that holds it")
+
+
+@pytest.fixture(scope="session")
+def cifar100(
+    cifar100_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[data.Dataset]:
+    """The real CIFAR-100, decoded once into a cache of the test session's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "CACHE", tmp_path_factory.mktemp("cache"))
+        dataset = data.load("cifar-100", cifar100_dir)
+    yield dataset
