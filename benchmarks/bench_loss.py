@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lsce.losses import convert_epsilon, label_smoothing_cross_entropy
+from lsce.losses import LabelSmoothingCrossEntropy, convert_epsilon
 
 EPSILON = 0.1
 SHAPES = [(512, 100), (512, 1000), (256, 50_000)]
@@ -40,15 +40,6 @@ COLUMNS = [
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def cross_entropy(preds: Tensor, targets: Tensor) -> Tensor:
-    share = convert_epsilon(EPSILON, preds.shape[1], to="include-true")
-    return F.cross_entropy(preds, targets, label_smoothing=share)
-
-
-def cross_entropy_float32(preds: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(preds.float(), targets)
-
-
 def textbook(preds: Tensor, targets: Tensor) -> Tensor:
     """Builds the N×C matrix of smoothed labels."""
     log_probs = F.log_softmax(preds, dim=1)
@@ -57,14 +48,16 @@ def textbook(preds: Tensor, targets: Tensor) -> Tensor:
     return -(smoothed * log_probs).sum(1).mean()
 
 
-def methods(dtype: torch.dtype) -> dict[str, Loss]:
+def methods(num_classes: int, dtype: torch.dtype) -> dict[str, Loss]:
+    share = convert_epsilon(EPSILON, num_classes, to="include-true")
     chosen: dict[str, Loss] = {
-        "lsce": lambda preds, targets: label_smoothing_cross_entropy(preds, targets, EPSILON),
-        "cross_entropy": cross_entropy,
+        "lsce": LabelSmoothingCrossEntropy(EPSILON),
+        "cross_entropy": torch.nn.CrossEntropyLoss(label_smoothing=share),
         "textbook": textbook,
     }
     if dtype != torch.float32:
-        chosen["cross_entropy, float32"] = cross_entropy_float32
+        torchs = chosen["cross_entropy"]
+        chosen["cross_entropy, float32"] = lambda preds, targets: torchs(preds.float(), targets)
     return chosen
 
 
@@ -134,7 +127,7 @@ def compare(
     torch.manual_seed(0)
     preds = torch.randn(shape, dtype=dtype, device=device, requires_grad=True)
     targets = torch.randint(shape[1], shape[:1], device=device)
-    losses = methods(dtype)
+    losses = methods(shape[1], dtype)
     check_agreement(losses, preds, targets)
     times = timings(losses, preds, targets, seconds)
     peaks = {name: peak_bytes(loss, preds, targets) for name, loss in losses.items()}

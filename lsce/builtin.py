@@ -12,7 +12,7 @@ pattern stands and each pattern equals its mirror image, so a horizontal flip ke
 With it, the *true* calibration error of a model can be computed instead of estimated.
 
 The scales are chosen so that the best possible classifier is right for about 3 of 4 images, and a
-small network trained on a few thousand of them for about half, overfitting as it gets there.
+small network trained on a few thousand of them for clearly fewer, but far more than by chance.
 """
 
 from functools import cache

@@ -73,7 +73,9 @@ _SUPERCLASS = tuple(_SUPERCLASS_OF[c] for c in _CLASSES)
 _PER_CLASS = {"train": 500, "test": 100}
 _SIZES = {"train": 45_000, "validation": 5_000, "test": 10_000}
 #: Also names the split in the cache: change it if the rule of the split changes.
-_SPLIT_SEED = 45_000
+_SPLIT_SEED = 50_000
+#: Keeps the draws of one seed for subsets apart from those for label noise.
+_SUBSET_STREAM = 1
 
 _WANTED = (
     "torchvision's `cifar-100-python` folder, `cifar-100-python.tar.gz`, or "
@@ -187,8 +189,8 @@ def decoded(name: str) -> Dataset:
 def locate(source: str | os.PathLike | None = None) -> Location | None:
     """The place `load("cifar-100", source)` would read, or None where only `fetch` could help.
 
-    Looks at names and the cache's header: nothing is decoded or downloaded. Raises DataError if `source`
-    is given and holds none of the layouts.
+    Looks at names and the cache's header: nothing is decoded or downloaded. Raises DataError if
+    `source` is given and holds none of the layouts.
     """
     if source is not None:
         folder = Path(source)
@@ -256,7 +258,7 @@ def subset(labels: torch.Tensor, size: int, seed: int) -> torch.Tensor:
         raise ValueError(
             f"size must be at most {fewest * len(counts)}: a class has {fewest} images, got {size}"
         )
-    generator = np.random.Generator(np.random.PCG64(seed))
+    generator = np.random.Generator(np.random.PCG64([seed, _SUBSET_STREAM]))
     order = torch.from_numpy(np.argsort(generator.random(n), kind="stable"))
     by_class = order[labels[order].argsort(stable=True)].split(counts.tolist())
     return torch.cat([members[:share] for members in by_class]).sort().values

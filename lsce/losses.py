@@ -27,6 +27,12 @@ ClassWeights = Tensor | np.ndarray | Sequence[float]
 _CONVENTIONS = ("exclude-true", "include-true")
 _REDUCTIONS = ("none", "mean", "sum")
 _NORMALIZATIONS = ("samples", "weights")
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_INDICES = (
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+)
+_TARGETS = _INDICES + _FLOATS
 
 
 class LabelSmoothingCrossEntropy(torch.nn.Module):
@@ -90,6 +96,10 @@ class LabelSmoothingCrossEntropy(torch.nn.Module):
 
     Gradients: first and second derivatives, forward mode, :mod:`torch.func` transforms and
     ``torch.compile(fullgraph=True)``. Probabilities as targets receive a gradient too.
+
+    Memory: no N×C matrix of labels is built. Class indices with more logits than one block (2¹⁷ a
+    thread on a CPU, 2²⁴ on a GPU) are worked on block by block, and the gradient is then the only
+    N×C tensor; below that, autograd keeps the log-probabilities, as cross entropy does.
 
     Checks: the arguments are checked once, here. ``forward`` checks dtypes, shapes and devices,
     which the host knows. The *values* of the targets are checked where reading them is cheap, on
@@ -224,14 +234,13 @@ def convert_epsilon(epsilon: float, num_classes: int, *, to: Convention) -> floa
     if to == "exclude-true":
         return float(epsilon) * (num_classes - 1) / num_classes
     result = float(epsilon) * num_classes / (num_classes - 1)
-    # (K-1)/K itself may round to just above 1.
-    if result > 1 and not math.isclose(result, 1, rel_tol=1e-12):
+    if result > 1:
         limit = (num_classes - 1) / num_classes
         raise ValueError(
             f"epsilon must be at most (K-1)/K = {limit:.6g} to have an include-true equivalent "
             f"for {num_classes} classes, got {epsilon}"
         )
-    return min(result, 1.0)
+    return result
 
 
 # --- the loss -------------------------------------------------------------------------------
@@ -258,25 +267,28 @@ def _loss(
     if weights is not None:
         weights = weights.detach().to(_compute_dtype(preds))
 
+    # From here on targets and losses keep a class dimension of size 1.
+    true_weights = ignored = None
     if as_indices:
-        targets = targets.long()
-        ignored = _ignored(targets, ignore_index, num_classes)
+        index = targets.long().unsqueeze(1)
+        ignored = _ignored(index, ignore_index, num_classes)
         if ignored is not None:
-            targets = targets.masked_fill(ignored, 0)
-        loss = _from_indices(preds, targets, weights, share)
+            index = index.masked_fill(ignored, 0)
+        if weights is not None:
+            true_weights = weights[index]
+        loss = _from_indices(preds, index, weights, true_weights, share)
         if ignored is not None:
             loss = loss.masked_fill(ignored, 0)
     else:
         _check_probabilities(targets, ignore_index)
-        ignored = None
         loss = _from_probabilities(preds, targets, weights, share)
 
     if reduction == "none":
+        loss = loss.squeeze(1)
         return loss.squeeze(0) if single else loss
     if reduction == "sum":
         return loss.sum()
-    if normalization == "weights" and weights is not None and as_indices:
-        true_weights = weights[targets]
+    if normalization == "weights" and true_weights is not None:
         if ignored is not None:
             true_weights = true_weights.masked_fill(ignored, 0)
         return loss.sum() / true_weights.sum()
@@ -302,17 +314,15 @@ def _from_probabilities(
     log_probs = _log_softmax(preds)
     if weights is not None:
         log_probs = log_probs * _over_classes(weights, log_probs)
-    loss = (share - 1) * (targets.to(log_probs.dtype) * log_probs).sum(1)
-    if share:
-        loss = loss - (share / preds.shape[1]) * log_probs.sum(1)
-    return loss
+    loss = (share - 1) * (targets.to(log_probs.dtype) * log_probs).sum(1, keepdim=True)
+    return _add_uniform(loss, log_probs, share)
 
 
-def _from_indices(preds: Tensor, targets: Tensor, weights: Tensor | None, share: float) -> Tensor:
-    """Loss of each sample; all ``targets`` are in [0, C)."""
-    index = targets.unsqueeze(1)
-    true_weights = None if weights is None else weights[index]
-    if _composes(preds) or preds.numel() <= _block_size(preds):
+def _from_indices(
+    preds: Tensor, index: Tensor, weights: Tensor | None, true_weights: Tensor | None, share: float
+) -> Tensor:
+    """Loss (N, 1, …) of each sample; every ``index`` (N, 1, …) is in [0, C)."""
+    if _is_composed(preds):
         return _smoothed_nll(_log_softmax(preds), index, weights, true_weights, share)
     return _Blockwise.apply(preds, index, weights, true_weights, share)
 
@@ -324,25 +334,34 @@ def _smoothed_nll(
     true_weights: Tensor | None,
     share: float,
 ) -> Tensor:
-    """The closed form on ``log_probs`` (n, C, …), with ``index`` and ``true_weights`` (n, 1, …)."""
+    """The closed form, on ``log_probs`` (n, C, …) with ``index`` and ``true_weights`` (n, 1, …)."""
     loss = (share - 1) * log_probs.gather(1, index)
-    if true_weights is not None:
+    if weights is not None:
         loss = loss * true_weights
-    if share:  # with none, 0·(−inf) of a class that the logits rule out would be nan
-        if weights is not None:
+        if share:
             log_probs = log_probs * _over_classes(weights, log_probs)
-        rest = log_probs.sum(1, keepdim=True)
-        loss = torch.add(loss, rest, alpha=-share / log_probs.shape[1])
-    return loss.squeeze(1)
+    return _add_uniform(loss, log_probs, share)
+
+
+def _add_uniform(loss: Tensor, log_probs: Tensor, share: float) -> Tensor:
+    """Adds the uniform part, unless it is 0: 0·(−inf) of an impossible class would be nan."""
+    if not share:
+        return loss
+    return torch.add(loss, log_probs.sum(1, keepdim=True), alpha=-share / log_probs.shape[1])
 
 
 # --- large batches, block by block ----------------------------------------------------------
 
 
-def _composes(preds: Tensor) -> bool:
-    """Whether only plain operations will do: compiling, torch.func transforms, forward mode."""
+def _is_composed(preds: Tensor) -> bool:
+    """Whether to use plain operations, which compose with everything, and not the blocks.
+
+    That is so when compiling, for what fits in one block, and under forward-mode differentiation
+    and torch.func transforms.
+    """
     return (
         torch.compiler.is_compiling()
+        or preds.numel() <= _block_size(preds)
         or torch._C._are_functorch_transforms_active()
         or forward_ad.unpack_dual(preds).tangent is not None
     )
@@ -387,7 +406,7 @@ class _Blockwise(torch.autograd.Function):
             loss = _smoothed_nll(_log_softmax(logits), index, weights, true_weights, ctx.share)
             (result,) = torch.autograd.grad(loss, logits, grad, create_graph=True)
         else:
-            result = _gradient(logits, index, weights, true_weights, ctx.share, grad.unsqueeze(1))
+            result = _gradient(logits, index, weights, true_weights, ctx.share, grad)
         return result, None, None, None, None
 
 
@@ -478,20 +497,25 @@ def _check_weight_values(weights: Tensor) -> None:
 
 def _check_tensors(preds: Tensor, targets: Tensor, weights: Tensor | None) -> None:
     """Dtypes, shapes and devices: all that is known without reading a value."""
-    for name, value in (("preds", preds), ("targets", targets)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    if preds.dtype not in floats:
-        raise TypeError(f"preds must be float16, bfloat16, float32 or float64, got {preds.dtype}")
-    if preds.dim() == 0:
+    if not isinstance(preds, Tensor) or preds.dtype not in _FLOATS:
+        raise TypeError(
+            "preds must be a tensor of float16, bfloat16, float32 or float64, "
+            f"got {_kind(preds)}"
+        )
+    shape = preds.shape
+    if not shape:
         raise ValueError("preds must have shape (C,), (N, C) or (N, C, d1, ...), got ()")
-    num_classes = preds.shape[0] if preds.dim() == 1 else preds.shape[1]
+    num_classes = shape[0] if len(shape) == 1 else shape[1]
     if num_classes < 2:
         raise ValueError(
-            f"preds must have at least 2 classes, got {num_classes} in shape {tuple(preds.shape)}"
+            f"preds must have at least 2 classes, got {num_classes} in shape {tuple(shape)}"
         )
-    _check_target_form(preds, targets, floats)
+    if not isinstance(targets, Tensor) or targets.dtype not in _TARGETS:
+        raise TypeError(
+            "targets must be a tensor of an integer dtype (class indices) or of a float dtype "
+            f"(probabilities), got {_kind(targets)}"
+        )
+    _check_target_shape(targets, shape)
     if targets.device != preds.device:
         raise ValueError(f"targets must be on {preds.device} as preds are, got {targets.device}")
     if weights is None:
@@ -508,28 +532,26 @@ def _check_tensors(preds: Tensor, targets: Tensor, weights: Tensor | None) -> No
         )
 
 
-def _check_target_form(preds: Tensor, targets: Tensor, floats: tuple[torch.dtype, ...]) -> None:
-    index_shape = torch.Size() if preds.dim() == 1 else preds.shape[:1] + preds.shape[2:]
-    if targets.dtype in floats:
-        if targets.shape == preds.shape:
-            return
-        if targets.shape == index_shape:
-            raise TypeError(f"targets must be integers to be class indices, got {targets.dtype}")
-        raise ValueError(
-            f"targets must have the shape of preds {tuple(preds.shape)} to be probabilities, "
-            f"got {tuple(targets.shape)}"
-        )
-    if targets.dtype == torch.bool or targets.is_floating_point() or targets.is_complex():
-        raise TypeError(
-            "targets must be class indices of an integer dtype or probabilities of a float dtype, "
-            f"got {targets.dtype}"
-        )
-    if targets.shape != index_shape:
-        hint = "; one-hot targets must be floats" if targets.shape == preds.shape else ""
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _check_target_shape(targets: Tensor, shape: torch.Size) -> None:
+    index_shape = shape[:0] if len(shape) == 1 else shape[:1] + shape[2:]
+    if targets.shape == (shape if targets.is_floating_point() else index_shape):
+        return
+    if not targets.is_floating_point():
+        hint = "; one-hot targets must be floats" if targets.shape == shape else ""
         raise ValueError(
             f"targets must have shape {tuple(index_shape)} to be class indices for preds of shape "
-            f"{tuple(preds.shape)}, got {tuple(targets.shape)}{hint}"
+            f"{tuple(shape)}, got {tuple(targets.shape)}{hint}"
         )
+    if targets.shape == index_shape:
+        raise TypeError(f"targets must be integers to be class indices, got {targets.dtype}")
+    raise ValueError(
+        f"targets must have the shape of preds {tuple(shape)} to be probabilities, "
+        f"got {tuple(targets.shape)}"
+    )
 
 
 def _values_are_at_hand(tensor: Tensor) -> bool:
@@ -550,7 +572,7 @@ def _ignored(targets: Tensor, ignore_index: int, num_classes: int) -> Tensor | N
         return targets == ignore_index
     if targets.numel() == 0:
         return None
-    low, high = (int(value) for value in torch.aminmax(targets))
+    low, high = (value.item() for value in targets.aminmax())
     ignored = targets == ignore_index if low <= ignore_index <= high else None
     if low < 0 or high >= num_classes:
         outside = (targets < 0) | (targets >= num_classes)
@@ -559,7 +581,7 @@ def _ignored(targets: Tensor, ignore_index: int, num_classes: int) -> Tensor | N
         if outside.any():
             raise ValueError(
                 f"targets must be class indices from 0 to {num_classes - 1} or ignore_index "
-                f"({ignore_index}), got {int(targets[outside][0])}"
+                f"({ignore_index}), got {targets[outside][0].item()}"
             )
     return ignored
 
@@ -571,7 +593,7 @@ def _check_probabilities(targets: Tensor, ignore_index: int) -> None:
         )
     if targets.numel() == 0 or not _values_are_at_hand(targets):
         return
-    low, high = (float(value) for value in torch.aminmax(targets.detach()))
+    low, high = (value.item() for value in targets.detach().aminmax())
     slack = 8 * torch.finfo(targets.dtype).eps  # mixtures of targets round a little past the ends
     if not (-slack <= low and high <= 1 + slack):
         value = low if not low >= -slack else high

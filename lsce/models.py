@@ -76,13 +76,14 @@ class BasicBlock(nn.Module):
 
 
 def _resnet(
-    num_classes: int, widths: tuple[int, ...], blocks: int, *, stem_stride=1, projection=True
+    num_classes: int, widths: tuple[int, ...], blocks: int, *, early_stride=1, projection=True
 ) -> ImageClassifier:
-    layers: list[nn.Module] = [ConvBN(3, widths[0], 3, stem_stride)]
+    layers: list[nn.Module] = [ConvBN(3, widths[0], 3, early_stride)]
     inputs = widths[0]
     for stage, width in enumerate(widths):
         for block in range(blocks):
-            stride = 2 if stage > 0 and block == 0 else 1
+            first = early_stride if stage == 0 else 2
+            stride = first if block == 0 else 1
             layers.append(BasicBlock(inputs, width, stride, projection))
             inputs = width
     return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
@@ -129,8 +130,8 @@ def _small_inception(num_classes: int) -> ImageClassifier:
 
 #: Name → function of the number of classes.
 MODELS = {
-    # Small enough for a CPU: one block a stage behind a stride-2 stem, 16×16 maps from there on.
-    "resnet8": lambda classes: _resnet(classes, (32, 64, 128), 1, stem_stride=2),
+    # Small enough for a CPU: one block a stage, stride 2 in the stem and in every stage.
+    "resnet8": lambda classes: _resnet(classes, (32, 64, 128), 1, early_stride=2),
     # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.
     "resnet18": lambda classes: _resnet(classes, (64, 128, 256, 512), 2),
     # He et al. 2016, section 4.2: 6n + 2 layers with n = 9, shortcut A.

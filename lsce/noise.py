@@ -7,6 +7,9 @@ import torch
 
 KINDS = ("symmetric", "asymmetric")
 
+#: Keeps the draws of one seed for noise apart from those for subsets of the images.
+_STREAM = 2
+
 
 def transition_matrix(kind: str, rate: float, superclass: Sequence[int]) -> torch.Tensor:
     """The probabilities T[i, j] that an image of class i is labelled j.
@@ -49,7 +52,7 @@ def flip_labels(
         raise ValueError(
             f"labels must lie in [0, {k}), got {int(labels.min())} to {int(labels.max())}"
         )
-    generator = np.random.Generator(np.random.PCG64(seed))
+    generator = np.random.Generator(np.random.PCG64([seed, _STREAM]))
     flipped = torch.from_numpy(generator.random(len(labels)) < rate)
     other = torch.from_numpy(np.floor(generator.random(len(labels)) * (k - 1))).long()
     if kind == "symmetric":

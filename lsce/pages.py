@@ -50,7 +50,10 @@ def banner(profile: str, records: Sequence[Record]) -> Markdown:
 
 def table(frame: pd.DataFrame, formats: Mapping[str, str]) -> Styler:
     """A frame as a table without its index, each column of `formats` in its format."""
-    return frame.style.hide(axis="index").format(formats, na_rep="–")
+    styler = frame.style.hide(axis="index").format(formats, na_rep="–")
+    words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    left = [{"selector": "", "props": "text-align: left"}]
+    return styler.set_table_styles({name: left for name in words}, overwrite=False)
 
 
 def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record]) -> Styler:
@@ -60,7 +63,7 @@ def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record
         plain = [
             r for r in records
             if r.spec.epsilon == 0 and not r.diverged
-            and all(getattr(r.spec, key) == value for key, value in fields.items())
+            and all(getattr(r.spec, key) == fields[key] for key in ("model", "train_size", "epochs"))
         ]
         accuracy = {split: np.mean([r.meta["final"][f"{split}_accuracy"] for r in plain])
                     for split in ("train", "test")} if plain else {}
@@ -105,7 +108,7 @@ def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Style
     frame = pd.DataFrame(rows)
     repeated = frame["claim"].duplicated()
     frame.loc[repeated, ["claim", "verdict"]] = ""
-    return table(frame, {})
+    return table(frame, {}).set_table_attributes('class="prose"')
 
 
 def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:

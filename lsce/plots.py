@@ -160,8 +160,9 @@ def reliability(numbers: pd.DataFrame, *, columns: int = 4) -> Figure:
         top.plot([0, 1], [0, 1], color="#777777", linestyle=":", linewidth=1.2)
         top.vlines(filled["confidence"], filled["confidence"], filled["accuracy"],
                    color=COLOURS[1], linewidth=3, alpha=0.35)
-        errors = [filled["accuracy"] - filled["accuracy_low"],
-                  filled["accuracy_high"] - filled["accuracy"]]
+        # At an accuracy of 0 or 1 rounding can put the end of the interval on the wrong side.
+        errors = [(filled["accuracy"] - filled["accuracy_low"]).clip(lower=0),
+                  (filled["accuracy_high"] - filled["accuracy"]).clip(lower=0)]
         top.errorbar(filled["confidence"], filled["accuracy"], yerr=errors, fmt="o",
                      markersize=3.5, color=COLOURS[0], elinewidth=1.1)
         top.set(title=panel, xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -215,19 +216,29 @@ def effects(numbers: pd.DataFrame) -> Figure:
     `numbers` has claim, regime, effect, low, high and verdict, scaled so that 1 is the smallest
     effect that matters and positive is as claimed.
     """
-    figure, axes = _figure(1, 1, 1.0 + 0.36 * len(numbers))
+    claims = list(numbers["claim"].unique())
+    figure, axes = _figure(1, 1, 1.0 + 0.3 * (len(numbers) + len(claims)))
     ax = axes[0, 0]
+    # Every claim has a line of its own, for its words, above its regimes.
+    lines = pd.Series(np.arange(len(numbers)), numbers.index)
+    lines += numbers["claim"].map(claims.index) + 1
     colour = {stats.SUPPORTED: COLOURS[2], stats.REFUTED: COLOURS[1], stats.UNDECIDED: "#777777"}
     marker = {stats.SUPPORTED: "o", stats.REFUTED: "X", stats.UNDECIDED: "D"}
     for name in colour:
         part = numbers[numbers["verdict"] == name]
         errors = [part["effect"] - part["low"], part["high"] - part["effect"]]
-        ax.errorbar(part["effect"], part.index, xerr=errors, fmt=marker[name], color=colour[name],
-                    capsize=3, markersize=6, label=name)
+        ax.errorbar(part["effect"], lines[part.index], xerr=errors, fmt=marker[name],
+                    color=colour[name], capsize=3, markersize=6, label=name)
     ax.axvline(0, color="black", linewidth=1)
     ax.axvspan(-1, 1, color="#777777", alpha=0.12, linewidth=0)
-    ax.set_yticks(numbers.index, numbers["claim"] + "\n" + numbers["regime"], fontsize=8.5)
-    ax.set_ylim(len(numbers) - 0.5, -0.5)
+    ax.set_yticks(lines, numbers["regime"])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    for claim in claims:
+        top = lines[numbers["claim"] == claim].min() - 1
+        ax.text(0.0, top, claim, transform=ax.get_yaxis_transform(), va="center", weight="bold",
+                fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+    ax.set_ylim(lines.max() + 0.7, -0.7)
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     ax.set_xlabel("effect, in smallest effects that matter (positive is as claimed)")

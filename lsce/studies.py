@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lsce import builtin, data, metrics
-from lsce.runs import Record, RunSpec
+from lsce.runs import Recipe, Record, RunSpec
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ def smoothing(
 def _spec(data_name, regime, fields, epsilon, seed) -> RunSpec:
     common = {"data": data_name, "data_checksum": data.CHECKSUMS[data_name]}
     try:
-        return RunSpec(**common, **fields, epsilon=epsilon, seed=seed)
+        recipe = Recipe(**fields.get("recipe", {}))
+        return RunSpec(**common | fields | {"recipe": recipe}, epsilon=epsilon, seed=seed)
     except TypeError as error:
         raise ValueError(f"regimes[{regime!r}] is {dict(fields)}: {error}") from error
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lsce import builtin, data, paths
+from lsce import builtin, data, noise, paths
 
 PER_CLASS = {"train": 2, "test": 1}
 SUPERCLASS = np.array(data._SUPERCLASS)
@@ -502,7 +502,7 @@ def test_split_is_a_partition(built_in):
 def test_split_never_changes():
     labels = torch.arange(100).repeat_interleave(500)
     validation = data.subset(labels, 5_000, data._SPLIT_SEED)
-    pinned = "85af5dcf8b6a2bb7"
+    pinned = "fefa963515f41ad4"
     assert hashlib.sha256(validation.numpy().tobytes()).hexdigest()[:16] == pinned
 
 
@@ -518,6 +518,13 @@ def test_subsets_are_balanced_and_nested(built_in):
     assert torch.equal(subsets[-1], torch.arange(45_000))
     assert torch.equal(subsets[1], data.subset(labels, 4_500, seed=4))
     assert not torch.equal(subsets[1], data.subset(labels, 4_500, seed=5))
+
+
+def test_noise_of_a_seed_is_independent_of_its_subset():
+    labels = torch.arange(100).repeat_interleave(100)
+    wrong = noise.flip_labels(labels, "symmetric", 0.3, 6, data._SUPERCLASS) != labels
+    share = wrong[data.subset(labels, 3_000, seed=6)].double().mean()
+    assert abs(share - 0.3) < 4 * (0.3 * 0.7 / 3_000) ** 0.5
 
 
 def test_subset_does_not_depend_on_the_order_of_a_class_alone():

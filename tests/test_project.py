@@ -1,0 +1,106 @@
+"""The files around the package agree with each other."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import papermill
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from lsce import claims, paths, profiles, studies
+
+ROOT = paths.ROOT
+NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_lock_pins_every_dependency_by_hash():
+    lock = (ROOT / "requirements.lock").read_text()
+    pins = {name: (Version(version), hashes) for name, version, hashes in re.findall(
+        r"^([\w.-]+)==([\w.+]+)[^\n]*\\\n((?:\s+--hash=sha256:[0-9a-f]{64}(?: \\)?\n?)+)", lock, re.M)}
+    declared = project()
+    for line in [*declared["dependencies"], *declared["optional-dependencies"]["report"],
+                 *declared["optional-dependencies"]["test"]]:
+        wanted = Requirement(line)
+        version, hashes = pins[wanted.name]
+        assert version in wanted.specifier and hashes, line
+    assert "://" not in lock
+
+
+def test_conda_installs_the_same_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["dependencies"][-1] == {"pip": ["-r requirements.lock"]}
+    python = next(d for d in environment["dependencies"] if str(d).startswith("python="))
+    assert Version(python.split("=")[1]) in Requirement(f"p{project()['requires-python']}").specifier
+
+
+def test_make_lists_its_targets():
+    shown = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True).stdout
+    for target in ("reproduce", "report", "lab", "serve", "test", "clean"):
+        assert re.search(rf"make {target} +\w", shown), target
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_clean_and_opens_with_its_claim(notebook):
+    content = json.loads(notebook.read_text())
+    cells = content["cells"]
+    assert all(not c.get("outputs") and c.get("execution_count") is None for c in cells)
+    assert "papermill" not in json.dumps(content["metadata"])
+    first = "".join(cells[0]["source"])
+    assert re.match(r"# .+\n\n\*\*Claims?\.\*\* \*", first)
+    headings = re.findall(r"^## (.+)$", "\n".join("".join(c["source"]) for c in cells), re.M)
+    assert any(h.startswith("Verdict") for h in headings)
+    for cell in cells:
+        if "figure" in cell["metadata"].get("mystnb", {}):
+            assert cell["metadata"]["mystnb"]["image"]["alt"]
+            name = cell["metadata"]["mystnb"]["figure"]["name"]
+            assert any(f"{{numref}}`{name}`" in "".join(c["source"]) for c in cells), name
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_in_jupyter_a_notebook_is_the_quick_profile(notebook):
+    found = papermill.inspect_notebook(notebook)
+    defaults = {name: ast.literal_eval(p["default"]) for name, p in found.items()}
+    quick = profiles.load("quick")
+    for name, value in quick.notebooks[notebook.stem].items():
+        assert defaults[name] == value, name
+    assert defaults["profile"] == "quick" and defaults.get("data_name", quick.data) == quick.data
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "paper"])
+def test_a_profile_covers_every_notebook_with_parameters_that_it_has(name):
+    profile = profiles.load(name)
+    assert sorted(profile.notebooks) == [path.stem for path in NOTEBOOKS]
+    for notebook, parameters in profile.notebooks.items():
+        assert set(parameters) <= set(papermill.inspect_notebook(paths.NOTEBOOKS / f"{notebook}.ipynb"))
+        study = profile.study(notebook, "cifar-100")
+        assert (study is None) == (notebook not in studies.BY_NOTEBOOK)
+
+
+def test_the_pages_of_a_profile_share_their_runs():
+    profile = profiles.load("quick")
+    main = {s.id for s in profile.study("02_epsilon_study", "cifar-100").specs}
+    assert {s.id for s in profile.study("00_overview", "cifar-100").specs} == main
+    assert main < {s.id for s in profile.study("03_calibration", "cifar-100").specs}
+
+
+def test_claims_belong_to_notebooks():
+    assert {c.notebook for c in claims.load().values()} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_nothing_tracked_is_large():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True)
+    sizes = {name: Path(ROOT, name).stat().st_size for name in listed.stdout.split("\0")
+             if name and Path(ROOT, name).is_file()}
+    assert sum(sizes.values()) < 18 * 2**20

@@ -1,0 +1,103 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lsce import data, sweep
+from lsce.runs import Recipe, RunSpec, Store
+
+
+def spec(**changes) -> RunSpec:
+    fields = dict(data="built-in", data_checksum=data.CHECKSUMS["built-in"], train_size=100,
+                  model="resnet8", epsilon=0.1, epochs=1, monitor_size=100, seed=0,
+                  recipe=Recipe(batch_size=50))
+    return RunSpec(**fields | changes)
+
+
+def test_a_sweep_trains_what_is_missing_and_nothing_else(tmp_path, capsys):
+    store = Store(tmp_path)
+    specs = [spec(seed=1), spec(), spec(epsilon=0.0), spec(seed=1, epsilon=0.0)]
+    records = sweep.ensure(specs, store=store)
+    assert [r.spec for r in records] == specs
+    assert "4 of 4 runs are not recorded" in capsys.readouterr().out
+    for record in records:
+        assert record.meta["device"] and record.meta["precision"] in ("float32", "bf16")
+        assert record.meta["versions"]["torch"] and record.meta["finished"]
+        assert record.meta["seconds"]["total"] >= record.meta["seconds"]["training"] > 0
+    stamps = [r.folder.stat().st_mtime_ns for r in records]
+
+    more = sweep.ensure([*specs, spec(epsilon=0.2)], store=store)
+    assert "1 of 5 runs are not recorded" in capsys.readouterr().out
+    assert [r.folder.stat().st_mtime_ns for r in more[:4]] == stamps
+
+
+def test_a_plan_puts_all_arms_of_a_seed_before_the_next_seed(tmp_path):
+    specs = [spec(seed=seed, epsilon=e, epochs=1 + (e == 0.1)) for e in (0.0, 0.1) for seed in (1, 0)]
+    todo = sweep.plan(specs, Store(tmp_path))
+    assert [(s.seed, s.epsilon) for s in todo.missing] == [(0, 0.1), (0, 0.0), (1, 0.1), (1, 0.0)]
+    assert todo.expected > 0
+    assert todo.seconds[specs[2].id] > todo.seconds[specs[0].id]
+
+
+def test_nothing_to_train_takes_no_time(tmp_path):
+    todo = sweep.plan([], Store(tmp_path))
+    assert todo.expected == 0
+    sweep.execute(todo, Store(tmp_path))
+
+
+def test_without_training_a_missing_run_is_one_sentence(tmp_path):
+    with pytest.raises(sweep.SweepFailed, match="1 of 1 runs are not recorded; `make reproduce`"):
+        sweep.ensure([spec()], train_missing=False, store=Store(tmp_path))
+
+
+def test_a_run_that_cannot_be_trained_is_named(tmp_path):
+    impossible = spec(train_size=150)  # no equal number of each of 100 classes
+    with pytest.raises(sweep.SweepFailed, match=f"run {impossible.id} failed: size must be"):
+        sweep.ensure([impossible], store=Store(tmp_path))
+
+
+SCRIPT = """
+import pathlib, sys
+from lsce import sweep
+from lsce.runs import Store
+from test_sweep import spec
+if __name__ == "__main__":
+    store = Store(pathlib.Path(sys.argv[1]))
+    todo = sweep.plan([spec(seed=s, epochs=e) for s, e in ((0, 1), (1, 3000), (2, 3000))], store)
+    print("ready", flush=True)
+    sweep.execute(todo, store)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_sweep_keeps_what_was_done_and_leaves_no_process(tmp_path, how):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+    command = [sys.executable, script, tmp_path / "runs"]
+    sweeping = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                text=True, env=environment, start_new_session=True)
+    assert sweeping.stdout.readline() == "ready\n"
+    store = Store(tmp_path / "runs")
+    deadline = time.monotonic() + 120
+    while spec() not in store and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert spec() in store
+    sweeping.send_signal(how)
+    sweeping.wait(timeout=60)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and _group_lives(sweeping.pid):
+        time.sleep(0.2)
+    assert not _group_lives(sweeping.pid)
+    assert [p for p in store.root.iterdir() if p.name.startswith(".")] == []
+    assert store.load(spec()).status == "completed"
+    assert store.missing([spec(), spec(seed=1, epochs=3000)]) == [spec(seed=1, epochs=3000)]
+
+
+def _group_lives(group: int) -> bool:
+    listing = subprocess.run(["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True)
+    return any(not line.startswith("Z") for line in listing.stdout.split())

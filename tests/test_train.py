@@ -1,0 +1,137 @@
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lsce import data, train
+from lsce.runs import Recipe, RunSpec
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load("built-in")
+
+
+def spec(**changes) -> RunSpec:
+    fields = dict(data="built-in", data_checksum=data.CHECKSUMS["built-in"], train_size=300,
+                  model="resnet8", epsilon=0.1, epochs=2, monitor_size=100, seed=0,
+                  recipe=Recipe(batch_size=100))
+    return RunSpec(**fields | changes)
+
+
+@pytest.fixture(scope="module")
+def outcome(dataset):
+    return train.train(spec(keep=("features",)), dataset)
+
+
+def test_same_seed_same_bits(dataset, outcome):
+    again = train.train(spec(keep=("features",)), dataset)
+    assert again.history == outcome.history
+    for name, tensor in outcome.outputs.items():
+        assert torch.equal(tensor, again.outputs[name])
+    other = train.train(spec(seed=1), dataset)
+    assert not torch.equal(other.outputs["test_logits"], outcome.outputs["test_logits"])
+
+
+def test_an_outcome_has_what_a_record_promises(outcome):
+    assert outcome.status == "completed"
+    assert [row["epoch"] for row in outcome.history] == [1, 2]
+    assert outcome.outputs["test_logits"].shape == (10_000, 100)
+    assert outcome.outputs["validation_logits"].shape == (5_000, 100)
+    assert outcome.features["train_features"].shape == (300, 128)
+    assert outcome.features["train_labels"].bincount().tolist() == [3] * 100
+    rebuilt = F.linear(outcome.features["test_features"], outcome.features["classifier_weight"],
+                       outcome.features["classifier_bias"])
+    torch.testing.assert_close(rebuilt, outcome.outputs["test_logits"])
+    assert outcome.temperature["value"] > 0
+
+
+def test_reported_losses_are_hard_label_nll(dataset, outcome, monkeypatch):
+    """Never the training criterion: shifted by 100, it shifts the training loss alone."""
+    original = train.LabelSmoothingCrossEntropy
+
+    def shifted(*args, **kwargs):
+        criterion = original(*args, **kwargs)
+        return lambda logits, labels: criterion(logits, labels) + 100
+
+    monkeypatch.setattr(train, "LabelSmoothingCrossEntropy", shifted)
+    found = train.train(spec(), dataset)
+    for row, plain in zip(found.history, outcome.history, strict=True):
+        assert row.pop("train_loss") == pytest.approx(plain["train_loss"] + 100, abs=1e-3)
+        assert row == {name: plain[name] for name in row}
+    assert found.final == outcome.final
+    logits, labels = found.outputs["test_logits"], found.outputs["test_labels"]
+    nll = F.cross_entropy(logits.double(), labels).item()
+    assert found.final["test_nll"] == pytest.approx(nll, abs=1e-12)
+    assert found.final["test_accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+
+
+def test_without_smoothing_the_criterion_is_the_nll(dataset):
+    row = train.train(spec(epsilon=0.0, epochs=1), dataset).history[0]
+    assert row["train_loss"] == pytest.approx(row["train_nll"], abs=1e-5)
+
+
+def test_a_run_that_diverges_ends_and_says_so(dataset):
+    wild = spec(epochs=5, recipe=Recipe(batch_size=100, peak_learning_rate=1e30))
+    found = train.train(wild, dataset)
+    assert found.status == "diverged"
+    assert len(found.history) < 5
+    assert found.outputs == {} and found.final == {}
+
+
+def test_other_data_than_the_spec_names_are_refused(dataset):
+    with pytest.raises(ValueError, match="wants data abc"):
+        train.train(spec(data_checksum="abc"), dataset)
+
+
+def test_noise_is_on_the_training_labels_only(dataset):
+    noisy = spec(noise="symmetric", noise_rate=0.5)
+    _, labels, truth = train._training_data(noisy, dataset, torch.device("cpu"))
+    _, clean, same_truth = train._training_data(spec(), dataset, torch.device("cpu"))
+    assert torch.equal(truth, same_truth) and torch.equal(clean, truth)
+    assert 0.4 < (labels != truth).double().mean() < 0.6
+
+
+def test_augmented_images_are_mirrored_crops_of_the_originals():
+    images = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
+    labels = torch.arange(12)
+    padded = F.pad(images.permute(0, 3, 1, 2).float(), (4, 4, 4, 4), mode="reflect") / 255
+    seen = set()
+    for batch, chosen in train.Augmenter(images, labels, batch_size=5, seed=3).epoch():
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        for image, label in zip(batch, chosen.tolist(), strict=True):
+            crops = padded[label].unfold(1, 32, 1).unfold(2, 32, 1)  # (3, 9, 9, 32, 32)
+            crops = crops.permute(1, 2, 0, 3, 4).reshape(-1, 3, 32, 32)
+            matches = [((c == image).flatten(1).all(1)).any() for c in (crops, crops.flip(3))]
+            assert any(matches)
+            seen.add(label)
+    assert len(seen) == 10  # the incomplete last batch is dropped, no image comes twice
+
+
+def test_arms_of_a_seed_see_the_same_batches():
+    images = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
+    epochs = [list(train.Augmenter(images, torch.arange(12), 5, seed).epoch()) for seed in (0, 0, 1)]
+    same = [torch.equal(a[0], b[0]) for a, b in zip(epochs[0], epochs[1], strict=True)]
+    other = [torch.equal(a[0], b[0]) for a, b in zip(epochs[0], epochs[2], strict=True)]
+    assert all(same) and not any(other)
+
+
+def test_weight_decay_spares_biases_and_normalisation(dataset):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    optimizer, schedule = train._optimizer(network, spec(), steps=10)
+    decayed, spared = optimizer.param_groups
+    assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 5e-4
+    assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step() if len(rates) < 10 else None
+    assert max(rates) <= 0.3 and rates[-1] < 0.001 and rates[0] < 0.02
+
+
+def test_threads_are_given_back(dataset):
+    before = torch.get_num_threads()
+    train.train(dataclasses.replace(spec(), epochs=1), dataset)
+    assert torch.get_num_threads() == before
