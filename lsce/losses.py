@@ -271,14 +271,7 @@ def _loss(
     true_weights = ignored = None
     if as_indices:
         index = targets.long().unsqueeze(1)
-        ignored = _ignored(index, ignore_index, num_classes)
-        if ignored is not None:
-            index = index.masked_fill(ignored, 0)
-        if weights is not None:
-            true_weights = weights[index]
-        loss = _from_indices(preds, index, weights, true_weights, share)
-        if ignored is not None:
-            loss = loss.masked_fill(ignored, 0)
+        loss, true_weights, ignored = _hard_loss(preds, index, weights, share, ignore_index)
     else:
         _check_probabilities(targets, ignore_index)
         loss = _from_probabilities(preds, targets, weights, share)
@@ -293,6 +286,30 @@ def _loss(
             true_weights = true_weights.masked_fill(ignored, 0)
         return loss.sum() / true_weights.sum()
     return loss.mean() if ignored is None else loss.sum() / ignored.logical_not().sum()
+
+
+def _hard_loss(
+    preds: Tensor, index: Tensor, weights: Tensor | None, share: float, ignore_index: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The loss, the weight of the true class, and the mask of ignored samples, each (N, 1, …).
+
+    On a CPU the kernel itself refuses an index out of range, so the usual batch, without one to
+    ignore, is not looked at beforehand.
+    """
+    num_classes = preds.shape[1]
+    if _values_are_at_hand(index) and not 0 <= ignore_index < num_classes:
+        try:
+            return *_from_indices(preds, index, weights, share), None
+        except (IndexError, RuntimeError):
+            ignored = _ignored(index, ignore_index, num_classes)
+            if ignored is None:
+                raise
+    else:
+        ignored = _ignored(index, ignore_index, num_classes)
+    if ignored is None:
+        return *_from_indices(preds, index, weights, share), None
+    loss, true_weights = _from_indices(preds, index.masked_fill(ignored, 0), weights, share)
+    return loss.masked_fill(ignored, 0), true_weights, ignored
 
 
 def _compute_dtype(preds: Tensor) -> torch.dtype:
@@ -319,12 +336,13 @@ def _from_probabilities(
 
 
 def _from_indices(
-    preds: Tensor, index: Tensor, weights: Tensor | None, true_weights: Tensor | None, share: float
-) -> Tensor:
-    """Loss (N, 1, …) of each sample; every ``index`` (N, 1, …) is in [0, C)."""
+    preds: Tensor, index: Tensor, weights: Tensor | None, share: float
+) -> tuple[Tensor, Tensor | None]:
+    """Loss and weight of the true class (N, 1, …); every ``index`` (N, 1, …) is in [0, C)."""
+    true_weights = None if weights is None else weights[index]
     if _is_composed(preds):
-        return _smoothed_nll(_log_softmax(preds), index, weights, true_weights, share)
-    return _Blockwise.apply(preds, index, weights, true_weights, share)
+        return _smoothed_nll(_log_softmax(preds), index, weights, true_weights, share), true_weights
+    return _Blockwise.apply(preds, index, weights, true_weights, share), true_weights
 
 
 def _smoothed_nll(

@@ -48,12 +48,20 @@ def banner(profile: str, records: Sequence[Record]) -> Markdown:
     return Markdown("> " + " · ".join(parts))
 
 
-def table(frame: pd.DataFrame, formats: Mapping[str, str]) -> Styler:
-    """A frame as a table without its index, each column of `formats` in its format."""
+def table(
+    frame: pd.DataFrame, formats: Mapping[str, str], wrapped: Sequence[str] = ()
+) -> Styler:
+    """A frame as a table without its index, each column of `formats` in its format.
+
+    Columns of words are to the left, and those in `wrapped` may break into lines.
+    """
     styler = frame.style.hide(axis="index").format(formats, na_rep="–")
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    left = [{"selector": "", "props": "text-align: left"}]
-    return styler.set_table_styles({name: left for name in words}, overwrite=False)
+    breaks = "; white-space: normal; min-width: 7em"
+    return styler.set_table_styles({
+        name: [{"selector": "", "props": "text-align: left" + breaks * (name in wrapped)}]
+        for name in words
+    })
 
 
 def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record]) -> Styler:
@@ -74,7 +82,7 @@ def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record
             "test accuracy at ε = 0": accuracy.get("test", np.nan),
         })
     percent = {name: "{:.1%}" for name in ("training accuracy at ε = 0", "test accuracy at ε = 0")}
-    return table(pd.DataFrame(rows), {"training images": "{:,}"} | percent)
+    return table(pd.DataFrame(rows), {"training images": "{:,}"} | percent, wrapped=["regime"])
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
@@ -92,23 +100,28 @@ def means(frame: pd.DataFrame, columns: Mapping[str, str], percent: set[str]) ->
     found.insert(0, "runs", groups[next(iter(columns))].count())
     formats = {columns[name]: "{:.1%}" if name in percent else "{:.3f}" for name in columns}
     found = found.rename(columns=columns).reset_index().rename(columns={"epsilon": "ε"})
-    return table(found, formats | {"ε": "{:g}"})
+    found.loc[found["regime"].duplicated(), "regime"] = ""
+    return table(found, formats | {"ε": "{:g}"}, wrapped=["regime"])
 
 
 def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Styler:
-    """Every claim's verdict, and the effect in every regime."""
+    """Every claim's verdict over all regimes, and the effect and verdict in each."""
     rows = []
     for claim, judgements in judged.items():
-        overall = claims.combined(judgements)
         for found in judgements:
+            effect = found.effect
             rows.append({
-                "claim": claim.claim, "verdict": overall, "regime": found.regime,
-                "effect": _effect(claim, found), "in this regime": found.verdict,
+                "claim": f"{claim.claim} → {claims.combined(judgements)}",
+                "regime": found.regime,
+                "ε against": found.control,
+                "effect": f"{effect.mean:+.2g} {claim.unit}" if effect else "",
+                "95% interval": f"{effect.low:+.2g} to {effect.high:+.2g}" if effect else "",
+                "pairs": effect.n if effect else 0,
+                "verdict": found.verdict,
             })
     frame = pd.DataFrame(rows)
-    repeated = frame["claim"].duplicated()
-    frame.loc[repeated, ["claim", "verdict"]] = ""
-    return table(frame, {}).set_table_attributes('class="prose"')
+    frame.loc[frame["claim"].duplicated(), "claim"] = ""
+    return table(frame, {"ε against": "{:g}"}, wrapped=["claim", "regime"])
 
 
 def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
@@ -173,4 +186,18 @@ class Checks:
     def table(self) -> Styler:
         frame = pd.DataFrame(self._rows)
         frame["holds"] = frame["holds"].map({True: "yes", False: "no"})
-        return table(frame, {"difference": "{:.1e}"})
+        return table(frame, {"difference": "{:.1e}"}, wrapped=["statement"])
+
+
+def estimators(numbers: pd.DataFrame) -> Markdown:
+    """How far each estimator is from the truth at the fewest and at the most images."""
+    fewest, most = numbers["images"].min(), numbers["images"].max()
+    lines = []
+    for panel, part in numbers.groupby("panel", sort=False):
+        errors = []
+        for name, curve in part.groupby("estimator", sort=False):
+            at = curve.set_index("images")["mean"] - curve["truth"].iloc[0]
+            errors.append(f"{name} {at[fewest]:+.3f} at {fewest:,} images and {at[most]:+.3f} "
+                          f"at {most:,}")
+        lines.append(f"- {panel}: " + "; ".join(errors))
+    return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))

@@ -135,50 +135,50 @@ def distributions(numbers: pd.DataFrame, labels: dict[str, str]) -> Figure:
                 edges = [*bars["left"], bars["right"].iloc[-1]]
                 ax.stairs(bars["density"], edges, color=colour, label=f"ε = {epsilon:g}",
                           linewidth=1.6)
-            ax.set(title=regime, xlabel=label, ylabel="density", ylim=(0, None))
+            # Logarithmic: what matters are the tails, where a network is sure of itself.
+            ax.set(title=regime, xlabel=label, ylabel="density", yscale="log", ylim=(1e-3, None))
     _legend_below(figure, axes.flat[0], 6)
     return figure
 
 
-def reliability(numbers: pd.DataFrame, *, columns: int = 4) -> Figure:
-    """Reliability diagrams with each bin's 95% interval, and the count of images below.
+def reliability(numbers: pd.DataFrame) -> Figure:
+    """Reliability diagrams, a row a regime, and below each the share of the images in every bin.
 
-    `numbers` has panel and the columns of `lsce.metrics.reliability_table`.
+    `numbers` has regime, panel and the columns of `lsce.metrics.reliability_table`. The bins'
+    accuracies have their 95% intervals; an orange bar is a bin's distance from calibration.
     """
-    panels = list(numbers["panel"].unique())
-    columns = min(columns, len(panels))
-    blocks = math.ceil(len(panels) / columns)
+    regimes = list(numbers["regime"].unique())
+    columns = numbers.groupby("regime")["panel"].nunique().max()
     figure, axes = _figure(
-        2 * blocks, columns, 3.2 * blocks, sharex=True, sharey="row",
-        gridspec_kw={"height_ratios": [3, 1] * blocks},
+        2 * len(regimes), columns, 3.1 * len(regimes), sharex=True, sharey="row",
+        gridspec_kw={"height_ratios": [3, 1] * len(regimes)},
     )
-    for index, panel in enumerate(panels):
-        row, column = divmod(index, columns)
-        top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
-        part = numbers[numbers["panel"] == panel]
-        filled = part[part["count"] > 0]
-        top.plot([0, 1], [0, 1], color="#777777", linestyle=":", linewidth=1.2)
-        top.vlines(filled["confidence"], filled["confidence"], filled["accuracy"],
-                   color=COLOURS[1], linewidth=3, alpha=0.35)
-        # At an accuracy of 0 or 1 rounding can put the end of the interval on the wrong side.
-        errors = [(filled["accuracy"] - filled["accuracy_low"]).clip(lower=0),
-                  (filled["accuracy_high"] - filled["accuracy"]).clip(lower=0)]
-        top.errorbar(filled["confidence"], filled["accuracy"], yerr=errors, fmt="o",
-                     markersize=3.5, color=COLOURS[0], elinewidth=1.1)
-        top.set(title=panel, xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        top.title.set_fontsize(9)
-        bottom.stairs(part["count"] / part["count"].sum(), [*part["lower"], 1.0], fill=True,
-                      color="#9aa7b5")
-        bottom.set(xlabel="confidence")
-        bottom.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        if column == 0:
-            top.set_ylabel("accuracy")
-            bottom.set_ylabel("share")
-    for index in range(len(panels), blocks * columns):
-        row, column = divmod(index, columns)
-        axes[2 * row, column].remove()
-        axes[2 * row + 1, column].remove()
+    for index, regime in enumerate(regimes):
+        rows = numbers[numbers["regime"] == regime]
+        for column, (panel, bins) in enumerate(rows.groupby("panel", sort=False)):
+            _reliability_diagram(axes[2 * index, column], bins)
+            axes[2 * index, column].set_title(panel, fontsize=9)
+            share = axes[2 * index + 1, column]
+            share.stairs(bins["count"] / bins["count"].sum(), [*bins["lower"], 1.0], fill=True,
+                         color="#9aa7b5")
+            share.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            share.set_xlabel("confidence")
+        axes[2 * index, 0].set_ylabel(f"{regime}\n\naccuracy")
+        axes[2 * index + 1, 0].set_ylabel("share")
     return figure
+
+
+def _reliability_diagram(ax: Axes, bins: pd.DataFrame) -> None:
+    filled = bins[bins["count"] > 0]
+    confidence, accuracy = filled["confidence"], filled["accuracy"]
+    ax.plot([0, 1], [0, 1], color="#777777", linestyle=":", linewidth=1.2)
+    ax.vlines(confidence, confidence, accuracy, color=COLOURS[1], linewidth=3, alpha=0.35)
+    # At an accuracy of 0 or 1 rounding can put the end of the interval on the wrong side.
+    errors = [(accuracy - filled["accuracy_low"]).clip(lower=0),
+              (filled["accuracy_high"] - accuracy).clip(lower=0)]
+    ax.errorbar(confidence, accuracy, yerr=errors, fmt="o", markersize=3.5, color=COLOURS[0],
+                elinewidth=1.1)
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
 def estimators(numbers: pd.DataFrame) -> Figure:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lsce import paths, studies
+from lsce import paths, report, studies
 from lsce.studies import Study
 
 
@@ -63,8 +63,14 @@ def load(name: str) -> Profile:
     if not isinstance(notebooks, Mapping) or "data" not in content:
         raise ProfileError(f"{_file(name)} must hold `data` and a mapping `notebooks`")
     for notebook, parameters in notebooks.items():
-        if not (paths.NOTEBOOKS / f"{notebook}.ipynb").is_file():
+        path = paths.NOTEBOOKS / f"{notebook}.ipynb"
+        if not path.is_file():
             raise ProfileError(f"{_file(name)} names {notebook}, but there is no such notebook")
         if not isinstance(parameters, Mapping | None):
             raise ProfileError(f"{_file(name)}, {notebook} must be a mapping, not {parameters!r}")
-    return Profile(name, content["data"], {key: dict(value or {}) for key, value in notebooks.items()})
+        try:
+            report.check_parameters(path, parameters or {})
+        except ValueError as error:
+            raise ProfileError(f"{_file(name)}, {notebook}: {error}") from error
+    parameters = {notebook: dict(given or {}) for notebook, given in notebooks.items()}
+    return Profile(name, content["data"], parameters)

@@ -84,7 +84,7 @@ def execute(
         ValueError: a parameter that the notebook's cell tagged `parameters` does not set.
         NotebookFailed: a cell raised, or the kernel died.
     """
-    _check_parameters(notebook, parameters)
+    check_parameters(notebook, parameters)
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial.ipynb")
@@ -114,7 +114,8 @@ def execute(
     )
 
 
-def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError for a parameter that the notebook's cell tagged `parameters` lacks."""
     known = sorted(papermill.inspect_notebook(notebook))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
@@ -137,11 +138,17 @@ def stub(name: str, title: str, message: str, output: Path) -> Path:
     return page
 
 
-def build(pages: Iterable[Path], out: Path = paths.HTML, *, banner: str | None = None) -> Path:
+def build(
+    pages: Iterable[Path],
+    out: Path = paths.HTML,
+    *,
+    banner: str | None = None,
+    footer: str | None = None,
+) -> Path:
     """Render the report and return its first page, `out/index.html`.
 
-    `pages` are executed notebooks and stubs; the site lists them by file name. `banner` is plain
-    text for the top of every page. A report that is already at `out` is replaced when the new one
+    `pages` are executed notebooks and stubs; the site lists them by file name. `banner` and
+    `footer` are plain text for the top and the bottom of every page. A report that is already at `out` is replaced when the new one
     is complete; `out.parent/source` holds what was rendered.
 
     Raises:
@@ -151,7 +158,7 @@ def build(pages: Iterable[Path], out: Path = paths.HTML, *, banner: str | None =
     source = _assemble(list(pages), out.parent / "source")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         new = Path(scratch, "html")
-        _sphinx(source, new, Path(scratch, "doctrees"), banner)
+        _sphinx(source, new, Path(scratch, "doctrees"), {"announcement": banner, "extra_footer": footer})
         _prune(new / "_static" / "mathjax", MATHJAX)
         if out.exists():
             out.rename(Path(scratch, "old"))
@@ -187,12 +194,13 @@ def _publishable(notebook: Path) -> nbformat.NotebookNode:
     return node
 
 
-def _sphinx(source: Path, out: Path, doctrees: Path, banner: str | None) -> None:
+def _sphinx(source: Path, out: Path, doctrees: Path, texts: Mapping[str, str | None]) -> None:
     # -E and -a: an incremental build keeps numbers glued from another notebook, stale and silent.
     command = [sys.executable, "-m", "sphinx", "-E", "-a", "-W", "--keep-going", "-q", "-N"]
     command += ["-b", "html", "-d", str(doctrees)]
-    if banner is not None:
-        command += ["-D", f"html_theme_options.announcement=<p>{html.escape(banner)}</p>"]
+    for option, text in texts.items():
+        if text is not None:
+            command += ["-D", f"html_theme_options.{option}=<p>{html.escape(text)}</p>"]
     done = subprocess.run([*command, str(source), str(out)], capture_output=True, text=True)
     if done.returncode:
         said = _ANSI.sub("", done.stderr or done.stdout).strip()

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,16 @@ def _title(notebook: Path) -> str:
     return first.splitlines()[0].lstrip("# ")
 
 
+def _footer(job: Job) -> str:
+    """What every page of the report rests on, those without a run of their own too."""
+    store = Store()
+    records = [store.load(spec) for spec in {s.id: s for s in job.specs}.values() if spec in store]
+    devices = sorted({record.meta["device"] for record in records})
+    facts = [f"Profile {job.profile.name}", job.data_name, f"{len(records)} runs", *devices,
+             f"built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {provenance.commit() or 'unknown'}"]
+    return "lsce, MIT License. " + " · ".join(facts)
+
+
 def _render(job: Job, stubs: list[str] = ()) -> Path:
     executed = paths.BUILD / "executed"
     shutil.rmtree(executed, ignore_errors=True)
@@ -175,6 +186,6 @@ def _render(job: Job, stubs: list[str] = ()) -> Path:
         pages.append(output)
         print(f"  executed {name} in {duration(time.monotonic() - start)}", flush=True)
     start = time.monotonic()
-    index = report.build(pages, paths.HTML, banner=job.banner)
+    index = report.build(pages, paths.HTML, banner=job.banner, footer=_footer(job))
     print(f"  built the report in {duration(time.monotonic() - start)}", flush=True)
     return index

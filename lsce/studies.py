@@ -67,7 +67,7 @@ class Study:
     ) -> pd.DataFrame:
         """`lsce.metrics.reliability_table` of one seed's runs, as trained and with temperature.
 
-        A column `panel` names each run.
+        The columns `regime` and `panel` name each run.
         """
         parts = []
         for label, spec, record in zip(self.labels, self.specs, records, strict=True):
@@ -79,8 +79,8 @@ class Study:
                 probs = metrics.softmax(outputs["test_logits"], temperature)
                 found = metrics.reliability_table(probs, outputs["test_labels"], bins)
                 ece = metrics.expected_calibration_error(probs, outputs["test_labels"], bins)
-                panel = f"{label['regime']}\nε = {spec.epsilon:g}, {words}\nECE {ece:.3f}"
-                parts.append(found.assign(panel=panel))
+                panel = f"ε = {spec.epsilon:g}, {words}\nECE {ece:.3f}"
+                parts.append(found.assign(regime=label["regime"], panel=panel))
         return pd.concat(parts, ignore_index=True)
 
 

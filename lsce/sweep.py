@@ -157,6 +157,11 @@ def execute(todo: Plan, store: Store | None = None) -> None:
         progress.close()
 
 
+def _failed(spec: RunSpec, error: Exception) -> SweepFailed:
+    kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+    return SweepFailed(f"run {spec.id} failed: {kind}{error}")
+
+
 def _per_epoch(todo: Plan) -> dict[str, float]:
     return {spec.id: todo.seconds[spec.id] / spec.epochs for spec in todo.missing}
 
@@ -167,8 +172,8 @@ def _in_this_process(todo: Plan, store: Store, progress: Progress) -> None:
         work = share[spec.id]
         try:
             _train_and_save(spec, store, lambda epoch, work=work: progress.advance(work))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SweepFailed(f"run {spec.id} failed: {error}") from error
+        except Exception as error:
+            raise _failed(spec, error) from error
         progress.advance(0, finished=1)
 
 
@@ -196,8 +201,8 @@ def _in_workers(todo: Plan, store: Store, progress: Progress) -> None:
     except BrokenProcessPool as error:
         raise SweepFailed("a training process was killed, perhaps for lack of memory; "
                           "the same command goes on from here") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SweepFailed(f"run {spec.id} failed: {error}") from error
+    except Exception as error:
+        raise _failed(spec, error) from error
     finally:
         for process in list((pool._processes or {}).values()) if waiting else ():
             process.terminate()

@@ -115,6 +115,18 @@ class Augmenter:
             yield to_float(images), self.labels[chosen]
 
 
+def one_cycle(step: int, steps: int, warmup: float) -> float:
+    """The learning rate's share of its peak: a cosine up from 1/25, then a cosine down to 0.
+
+    Smith & Topin 2019, in the form that PyTorch's `OneCycleLR` made usual; that one divides by
+    zero where the warm-up is a single step.
+    """
+    peak = warmup * steps
+    if step < peak:
+        return 1 - (1 - 1 / 25) * (1 + math.cos(math.pi * step / peak)) / 2
+    return (1 + math.cos(math.pi * (step - peak) / (steps - peak))) / 2
+
+
 def _optimizer(network: nn.Module, spec: RunSpec, steps: int):
     recipe = spec.recipe
     weights = [p for p in network.parameters() if p.ndim > 1]
@@ -126,12 +138,8 @@ def _optimizer(network: nn.Module, spec: RunSpec, steps: int):
     optimizer = torch.optim.SGD(
         groups, lr=recipe.peak_learning_rate, momentum=recipe.momentum, nesterov=True, fused=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.peak_learning_rate,
-        total_steps=steps,
-        pct_start=recipe.warmup_fraction,
-        cycle_momentum=False,
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: one_cycle(step, steps, recipe.warmup_fraction)
     )
     return optimizer, schedule
 

@@ -119,16 +119,26 @@ def test_arms_of_a_seed_see_the_same_batches():
 
 def test_weight_decay_spares_biases_and_normalisation(dataset):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    optimizer, schedule = train._optimizer(network, spec(), steps=10)
+    optimizer, _ = train._optimizer(network, spec(), steps=10)
     decayed, spared = optimizer.param_groups
     assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 5e-4
     assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0
-    rates = []
-    for _ in range(10):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step() if len(rates) < 10 else None
-    assert max(rates) <= 0.3 and rates[-1] < 0.001 and rates[0] < 0.02
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 100])
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps):
+    shares = [train.one_cycle(step, steps, 0.25) for step in range(steps + 1)]
+    assert shares[0] == pytest.approx(1 / 25) and shares[-1] == pytest.approx(0)
+    assert max(shares) <= 1
+    if steps == 100:
+        assert shares[25] == 1 and shares[:26] == sorted(shares[:26])
+        assert shares[25:] == sorted(shares[25:], reverse=True)
+        like = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        torchs = torch.optim.lr_scheduler.OneCycleLR(like, 1.0, total_steps=100, pct_start=0.25)
+        for share in shares[:100]:
+            assert like.param_groups[0]["lr"] == pytest.approx(share, abs=0.07)
+            like.step()
+            torchs.step()
 
 
 def test_threads_are_given_back(dataset):

@@ -1,0 +1,242 @@
+"""The commands as a user types them, in a checkout of their own, on a profile that takes seconds."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from test_browser import browser, page, test_every_page_opens_and_fits_a_phone  # noqa: F401
+
+from lsce import paths, reproduce
+
+PROFILE = {
+    "data": "cifar-100",
+    "notebooks": {
+        "00_overview": (smoothing := {
+            "regimes": {
+                "few": {"model": "resnet8", "train_size": 300, "epochs": 2, "monitor_size": 100},
+                "more": {"model": "resnet8", "train_size": 1000, "epochs": 1, "monitor_size": 100},
+            },
+            "epsilons": [0.0, 0.1, 0.9],
+            "seeds": [0, 1],
+        }),
+        "01_loss": None,
+        "02_epsilon_study": smoothing,
+        "03_calibration": smoothing | {"truth_epsilons": [0.0]},
+    },
+}
+PAGES = ["index", *PROFILE["notebooks"], "how_to", "bibliography"]
+
+
+def make_checkout(root: Path) -> Path:
+    for folder in ("notebooks", "report"):
+        shutil.copytree(paths.ROOT / folder, root / folder,
+                        ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    write_profile(root, PROFILE)
+    return root
+
+
+def write_profile(root: Path, content: dict) -> None:
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (root / "notebooks" / "profiles" / "tiny.yaml").write_text(text)
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Downloads go to a port where nobody listens."""
+    nowhere = "http://127.0.0.1:9"
+    return os.environ | {"LSCE_ROOT": str(root), "http_proxy": nowhere, "https_proxy": nowhere}
+
+
+def lsce(root: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "lsce", *arguments]
+    return subprocess.run(command, env=environment(root), cwd=root, capture_output=True, text=True,
+                          timeout=timeout)
+
+
+def one_sentence(done: subprocess.CompletedProcess, status: int) -> str:
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("lsce: ")
+    return line
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    return make_checkout(tmp_path / "checkout")
+
+
+def test_a_misspelt_profile(checkout):
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "qick"), 2)
+    assert "'qick'" in line and "paper, quick, smoke, tiny" in line
+
+
+def test_an_epsilon_out_of_range_in_a_parameter_file(checkout):
+    content = json.loads(json.dumps(PROFILE))
+    content["notebooks"]["02_epsilon_study"]["epsilons"] = [0.0, 1.5]
+    write_profile(checkout, content)
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny"), 2)
+    assert "tiny.yaml, 02_epsilon_study: epsilon is 1.5; it must be a number in [0, 1]" in line
+    assert not (checkout / "data").exists()  # found before anything else was done
+
+
+def test_a_parameter_that_the_notebook_does_not_have(checkout):
+    content = json.loads(json.dumps(PROFILE))
+    content["notebooks"]["01_loss"] = {"epsilom": 0.1}
+    write_profile(checkout, content)
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny"), 2)
+    assert "tiny.yaml, 01_loss" in line and "'epsilom'" in line and "'epsilon'" in line
+
+
+def test_a_profile_that_is_not_yaml(checkout):
+    (checkout / "notebooks" / "profiles" / "tiny.yaml").write_text("data: [")
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny"), 2)
+    assert "tiny.yaml is not valid YAML at line" in line
+
+
+def test_a_data_folder_that_cannot_be_written(checkout):
+    (checkout / "data").write_text("in the way")
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny"), 1)
+    assert str(checkout / "data") in line and "cannot be written" in line
+
+
+def test_a_data_argument_that_holds_nothing(checkout):
+    (checkout / "empty").mkdir()
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny", "--data", "empty"), 2)
+    assert "empty holds no CIFAR-100" in line
+
+
+def test_a_report_of_nothing(checkout):
+    assert "nothing is recorded" in one_sentence(lsce(checkout, "report"), 1)
+
+
+def records(root: Path) -> dict[str, float]:
+    return {p.parent.name: p.stat().st_mtime for p in (root / "data/runs").glob("*/record.json")}
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """A checkout whose `reproduce` was killed once and then run to its end, and what it printed."""
+    root = make_checkout(tmp_path_factory.mktemp("user") / "checkout")
+    command = [sys.executable, "-m", "lsce", "reproduce", "--profile", "tiny"]
+    first = subprocess.Popen(command, env=environment(root), cwd=root, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(records(root)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    time.sleep(2)  # its workers notice
+    kept = records(root)
+    done = lsce(root, "reproduce", "--profile", "tiny")
+    return root, kept, done
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_goes_on(reproduced):
+    root, kept, done = reproduced
+    assert done.returncode == 0, done.stderr
+    assert 3 <= len(kept) < 12
+    assert f"{12 - len(kept)} of 12 to train" in done.stdout
+    assert {name: stamp for name, stamp in records(root).items() if name in kept} == kept
+    assert len(records(root)) == 12
+
+
+@pytest.mark.slow
+def test_it_says_what_it_will_do_and_where_the_report_is(reproduced):
+    root, _, done = reproduced
+    said = dict(re.findall(r"^  (profile|device|data|runs|time|commit) +(.+)$", done.stdout, re.M))
+    assert said["profile"] == "tiny" and said["time"].startswith("about ")
+    assert "since CIFAR-100 could not be downloaded" in said["data"]
+    index = root / "build" / "html" / "index.html"
+    assert done.stdout.strip().endswith(f"open {index.as_uri()}") and index.is_file()
+
+
+@pytest.mark.slow
+def test_without_cifar_100_every_page_says_so(reproduced):
+    root, _, _ = reproduced
+    for page in PAGES:
+        text = (root / "build" / "html" / f"{page}.html").read_text()
+        assert "CIFAR-100 could not be had on this machine" in text, page
+        assert "Profile tiny · built-in · 12 runs" in text, page
+
+
+@pytest.mark.slow
+def test_figures_come_with_their_numbers(reproduced):
+    root, _, _ = reproduced
+    figures = root / "figures" / "tiny"
+    names = {path.stem for path in figures.iterdir()}
+    assert {"epsilon_error", "calibration_reliability", "overview_effects"} <= names
+    for name in names:
+        for ending in ("svg", "png", "csv"):
+            assert (figures / f"{name}.{ending}").stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_again_it_trains_nothing_and_after_a_tweak_only_what_changed(reproduced):
+    root, _, _ = reproduced
+    before = records(root)
+    again = lsce(root, "reproduce", "--profile", "tiny")
+    assert "0 of 12 to train" in again.stdout and records(root) == before
+
+    # As in Jupyter: the notebook alone, with one ε more.
+    changed = dict(data_name="built-in", epsilons=[0.0, 0.1, 0.3, 0.9], regimes=smoothing["regimes"],
+                   seeds=smoothing["seeds"])
+    script = (
+        "import pathlib, sys; from lsce import paths, report; "
+        "report.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', eval(sys.argv[1]), "
+        "paths.BUILD / 'tweaked.ipynb')"
+    )
+    subprocess.run([sys.executable, "-c", script, repr(changed)], env=environment(root), cwd=root,
+                   check=True, timeout=300)
+    after = records(root)
+    assert len(after) == len(before) + 4
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.slow
+def test_report_shows_complete_seeds_and_names_pages_without_any(reproduced):
+    root, _, _ = reproduced
+    shutil.copytree(root, copy := root.parent / "copy", ignore=shutil.ignore_patterns("build"))
+    specs = {path.parent: json.loads(path.read_text())["spec"]
+             for path in (copy / "data/runs").glob("*/record.json")}
+    shutil.rmtree(next(folder for folder, spec in specs.items() if spec["seed"] == 1))
+    done = lsce(copy, "report")
+    assert done.returncode == 0, done.stderr
+    page = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "<strong>seeds</strong> 1" in page
+
+    shutil.rmtree(copy / "data/runs")
+    (copy / "data/runs").mkdir()
+    shutil.copy(root / "data/runs" / reproduce.LAST, copy / "data/runs")
+    done = lsce(copy, "report")
+    assert done.returncode == 0, done.stderr
+    page = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "No run of this page is recorded" in page and "The ε study" in page
+    assert "statements hold" in (copy / "build" / "html" / "01_loss.html").read_text()
+
+
+@pytest.fixture
+def site(reproduced) -> Path:
+    """What the browser test that is imported above runs on here: the real report."""
+    return reproduced[0] / "build" / "html"
+
+
+@pytest.mark.slow
+def test_with_cifar_100_no_page_has_a_banner(cifar100_dir, checkout):
+    content = json.loads(json.dumps(PROFILE))
+    content["notebooks"] = {"02_epsilon_study": smoothing | {"seeds": [0], "epsilons": [0.0, 0.1]},
+                            "01_loss": None}
+    write_profile(checkout, content)
+    done = lsce(checkout, "reproduce", "--profile", "tiny", "--data", str(cifar100_dir))
+    assert done.returncode == 0, done.stderr
+    assert "(Parquet)" in done.stdout or "archive" in done.stdout
+    page = (checkout / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "<strong>data</strong> CIFAR-100" in page and "announcement" not in page
