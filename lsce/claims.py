@@ -60,7 +60,9 @@ def judge(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
             f"judged_epsilon is {epsilon}; it must be one of epsilons {values} other than 0, "
             "which must be there too"
         )
-    return [_judge(claim, part, regime, epsilon) for regime, part in table.groupby("regime", sort=False)]
+    return [
+        _judge(claim, part, regime, epsilon) for regime, part in table.groupby("regime", sort=False)
+    ]
 
 
 def _judge(claim: Claim, table: pd.DataFrame, regime: str, epsilon: float) -> Judgement:
@@ -100,9 +102,15 @@ def effects(judged: dict[Claim, list[Judgement]]) -> pd.DataFrame:
         matters = claim.smallest if claim.not_worse_by is None else claim.not_worse_by
         for found in judgements:
             if found.effect is not None:
-                rows.append({
-                    "claim": claim.claim, "regime": found.regime, "n": found.effect.n,
-                    "effect": found.effect.mean / matters, "low": found.effect.low / matters,
-                    "high": found.effect.high / matters, "verdict": found.verdict,
-                })
+                rows.append(
+                    {
+                        "claim": claim.claim,
+                        "regime": found.regime,
+                        "n": found.effect.n,
+                        "effect": found.effect.mean / matters,
+                        "low": found.effect.low / matters,
+                        "high": found.effect.high / matters,
+                        "verdict": found.verdict,
+                    }
+                )
     return pd.DataFrame(rows)

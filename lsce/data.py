@@ -297,9 +297,7 @@ def _built_in() -> Dataset:
         )
     train, test = Split(train_images, train_labels), Split(test_images, test_labels)
     tensors = _split(train, test)
-    return _dataset(
-        "built-in", tensors, builtin.CLASSES, builtin.SUPERCLASS, builtin.SUPERCLASSES
-    )
+    return _dataset("built-in", tensors, builtin.CLASSES, builtin.SUPERCLASS, builtin.SUPERCLASSES)
 
 
 def _split(train: Split, test: Split) -> dict[str, torch.Tensor]:
@@ -534,6 +532,7 @@ def _decode(file: Path, column: pa.ChunkedArray) -> np.ndarray:
 
 
 # ---- the cache --------------------------------------------------------------------------------
+
 
 class _Unwritable(OSError):
     """A folder of the project that cannot be written; its text is the whole sentence."""

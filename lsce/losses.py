@@ -517,8 +517,7 @@ def _check_tensors(preds: Tensor, targets: Tensor, weights: Tensor | None) -> No
     """Dtypes, shapes and devices: all that is known without reading a value."""
     if not isinstance(preds, Tensor) or preds.dtype not in _FLOATS:
         raise TypeError(
-            "preds must be a tensor of float16, bfloat16, float32 or float64, "
-            f"got {_kind(preds)}"
+            f"preds must be a tensor of float16, bfloat16, float32 or float64, got {_kind(preds)}"
         )
     shape = preds.shape
     if not shape:

@@ -1,11 +1,14 @@
 """What a page of the report says of itself: what it rests on, its tables, its verdict."""
 
+import traceback as tb
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib_inline.backend_inline
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
@@ -19,6 +22,21 @@ def start(profile: str) -> None:
     """Prepare a notebook: the report's style, figures as SVG, saved below `figures/<profile>`."""
     matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
     plots.use_style(profile)
+    get_ipython().set_custom_exc((Exception,), _show_error)
+
+
+def _show_error(shell, kind, error, traceback, tb_offset=None) -> None:
+    """In a notebook an error that `lsce` raised on purpose is its sentence, without a traceback.
+
+    That is one raised by a `raise` of this package; all others keep their traceback.
+    """
+    frames = tb.extract_tb(traceback)
+    ours = Path(frames[-1].filename).parent == Path(__file__).parent
+    if ours and frames[-1].line.startswith("raise "):
+        lines = [f"{kind.__name__}: {error}"]
+    else:
+        lines = shell.InteractiveTB.structured_traceback(kind, error, traceback, tb_offset)
+    shell._showtraceback(kind, error, lines)
 
 
 def _listed(values: Sequence[str]) -> str:
@@ -35,6 +53,7 @@ def banner(profile: str, records: Sequence[Record]) -> Markdown:
             f"**commit** {provenance.commit() or 'unknown'}"
         )
     diverged = sum(record.diverged for record in records)
+    latest = max(record.meta["finished"] for record in records)[:16]
     parts = [
         f"**Profile** {profile}",
         f"**data** {_listed([DATA_NAMES[r.spec.data] for r in records])}",
@@ -43,14 +62,12 @@ def banner(profile: str, records: Sequence[Record]) -> Markdown:
         f"**seeds** {len({r.spec.seed for r in records})}",
         f"**device** {_listed([r.meta['device'] + ', ' + r.meta['precision'] for r in records])}",
         f"**trained at commit** {_listed([r.meta['commit'] or 'unknown' for r in records])}",
-        f"**last run finished** {max(r.meta['finished'] for r in records)[:16].replace('T', ' ')} UTC",
+        f"**last run finished** {latest.replace('T', ' ')} UTC",
     ]
     return Markdown("> " + " · ".join(parts))
 
 
-def table(
-    frame: pd.DataFrame, formats: Mapping[str, str], wrapped: Sequence[str] = ()
-) -> Styler:
+def table(frame: pd.DataFrame, formats: Mapping[str, str], wrapped: Sequence[str] = ()) -> Styler:
     """A frame as a table without its index, each column of `formats` in its format.
 
     Columns of words are to the left, and those in `wrapped` may break into lines.
@@ -58,10 +75,12 @@ def table(
     styler = frame.style.hide(axis="index").format(formats, na_rep="–")
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     breaks = "; white-space: normal; min-width: 7em"
-    return styler.set_table_styles({
-        name: [{"selector": "", "props": "text-align: left" + breaks * (name in wrapped)}]
-        for name in words
-    })
+    return styler.set_table_styles(
+        {
+            name: [{"selector": "", "props": "text-align: left" + breaks * (name in wrapped)}]
+            for name in words
+        }
+    )
 
 
 def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record]) -> Styler:
@@ -69,18 +88,32 @@ def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record
     rows = []
     for name, fields in chosen.items():
         plain = [
-            r for r in records
-            if r.spec.epsilon == 0 and not r.diverged
-            and all(getattr(r.spec, key) == fields[key] for key in ("model", "train_size", "epochs"))
+            r
+            for r in records
+            if r.spec.epsilon == 0
+            and not r.diverged
+            and all(
+                getattr(r.spec, key) == fields[key] for key in ("model", "train_size", "epochs")
+            )
         ]
-        accuracy = {split: np.mean([r.meta["final"][f"{split}_accuracy"] for r in plain])
-                    for split in ("train", "test")} if plain else {}
-        rows.append({
-            "regime": name, "model": fields["model"], "training images": fields["train_size"],
-            "epochs": fields["epochs"],
-            "training accuracy at ε = 0": accuracy.get("train", np.nan),
-            "test accuracy at ε = 0": accuracy.get("test", np.nan),
-        })
+        accuracy = (
+            {
+                split: np.mean([r.meta["final"][f"{split}_accuracy"] for r in plain])
+                for split in ("train", "test")
+            }
+            if plain
+            else {}
+        )
+        rows.append(
+            {
+                "regime": name,
+                "model": fields["model"],
+                "training images": fields["train_size"],
+                "epochs": fields["epochs"],
+                "training accuracy at ε = 0": accuracy.get("train", np.nan),
+                "test accuracy at ε = 0": accuracy.get("test", np.nan),
+            }
+        )
     percent = {name: "{:.1%}" for name in ("training accuracy at ε = 0", "test accuracy at ε = 0")}
     return table(pd.DataFrame(rows), {"training images": "{:,}"} | percent, wrapped=["regime"])
 
@@ -110,15 +143,17 @@ def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Style
     for claim, judgements in judged.items():
         for found in judgements:
             effect = found.effect
-            rows.append({
-                "claim": f"{claim.claim} → {claims.combined(judgements)}",
-                "regime": found.regime,
-                "ε against": found.control,
-                "effect": f"{effect.mean:+.2g} {claim.unit}" if effect else "",
-                "95% interval": f"{effect.low:+.2g} to {effect.high:+.2g}" if effect else "",
-                "pairs": effect.n if effect else 0,
-                "verdict": found.verdict,
-            })
+            rows.append(
+                {
+                    "claim": f"{claim.claim} → {claims.combined(judgements)}",
+                    "regime": found.regime,
+                    "ε against": found.control,
+                    "effect": f"{effect.mean:+.2g} {claim.unit}" if effect else "",
+                    "95% interval": f"{effect.low:+.2g} to {effect.high:+.2g}" if effect else "",
+                    "pairs": effect.n if effect else 0,
+                    "verdict": found.verdict,
+                }
+            )
     frame = pd.DataFrame(rows)
     frame.loc[frame["claim"].duplicated(), "claim"] = ""
     return table(frame, {"ε against": "{:g}"}, wrapped=["claim", "regime"])
@@ -135,7 +170,9 @@ def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
     return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "")
 
 
-def verdict(claim: claims.Claim, judgements: Sequence[claims.Judgement], epsilon: float) -> Markdown:
+def verdict(
+    claim: claims.Claim, judgements: Sequence[claims.Judgement], epsilon: float
+) -> Markdown:
     """The claim's verdict in words, with the effect and its interval in every regime."""
     lines = [f"**“{claim.claim}” — {claims.combined(judgements)}.**", ""]
     wanted = (
@@ -147,8 +184,10 @@ def verdict(claim: claims.Claim, judgements: Sequence[claims.Judgement], epsilon
     for judged in judgements:
         more = ""
         if judged.more_runs is not None:
-            more = (f"; about {judged.more_runs} more pairs would decide it if the mean and the "
-                    "spread stayed as they are")
+            more = (
+                f"; about {judged.more_runs} more pairs would decide it if the mean and the "
+                "spread stayed as they are"
+            )
         lines.append(
             f"- *{judged.regime}*, ε = {epsilon:g} against ε = {judged.control:g}: "
             f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
@@ -171,7 +210,11 @@ class Checks:
         scale = max(1.0, float(np.abs(left).max()), float(np.abs(right).max()))
         difference = float(np.abs(left - right).max()) / scale
         self._rows.append(
-            {"statement": statement, "difference": difference, "holds": difference <= self.TOLERANCE}
+            {
+                "statement": statement,
+                "difference": difference,
+                "holds": difference <= self.TOLERANCE,
+            }
         )
 
     def true(self, statement: str, holds: bool) -> None:
@@ -197,7 +240,8 @@ def estimators(numbers: pd.DataFrame) -> Markdown:
         errors = []
         for name, curve in part.groupby("estimator", sort=False):
             at = curve.set_index("images")["mean"] - curve["truth"].iloc[0]
-            errors.append(f"{name} {at[fewest]:+.3f} at {fewest:,} images and {at[most]:+.3f} "
-                          f"at {most:,}")
+            errors.append(
+                f"{name} {at[fewest]:+.3f} at {fewest:,} images and {at[most]:+.3f} at {most:,}"
+            )
         lines.append(f"- {panel}: " + "; ".join(errors))
     return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))

@@ -86,17 +86,28 @@ def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = 
     for ax, panel in zip(axes.flat, panels, strict=False):
         part = numbers[numbers["panel"] == panel].dropna(subset="value")
         sns.pointplot(
-            part, x="epsilon", y="value", hue="arm", hue_order=arms, errorbar=_t_interval,
-            markers=MARKERS[: len(arms)], palette=COLOURS[: len(arms)], dodge=0.25 * (len(arms) > 1),
-            capsize=0.12, err_kws={"linewidth": 1.2}, markersize=5, linewidth=1.4, ax=ax,
+            part,
+            x="epsilon",
+            y="value",
+            hue="arm",
+            hue_order=arms,
+            errorbar=_t_interval,
+            markers=MARKERS[: len(arms)],
+            palette=COLOURS[: len(arms)],
+            dodge=0.25 * (len(arms) > 1),
+            capsize=0.12,
+            err_kws={"linewidth": 1.2},
+            markersize=5,
+            linewidth=1.4,
+            ax=ax,
         )
         ax.set(title=panel, xlabel="ε", ylabel="")
-        ax.xaxis.set_major_formatter(lambda x, _, v=sorted(part["epsilon"].unique()): (
-            f"{v[round(x)]:g}" if 0 <= round(x) < len(v) else ""))
+        values = sorted(part["epsilon"].unique())
+        ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         if percent:
             ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         ax.get_legend().remove()
-    for ax in axes.flat[len(panels):]:
+    for ax in axes.flat[len(panels) :]:
         ax.remove()
     _legend_below(figure, axes.flat[0], len(arms))
     return figure
@@ -133,8 +144,9 @@ def distributions(numbers: pd.DataFrame, labels: dict[str, str]) -> Figure:
             part = numbers[(numbers["regime"] == regime) & (numbers["quantity"] == quantity)]
             for colour, (epsilon, bars) in zip(COLOURS, part.groupby("epsilon"), strict=False):
                 edges = [*bars["left"], bars["right"].iloc[-1]]
-                ax.stairs(bars["density"], edges, color=colour, label=f"ε = {epsilon:g}",
-                          linewidth=1.6)
+                ax.stairs(
+                    bars["density"], edges, color=colour, label=f"ε = {epsilon:g}", linewidth=1.6
+                )
             # Logarithmic: what matters are the tails, where a network is sure of itself.
             ax.set(title=regime, xlabel=label, ylabel="density", yscale="log", ylim=(1e-3, None))
     _legend_below(figure, axes.flat[0], 6)
@@ -150,7 +162,11 @@ def reliability(numbers: pd.DataFrame) -> Figure:
     regimes = list(numbers["regime"].unique())
     columns = numbers.groupby("regime")["panel"].nunique().max()
     figure, axes = _figure(
-        2 * len(regimes), columns, 3.1 * len(regimes), sharex=True, sharey="row",
+        2 * len(regimes),
+        columns,
+        3.1 * len(regimes),
+        sharex=True,
+        sharey="row",
         gridspec_kw={"height_ratios": [3, 1] * len(regimes)},
     )
     for index, regime in enumerate(regimes):
@@ -159,8 +175,12 @@ def reliability(numbers: pd.DataFrame) -> Figure:
             _reliability_diagram(axes[2 * index, column], bins)
             axes[2 * index, column].set_title(panel, fontsize=9)
             share = axes[2 * index + 1, column]
-            share.stairs(bins["count"] / bins["count"].sum(), [*bins["lower"], 1.0], fill=True,
-                         color="#9aa7b5")
+            share.stairs(
+                bins["count"] / bins["count"].sum(),
+                [*bins["lower"], 1.0],
+                fill=True,
+                color="#9aa7b5",
+            )
             share.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             share.set_xlabel("confidence")
         axes[2 * index, 0].set_ylabel(f"{regime}\n\naccuracy")
@@ -174,10 +194,13 @@ def _reliability_diagram(ax: Axes, bins: pd.DataFrame) -> None:
     ax.plot([0, 1], [0, 1], color="#777777", linestyle=":", linewidth=1.2)
     ax.vlines(confidence, confidence, accuracy, color=COLOURS[1], linewidth=3, alpha=0.35)
     # At an accuracy of 0 or 1 rounding can put the end of the interval on the wrong side.
-    errors = [(accuracy - filled["accuracy_low"]).clip(lower=0),
-              (filled["accuracy_high"] - accuracy).clip(lower=0)]
-    ax.errorbar(confidence, accuracy, yerr=errors, fmt="o", markersize=3.5, color=COLOURS[0],
-                elinewidth=1.1)
+    errors = [
+        (accuracy - filled["accuracy_low"]).clip(lower=0),
+        (filled["accuracy_high"] - accuracy).clip(lower=0),
+    ]
+    ax.errorbar(
+        confidence, accuracy, yerr=errors, fmt="o", markersize=3.5, color=COLOURS[0], elinewidth=1.1
+    )
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
@@ -193,10 +216,17 @@ def estimators(numbers: pd.DataFrame) -> Figure:
         for colour, marker, (name, curve) in zip(
             COLOURS, MARKERS, part.groupby("estimator", sort=False), strict=False
         ):
-            ax.plot(curve["images"], curve["mean"], color=colour, marker=marker, markersize=5,
-                    label=name)
-            ax.fill_between(curve["images"], curve["low"], curve["high"], color=colour, alpha=0.15,
-                            linewidth=0)
+            ax.plot(
+                curve["images"],
+                curve["mean"],
+                color=colour,
+                marker=marker,
+                markersize=5,
+                label=name,
+            )
+            ax.fill_between(
+                curve["images"], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0
+            )
         lines = {1: ("--", "true mean gap"), 2: (":", "true root mean square gap")}
         for norm, (style, name) in lines.items():
             truth = part.loc[part["norm"] == norm, "truth"].iloc[0]
@@ -227,8 +257,16 @@ def effects(numbers: pd.DataFrame) -> Figure:
     for name in colour:
         part = numbers[numbers["verdict"] == name]
         errors = [part["effect"] - part["low"], part["high"] - part["effect"]]
-        ax.errorbar(part["effect"], lines[part.index], xerr=errors, fmt=marker[name],
-                    color=colour[name], capsize=3, markersize=6, label=name)
+        ax.errorbar(
+            part["effect"],
+            lines[part.index],
+            xerr=errors,
+            fmt=marker[name],
+            color=colour[name],
+            capsize=3,
+            markersize=6,
+            label=name,
+        )
     ax.axvline(0, color="black", linewidth=1)
     ax.axvspan(-1, 1, color="#777777", alpha=0.12, linewidth=0)
     ax.set_yticks(lines, numbers["regime"])
@@ -236,8 +274,16 @@ def effects(numbers: pd.DataFrame) -> Figure:
     ax.grid(axis="y", visible=False)
     for claim in claims:
         top = lines[numbers["claim"] == claim].min() - 1
-        ax.text(0.0, top, claim, transform=ax.get_yaxis_transform(), va="center", weight="bold",
-                fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        ax.text(
+            0.0,
+            top,
+            claim,
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            weight="bold",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
     ax.set_ylim(lines.max() + 0.7, -0.7)
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lsce import paths, report, studies
+from lsce import data, paths, report, studies
 from lsce.studies import Study
 
 
@@ -60,8 +60,9 @@ def load(name: str) -> Profile:
         line = f" at line {where.line + 1}" if where else ""
         raise ProfileError(f"{_file(name)} is not valid YAML{line}") from error
     notebooks = content.get("notebooks") if isinstance(content, Mapping) else None
-    if not isinstance(notebooks, Mapping) or "data" not in content:
-        raise ProfileError(f"{_file(name)} must hold `data` and a mapping `notebooks`")
+    if not isinstance(notebooks, Mapping) or content.get("data") not in data.CHECKSUMS:
+        choices = " or ".join(data.CHECKSUMS)
+        raise ProfileError(f"{_file(name)} must hold `data: {choices}` and a mapping `notebooks`")
     for notebook, parameters in notebooks.items():
         path = paths.NOTEBOOKS / f"{notebook}.ipynb"
         if not path.is_file():

@@ -16,8 +16,16 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas")
 @functools.cache
 def commit() -> str | None:
     """The checkout's commit, with "-dirty" if a tracked file differs; None outside a checkout."""
-    command = ["git", "-C", str(paths.ROOT), "describe", "--always", "--abbrev=12", "--dirty",
-               "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(paths.ROOT),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty",
+        "--exclude=*",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -158,7 +158,8 @@ def build(
     source = _assemble(list(pages), out.parent / "source")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         new = Path(scratch, "html")
-        _sphinx(source, new, Path(scratch, "doctrees"), {"announcement": banner, "extra_footer": footer})
+        texts = {"announcement": banner, "extra_footer": footer}
+        _sphinx(source, new, Path(scratch, "doctrees"), texts)
         _prune(new / "_static" / "mathjax", MATHJAX)
         if out.exists():
             out.rename(Path(scratch, "old"))

@@ -165,8 +165,14 @@ def _footer(job: Job) -> str:
     store = Store()
     records = [store.load(spec) for spec in {s.id: s for s in job.specs}.values() if spec in store]
     devices = sorted({record.meta["device"] for record in records})
-    facts = [f"Profile {job.profile.name}", job.data_name, f"{len(records)} runs", *devices,
-             f"built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {provenance.commit() or 'unknown'}"]
+    facts = [
+        f"Profile {job.profile.name}",
+        job.data_name,
+        f"{len(records)} runs",
+        *devices,
+        f"built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"commit {provenance.commit() or 'unknown'}",
+    ]
     return "lsce, MIT License. " + " · ".join(facts)
 
 
@@ -177,7 +183,9 @@ def _render(job: Job, stubs: list[str] = ()) -> Path:
     for name, parameters in job.notebooks.items():
         notebook = paths.NOTEBOOKS / f"{name}.ipynb"
         if name in stubs:
-            message = "No run of this page is recorded on this machine; `make reproduce` trains them."
+            message = (
+                "No run of this page is recorded on this machine; `make reproduce` trains them."
+            )
             pages.append(report.stub(name, _title(notebook), message, executed))
             continue
         start = time.monotonic()

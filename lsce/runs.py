@@ -35,7 +35,8 @@ RECIPE_VERSION = 1
 NOISE_KINDS = ("symmetric", "asymmetric")
 
 
-def _require(ok: bool, name: str, value: Any, want: str) -> None:
+def require(ok: bool, name: str, value: Any, want: str) -> None:
+    """Raise ValueError, naming the parameter and its value, unless `ok`."""
     if not ok:
         raise ValueError(f"{name} is {value!r}; it must be {want}")
 
@@ -64,13 +65,13 @@ class Recipe:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        _require(_whole(self.batch_size, 2), "batch_size", self.batch_size, "a whole number ≥ 2")
+        require(_whole(self.batch_size, 2), "batch_size", self.batch_size, "a whole number ≥ 2")
         for name in ("peak_learning_rate", "weight_decay"):
             value = getattr(self, name)
-            _require(_number(value) and value >= 0, name, value, "a number ≥ 0")
+            require(_number(value) and value >= 0, name, value, "a number ≥ 0")
         for name in ("warmup_fraction", "momentum"):
             value = getattr(self, name)
-            _require(_number(value) and 0 <= value < 1, name, value, "a number in [0, 1)")
+            require(_number(value) and 0 <= value < 1, name, value, "a number in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,24 +101,28 @@ class RunSpec:
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(self.data in ("cifar-100", "built-in"), "data", self.data, "cifar-100 or built-in")
+        require(self.data in ("cifar-100", "built-in"), "data", self.data, "cifar-100 or built-in")
         for name, low in (("train_size", 1), ("epochs", 1), ("monitor_size", 1), ("seed", 0)):
             value = getattr(self, name)
-            _require(_whole(value, low), name, value, f"a whole number ≥ {low}")
-        _require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
+            require(_whole(value, low), name, value, f"a whole number ≥ {low}")
+        require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
         in_range = _number(self.epsilon) and 0 <= self.epsilon <= 1
-        _require(in_range, "epsilon", self.epsilon, "a number in [0, 1]")
+        require(in_range, "epsilon", self.epsilon, "a number in [0, 1]")
         conventions = ("exclude-true", "include-true")
-        _require(self.convention in conventions, "convention", self.convention, "one of "
-                 + ", ".join(conventions))
+        require(
+            self.convention in conventions,
+            "convention",
+            self.convention,
+            "one of " + ", ".join(conventions),
+        )
         kinds = f"one of {', '.join(NOISE_KINDS)} or None"
-        _require(self.noise in (None, *NOISE_KINDS), "noise", self.noise, kinds)
+        require(self.noise in (None, *NOISE_KINDS), "noise", self.noise, kinds)
         if self.noise is None:
-            _require(self.noise_rate is None, "noise_rate", self.noise_rate, "None without noise")
+            require(self.noise_rate is None, "noise_rate", self.noise_rate, "None without noise")
         else:
             rate = self.noise_rate
-            _require(_number(rate) and 0 < rate <= 1, "noise_rate", rate, "a number in (0, 1]")
-        _require(set(self.keep) <= {"features"}, "keep", self.keep, "empty or ('features',)")
+            require(_number(rate) and 0 < rate <= 1, "noise_rate", rate, "a number in (0, 1]")
+        require(set(self.keep) <= {"features"}, "keep", self.keep, "empty or ('features',)")
         # 0 and 0.0 are the same parameter and must name the same record.
         object.__setattr__(self, "epsilon", float(self.epsilon))
 
@@ -159,7 +164,7 @@ class Record:
         return pd.read_parquet(self.folder / "history.parquet")
 
     def outputs(self) -> dict[str, Tensor]:
-        """`{test,validation}_logits` float32 (N, C) and `…_labels` int64 (N,); empty if diverged."""
+        """`{test,validation}_logits` float32 (N, C), `…_labels` int64 (N,); empty if diverged."""
         return load_file(self.folder / "outputs.safetensors")
 
     def features(self) -> dict[str, Tensor]:
@@ -235,7 +240,9 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
         except OSError as error:
-            raise OSError(f"a record cannot be written to {self.root} ({error.strerror})") from error
+            raise OSError(
+                f"a record cannot be written to {self.root} ({error.strerror})"
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return self.load(spec)

@@ -56,10 +56,18 @@ class Study:
         for (regime, epsilon, quantity), found in values.items():
             edges = np.linspace(0, 1.0 if quantity == "confidence" else widest, bins + 1)
             density, _ = np.histogram(np.concatenate(found), edges, density=True)
-            rows.append(pd.DataFrame({
-                "regime": regime, "epsilon": epsilon, "quantity": quantity,
-                "left": edges[:-1], "right": edges[1:], "density": density,
-            }))
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "regime": regime,
+                        "epsilon": epsilon,
+                        "quantity": quantity,
+                        "left": edges[:-1],
+                        "right": edges[1:],
+                        "density": density,
+                    }
+                )
+            )
         return pd.concat(rows, ignore_index=True)
 
     def reliability(
@@ -99,13 +107,16 @@ def tidy(table: pd.DataFrame, columns: Sequence[tuple[str, str, str]]) -> pd.Dat
 
 
 def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
-    """`tidy` for measures as trained and after temperature scaling, a panel a regime and measure."""
+    """`tidy` for measures as trained and after temperature scaling; a panel a regime, measure."""
     arms = {"as trained": "", "after temperature scaling": "_scaled"}
-    return tidy(table, [
-        (column + suffix, f"{{regime}}: {words}", arm)
-        for column, words in measures.items()
-        for arm, suffix in arms.items()
-    ])
+    return tidy(
+        table,
+        [
+            (column + suffix, f"{{regime}}: {words}", arm)
+            for column, words in measures.items()
+            for arm, suffix in arms.items()
+        ],
+    )
 
 
 def measure(record: Record, bins: int = 15) -> dict[str, Any]:
@@ -181,19 +192,23 @@ def _spec(data_name, regime, fields, epsilon, seed) -> RunSpec:
 
 
 def known_posterior(
-    *, regimes: Mapping[str, Mapping[str, Any]], truth_epsilons: Sequence[float],
+    *,
+    regimes: Mapping[str, Mapping[str, Any]],
+    truth_epsilons: Sequence[float],
     seeds: Sequence[int],
 ) -> Study:
     """The first regime and seed on the built-in data, whose true posterior is known."""
     first = dict(list(regimes.items())[:1])
-    return smoothing(
-        data_name="built-in", regimes=first, epsilons=truth_epsilons, seeds=seeds[:1]
-    )
+    return smoothing(data_name="built-in", regimes=first, epsilons=truth_epsilons, seeds=seeds[:1])
 
 
 def calibration(
-    *, data_name: str, regimes: Mapping[str, Mapping[str, Any]], epsilons: Sequence[float],
-    seeds: Sequence[int], truth_epsilons: Sequence[float],
+    *,
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    truth_epsilons: Sequence[float],
 ) -> Study:
     """All runs of the calibration page: `smoothing` and `known_posterior`."""
     main = smoothing(data_name=data_name, regimes=regimes, epsilons=epsilons, seeds=seeds)
@@ -201,9 +216,7 @@ def calibration(
     return Study(main.labels + truth.labels, main.specs + truth.specs)
 
 
-def estimators(
-    records: Sequence[Record], sizes: Sequence[int], draws: int = 20
-) -> pd.DataFrame:
+def estimators(records: Sequence[Record], sizes: Sequence[int], draws: int = 20) -> pd.DataFrame:
     """How far calibration estimators are from the true error, by the number of test images.
 
     `records` are runs on the built-in data. Each estimator sees `draws` random subsets of the
@@ -221,7 +234,9 @@ def estimators(
     for record in records:
         outputs = record.outputs()
         probs, labels = metrics.softmax(outputs["test_logits"]), outputs["test_labels"].numpy()
-        truth = {norm: metrics.true_calibration_error(probs, posterior, norm=norm) for norm in (1, 2)}
+        truth = {
+            norm: metrics.true_calibration_error(probs, posterior, norm=norm) for norm in (1, 2)
+        }
         rng = np.random.default_rng(0)
         for size in sizes:
             whole = size == len(labels)
@@ -229,11 +244,18 @@ def estimators(
             for name, (estimate, norm) in found.items():
                 values = [estimate(probs[part], labels[part]) for part in chosen]
                 low, high = np.quantile(values, [0.05, 0.95])
-                rows.append({
-                    "panel": f"ε = {record.spec.epsilon:g}", "estimator": name, "images": size,
-                    "mean": np.mean(values), "low": low, "high": high, "norm": norm,
-                    "truth": truth[norm],
-                })
+                rows.append(
+                    {
+                        "panel": f"ε = {record.spec.epsilon:g}",
+                        "estimator": name,
+                        "images": size,
+                        "mean": np.mean(values),
+                        "low": low,
+                        "high": high,
+                        "norm": norm,
+                        "truth": truth[norm],
+                    }
+                )
     return pd.DataFrame(rows)
 
 

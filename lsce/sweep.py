@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pandas as pd
-import torch
 
 from lsce import data, provenance, train
 from lsce.progress import Progress
@@ -131,7 +130,9 @@ def plan(specs: Sequence[RunSpec], store: Store | None = None) -> Plan:
             with pool:
                 for name, spec in kinds.items():
                     times = list(pool.map(train.time_per_image, [spec] * workers))
-                    speed[name] = tuple(sum(column) / workers for column in zip(*times, strict=True))
+                    speed[name] = tuple(
+                        sum(column) / workers for column in zip(*times, strict=True)
+                    )
     seconds = {}
     for spec in missing:
         trained, evaluated = train.workload(spec)
@@ -199,8 +200,10 @@ def _in_workers(todo: Plan, store: Store, progress: Progress) -> None:
                 future.result()
                 progress.advance(0, finished=1)
     except BrokenProcessPool as error:
-        raise SweepFailed("a training process was killed, perhaps for lack of memory; "
-                          "the same command goes on from here") from error
+        raise SweepFailed(
+            "a training process was killed, perhaps for lack of memory; "
+            "the same command goes on from here"
+        ) from error
     except Exception as error:
         raise _failed(spec, error) from error
     finally:
@@ -219,11 +222,15 @@ def ensure(
     store = store or Store()
     missing = store.missing(specs)
     if missing and not train_missing:
-        raise SweepFailed(f"{len(missing)} of {len(specs)} runs are not recorded; "
-                          "`make reproduce` trains them")
+        raise SweepFailed(
+            f"{len(missing)} of {len(specs)} runs are not recorded; `make reproduce` trains them"
+        )
     if missing:
         todo = plan(missing, store)
-        print(f"{len(todo.missing)} of {len(specs)} runs are not recorded yet: training them on "
-              f"{train.default_device().type}, {todo.workers} at a time", flush=True)
+        print(
+            f"{len(todo.missing)} of {len(specs)} runs are not recorded yet: training them on "
+            f"{train.default_device().type}, {todo.workers} at a time",
+            flush=True,
+        )
         execute(todo, store)
     return [store.load(spec) for spec in specs]

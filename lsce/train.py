@@ -55,7 +55,7 @@ def default_device() -> torch.device:
 
 
 def precision(device: torch.device) -> str:
-    """"bf16" where the device multiplies bf16 faster than float32, else "float32"."""
+    """ "bf16" where the device multiplies bf16 faster than float32, else "float32"."""
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -232,9 +232,7 @@ def _train(spec, dataset, device, on_epoch) -> Outcome:
     optimizer, schedule = _optimizer(network, spec, spec.epochs * batches.steps())
 
     for epoch in range(spec.epochs):
-        row = {"epoch": epoch + 1} | _train_epoch(
-            network, criterion, optimizer, schedule, batches
-        )
+        row = {"epoch": epoch + 1} | _train_epoch(network, criterion, optimizer, schedule, batches)
         row |= _hard_label("validation", evaluate(network, monitor[0])[0], monitor[1])
         outcome.history.append(row)
         on_epoch(epoch + 1)
@@ -300,7 +298,5 @@ def time_per_image(spec: RunSpec, *, device: torch.device | None = None) -> tupl
             work()
             return (time.perf_counter() - start) / len(images)
 
-        train_time = timed(
-            lambda: _train_epoch(network, criterion, optimizer, schedule, batches)
-        )
+        train_time = timed(lambda: _train_epoch(network, criterion, optimizer, schedule, batches))
         return train_time, timed(lambda: evaluate(network, images)[0].sum().item())

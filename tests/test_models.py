@@ -16,7 +16,7 @@ def test_forward_is_classifier_of_features(name):
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    # For 10 classes: He et al. 2016, table 6; the usual CIFAR ResNet-18; Zhang et al. 2017, table 1.
+    # For 10 classes: He et al. 2016, table 6; the usual CIFAR form; Zhang et al. 2017, table 1.
     [("resnet56", 0.85), ("resnet18", 11.17), ("inception-small", 1.65)],
 )
 def test_parameters_are_those_of_the_published_networks(name, millions):

@@ -25,11 +25,20 @@ def project() -> dict:
 
 def test_the_lock_pins_every_dependency_by_hash():
     lock = (ROOT / "requirements.lock").read_text()
-    pins = {name: (Version(version), hashes) for name, version, hashes in re.findall(
-        r"^([\w.-]+)==([\w.+]+)[^\n]*\\\n((?:\s+--hash=sha256:[0-9a-f]{64}(?: \\)?\n?)+)", lock, re.M)}
+    pins = {
+        name: (Version(version), hashes)
+        for name, version, hashes in re.findall(
+            r"^([\w.-]+)==([\w.+]+)[^\n]*\\\n((?:\s+--hash=sha256:[0-9a-f]{64}(?: \\)?\n?)+)",
+            lock,
+            re.M,
+        )
+    }
     declared = project()
-    for line in [*declared["dependencies"], *declared["optional-dependencies"]["report"],
-                 *declared["optional-dependencies"]["test"]]:
+    for line in [
+        *declared["dependencies"],
+        *declared["optional-dependencies"]["report"],
+        *declared["optional-dependencies"]["test"],
+    ]:
         wanted = Requirement(line)
         version, hashes = pins[wanted.name]
         assert version in wanted.specifier and hashes, line
@@ -40,7 +49,9 @@ def test_conda_installs_the_same_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["dependencies"][-1] == {"pip": ["-r requirements.lock"]}
     python = next(d for d in environment["dependencies"] if str(d).startswith("python="))
-    assert Version(python.split("=")[1]) in Requirement(f"p{project()['requires-python']}").specifier
+    assert (
+        Version(python.split("=")[1]) in Requirement(f"p{project()['requires-python']}").specifier
+    )
 
 
 def test_make_lists_its_targets():
@@ -81,7 +92,9 @@ def test_a_profile_covers_every_notebook_with_parameters_that_it_has(name):
     profile = profiles.load(name)
     assert sorted(profile.notebooks) == [path.stem for path in NOTEBOOKS]
     for notebook, parameters in profile.notebooks.items():
-        assert set(parameters) <= set(papermill.inspect_notebook(paths.NOTEBOOKS / f"{notebook}.ipynb"))
+        assert set(parameters) <= set(
+            papermill.inspect_notebook(paths.NOTEBOOKS / f"{notebook}.ipynb")
+        )
         study = profile.study(notebook, "cifar-100")
         assert (study is None) == (notebook not in studies.BY_NOTEBOOK)
 
@@ -101,6 +114,9 @@ def test_nothing_tracked_is_large():
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True)
-    sizes = {name: Path(ROOT, name).stat().st_size for name in listed.stdout.split("\0")
-             if name and Path(ROOT, name).is_file()}
+    sizes = {
+        name: Path(ROOT, name).stat().st_size
+        for name in listed.stdout.split("\0")
+        if name and Path(ROOT, name).is_file()
+    }
     assert sum(sizes.values()) < 18 * 2**20

@@ -1,4 +1,4 @@
-"""The commands as a user types them, in a checkout of their own, on a profile that takes seconds."""
+"""The commands as a user types them, in a checkout of their own, on a tiny profile."""
 
 import json
 import os
@@ -19,14 +19,26 @@ from lsce import paths, reproduce
 PROFILE = {
     "data": "cifar-100",
     "notebooks": {
-        "00_overview": (smoothing := {
-            "regimes": {
-                "few": {"model": "resnet8", "train_size": 300, "epochs": 2, "monitor_size": 100},
-                "more": {"model": "resnet8", "train_size": 1000, "epochs": 1, "monitor_size": 100},
-            },
-            "epsilons": [0.0, 0.1, 0.9],
-            "seeds": [0, 1],
-        }),
+        "00_overview": (
+            smoothing := {
+                "regimes": {
+                    "few": {
+                        "model": "resnet8",
+                        "train_size": 300,
+                        "epochs": 2,
+                        "monitor_size": 100,
+                    },
+                    "more": {
+                        "model": "resnet8",
+                        "train_size": 1000,
+                        "epochs": 1,
+                        "monitor_size": 100,
+                    },
+                },
+                "epsilons": [0.0, 0.1, 0.9],
+                "seeds": [0, 1],
+            }
+        ),
         "01_loss": None,
         "02_epsilon_study": smoothing,
         "03_calibration": smoothing | {"truth_epsilons": [0.0]},
@@ -37,8 +49,9 @@ PAGES = ["index", *PROFILE["notebooks"], "how_to", "bibliography"]
 
 def make_checkout(root: Path) -> Path:
     for folder in ("notebooks", "report"):
-        shutil.copytree(paths.ROOT / folder, root / folder,
-                        ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        shutil.copytree(
+            paths.ROOT / folder, root / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+        )
     write_profile(root, PROFILE)
     return root
 
@@ -56,8 +69,9 @@ def environment(root: Path) -> dict[str, str]:
 
 def lsce(root: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "lsce", *arguments]
-    return subprocess.run(command, env=environment(root), cwd=root, capture_output=True, text=True,
-                          timeout=timeout)
+    return subprocess.run(
+        command, env=environment(root), cwd=root, capture_output=True, text=True, timeout=timeout
+    )
 
 
 def one_sentence(done: subprocess.CompletedProcess, status: int) -> str:
@@ -113,6 +127,28 @@ def test_a_data_argument_that_holds_nothing(checkout):
     assert "empty holds no CIFAR-100" in line
 
 
+def test_a_wrong_parameter_in_jupyter_is_a_sentence_and_no_traceback(checkout):
+    script = (
+        "from lsce import paths, report; "
+        "report.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', {'epsilons': [0.0, 1.5]}, "
+        "paths.BUILD / 'tweaked.ipynb')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(checkout),
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    sentence = "ValueError: epsilon is 1.5; it must be a number in [0, 1]"
+    assert f"02_epsilon_study.ipynb stopped with {sentence}" in done.stderr
+    partial = json.loads((checkout / "build" / "tweaked.partial.ipynb").read_text())
+    outputs = [o for cell in partial["cells"] for o in cell.get("outputs", [])]
+    (error,) = [o for o in outputs if o["output_type"] == "error"]
+    assert error["traceback"] == [sentence]
+
+
 def test_a_report_of_nothing(checkout):
     assert "nothing is recorded" in one_sentence(lsce(checkout, "report"), 1)
 
@@ -126,8 +162,13 @@ def reproduced(tmp_path_factory):
     """A checkout whose `reproduce` was killed once and then run to its end, and what it printed."""
     root = make_checkout(tmp_path_factory.mktemp("user") / "checkout")
     command = [sys.executable, "-m", "lsce", "reproduce", "--profile", "tiny"]
-    first = subprocess.Popen(command, env=environment(root), cwd=root, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command,
+        env=environment(root),
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 300
     while len(records(root)) < 3 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -162,10 +203,10 @@ def test_it_says_what_it_will_do_and_where_the_report_is(reproduced):
 @pytest.mark.slow
 def test_without_cifar_100_every_page_says_so(reproduced):
     root, _, _ = reproduced
-    for page in PAGES:
-        text = (root / "build" / "html" / f"{page}.html").read_text()
-        assert "CIFAR-100 could not be had on this machine" in text, page
-        assert "Profile tiny · built-in · 12 runs" in text, page
+    for name in PAGES:
+        text = (root / "build" / "html" / f"{name}.html").read_text()
+        assert "CIFAR-100 could not be had on this machine" in text, name
+        assert "Profile tiny · built-in · 12 runs" in text, name
 
 
 @pytest.mark.slow
@@ -187,15 +228,24 @@ def test_again_it_trains_nothing_and_after_a_tweak_only_what_changed(reproduced)
     assert "0 of 12 to train" in again.stdout and records(root) == before
 
     # As in Jupyter: the notebook alone, with one ε more.
-    changed = dict(data_name="built-in", epsilons=[0.0, 0.1, 0.3, 0.9], regimes=smoothing["regimes"],
-                   seeds=smoothing["seeds"])
+    changed = dict(
+        data_name="built-in",
+        epsilons=[0.0, 0.1, 0.3, 0.9],
+        regimes=smoothing["regimes"],
+        seeds=smoothing["seeds"],
+    )
     script = (
         "import pathlib, sys; from lsce import paths, report; "
         "report.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', eval(sys.argv[1]), "
         "paths.BUILD / 'tweaked.ipynb')"
     )
-    subprocess.run([sys.executable, "-c", script, repr(changed)], env=environment(root), cwd=root,
-                   check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", script, repr(changed)],
+        env=environment(root),
+        cwd=root,
+        check=True,
+        timeout=300,
+    )
     after = records(root)
     assert len(after) == len(before) + 4
     assert {name: after[name] for name in before} == before
@@ -205,21 +255,23 @@ def test_again_it_trains_nothing_and_after_a_tweak_only_what_changed(reproduced)
 def test_report_shows_complete_seeds_and_names_pages_without_any(reproduced):
     root, _, _ = reproduced
     shutil.copytree(root, copy := root.parent / "copy", ignore=shutil.ignore_patterns("build"))
-    specs = {path.parent: json.loads(path.read_text())["spec"]
-             for path in (copy / "data/runs").glob("*/record.json")}
+    specs = {
+        path.parent: json.loads(path.read_text())["spec"]
+        for path in (copy / "data/runs").glob("*/record.json")
+    }
     shutil.rmtree(next(folder for folder, spec in specs.items() if spec["seed"] == 1))
     done = lsce(copy, "report")
     assert done.returncode == 0, done.stderr
-    page = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
-    assert "<strong>seeds</strong> 1" in page
+    html = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "<strong>seeds</strong> 1" in html
 
     shutil.rmtree(copy / "data/runs")
     (copy / "data/runs").mkdir()
     shutil.copy(root / "data/runs" / reproduce.LAST, copy / "data/runs")
     done = lsce(copy, "report")
     assert done.returncode == 0, done.stderr
-    page = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
-    assert "No run of this page is recorded" in page and "The ε study" in page
+    html = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "No run of this page is recorded" in html and "The ε study" in html
     assert "statements hold" in (copy / "build" / "html" / "01_loss.html").read_text()
 
 
@@ -232,11 +284,13 @@ def site(reproduced) -> Path:
 @pytest.mark.slow
 def test_with_cifar_100_no_page_has_a_banner(cifar100_dir, checkout):
     content = json.loads(json.dumps(PROFILE))
-    content["notebooks"] = {"02_epsilon_study": smoothing | {"seeds": [0], "epsilons": [0.0, 0.1]},
-                            "01_loss": None}
+    content["notebooks"] = {
+        "02_epsilon_study": smoothing | {"seeds": [0], "epsilons": [0.0, 0.1]},
+        "01_loss": None,
+    }
     write_profile(checkout, content)
     done = lsce(checkout, "reproduce", "--profile", "tiny", "--data", str(cifar100_dir))
     assert done.returncode == 0, done.stderr
     assert "(Parquet)" in done.stdout or "archive" in done.stdout
-    page = (checkout / "build" / "html" / "02_epsilon_study.html").read_text()
-    assert "<strong>data</strong> CIFAR-100" in page and "announcement" not in page
+    html = (checkout / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "<strong>data</strong> CIFAR-100" in html and "announcement" not in html

@@ -9,8 +9,9 @@ from lsce.runs import Recipe, RunSpec, Store
 
 
 def spec(**changes) -> RunSpec:
-    fields = dict(data="built-in", data_checksum="abc", model="resnet8", epsilon=0.1, epochs=2,
-                  seed=0)
+    fields = dict(
+        data="built-in", data_checksum="abc", model="resnet8", epsilon=0.1, epochs=2, seed=0
+    )
     return RunSpec(**fields | changes)
 
 
@@ -32,9 +33,18 @@ def test_identity_is_pinned():
 
 @pytest.mark.parametrize(
     "change",
-    [{"data_checksum": "abd"}, {"train_size": 500}, {"noise": "symmetric", "noise_rate": 0.2},
-     {"model": "resnet18"}, {"epsilon": 0.2}, {"convention": "include-true"}, {"epochs": 3},
-     {"recipe": Recipe(peak_learning_rate=0.1)}, {"monitor_size": 100}, {"seed": 1}],
+    [
+        {"data_checksum": "abd"},
+        {"train_size": 500},
+        {"noise": "symmetric", "noise_rate": 0.2},
+        {"model": "resnet18"},
+        {"epsilon": 0.2},
+        {"convention": "include-true"},
+        {"epochs": 3},
+        {"recipe": Recipe(peak_learning_rate=0.1)},
+        {"monitor_size": 100},
+        {"seed": 1},
+    ],
 )
 def test_everything_that_determines_a_run_changes_its_id(change):
     assert spec(**change).id != spec().id
@@ -52,10 +62,22 @@ def test_round_trip_through_json():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("epsilon", 1.5), ("epsilon", float("nan")), ("epsilon", "0.1"), ("epsilon", True),
-     ("epochs", 0), ("seed", -1), ("seed", 0.5), ("model", "resnet9"), ("data", "cifar100"),
-     ("convention", "exclude"), ("noise", "uniform"), ("noise_rate", 0.1), ("train_size", 0),
-     ("keep", ("weights",))],
+    [
+        ("epsilon", 1.5),
+        ("epsilon", float("nan")),
+        ("epsilon", "0.1"),
+        ("epsilon", True),
+        ("epochs", 0),
+        ("seed", -1),
+        ("seed", 0.5),
+        ("model", "resnet9"),
+        ("data", "cifar100"),
+        ("convention", "exclude"),
+        ("noise", "uniform"),
+        ("noise_rate", 0.1),
+        ("train_size", 0),
+        ("keep", ("weights",)),
+    ],
 )
 def test_a_field_out_of_range_is_named_with_its_value(name, value):
     with pytest.raises(ValueError, match=f"^{name} is "):

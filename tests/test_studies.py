@@ -19,8 +19,10 @@ def smoothing(**changes) -> Study:
 
 def test_a_study_holds_every_cell_once_with_shared_seeds():
     study = smoothing()
-    cells = {(label["regime"], s.epsilon, s.seed) for label, s in
-             zip(study.labels, study.specs, strict=True)}
+    cells = {
+        (label["regime"], s.epsilon, s.seed)
+        for label, s in zip(study.labels, study.specs, strict=True)
+    }
     assert len(study.specs) == len(cells) == 8
     assert {s.recipe for s in study.specs} == {Recipe(), Recipe(batch_size=32)}
     assert len({s.id for s in study.specs}) == 8
@@ -74,8 +76,11 @@ def record(spec, status="completed") -> Record:
     import torch
 
     outputs = {"test_logits": torch.from_numpy(logits), "test_labels": torch.from_numpy(labels)}
-    final = {f"{s}_{m}": 0.5 + 0.1 * i for i, s in enumerate(("train", "validation", "test"))
-             for m in ("nll", "accuracy")}
+    final = {
+        f"{s}_{m}": 0.5 + 0.1 * i
+        for i, s in enumerate(("train", "validation", "test"))
+        for m in ("nll", "accuracy")
+    }
     meta = {"final": final, "temperature": {"value": 2.0}, "outputs": outputs}
     return FakeRecord(None, spec, status, meta)
 
@@ -93,8 +98,10 @@ def test_a_table_measures_before_and_after_temperature():
 
 def test_a_diverged_run_is_a_gap_and_not_a_number():
     study = smoothing()
-    records = [record(s, "diverged" if s.seed == 4 and s.epsilon == 0 else "completed")
-               for s in study.specs]
+    records = [
+        record(s, "diverged" if s.seed == 4 and s.epsilon == 0 else "completed")
+        for s in study.specs
+    ]
     table = study.table(records)
     gaps = table[table["status"] == "diverged"]
     assert len(gaps) == 2 and gaps["top1_error"].isna().all()
@@ -105,8 +112,11 @@ def test_a_diverged_run_is_a_gap_and_not_a_number():
 def test_histograms_are_densities():
     study = smoothing()
     numbers = study.histograms([record(s) for s in study.specs], [0.1])
-    area = (numbers["density"] * (numbers["right"] - numbers["left"])).groupby(
-        [numbers["regime"], numbers["quantity"]]).sum()
+    area = (
+        (numbers["density"] * (numbers["right"] - numbers["left"]))
+        .groupby([numbers["regime"], numbers["quantity"]])
+        .sum()
+    )
     assert len(area) == 4 and np.allclose(area, 1)
 
 
@@ -116,17 +126,27 @@ def test_histograms_are_densities():
 def made_up(effects: dict[float, list[float]]) -> pd.DataFrame:
     """A table in which top-1 error is 0.5 at ε = 0 and lower by `effects` elsewhere."""
     rows = [
-        {"regime": "r", "epsilon": e, "seed": seed, "top1_error": 0.5 - gain,
-         "validation_accuracy": 0.5 + gain}
-        for e, gains in ({0.0: [0.0] * 4} | effects).items() for seed, gain in enumerate(gains)
+        {
+            "regime": "r",
+            "epsilon": e,
+            "seed": seed,
+            "top1_error": 0.5 - gain,
+            "validation_accuracy": 0.5 + gain,
+        }
+        for e, gains in ({0.0: [0.0] * 4} | effects).items()
+        for seed, gain in enumerate(gains)
     ]
     return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(
     ("gains", "verdict"),
-    [([0.010, 0.011, 0.012, 0.011], "supported"), ([-0.010, -0.011, -0.012, -0.011], "refuted"),
-     ([0.001, 0.0, 0.001, 0.002], "refuted"), ([0.03, -0.02, 0.02, -0.01], "undecided")],
+    [
+        ([0.010, 0.011, 0.012, 0.011], "supported"),
+        ([-0.010, -0.011, -0.012, -0.011], "refuted"),
+        ([0.001, 0.0, 0.001, 0.002], "refuted"),
+        ([0.03, -0.02, 0.02, -0.01], "undecided"),
+    ],
 )
 def test_a_gain_is_judged_in_the_unit_of_the_claim(gains, verdict):
     (found,) = claims.judge(claims.load()["lower-error"], made_up({0.1: gains}), 0.1)
@@ -165,4 +185,6 @@ def test_a_verdict_says_effect_interval_and_n():
     text = pages.verdict(claim, judged, 0.1).data
     effect = stats.mean_interval([1.0, 1.1, 1.2, 1.1])
     assert "— supported" in text and "n = 4 paired seeds" in text
-    assert f"{effect.mean:+.3g} points, 95% interval {effect.low:+.3g} to {effect.high:+.3g}" in text
+    assert (
+        f"{effect.mean:+.3g} points, 95% interval {effect.low:+.3g} to {effect.high:+.3g}" in text
+    )

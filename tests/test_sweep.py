@@ -11,9 +11,17 @@ from lsce.runs import Recipe, RunSpec, Store
 
 
 def spec(**changes) -> RunSpec:
-    fields = dict(data="built-in", data_checksum=data.CHECKSUMS["built-in"], train_size=100,
-                  model="resnet8", epsilon=0.1, epochs=1, monitor_size=100, seed=0,
-                  recipe=Recipe(batch_size=50))
+    fields = dict(
+        data="built-in",
+        data_checksum=data.CHECKSUMS["built-in"],
+        train_size=100,
+        model="resnet8",
+        epsilon=0.1,
+        epochs=1,
+        monitor_size=100,
+        seed=0,
+        recipe=Recipe(batch_size=50),
+    )
     return RunSpec(**fields | changes)
 
 
@@ -35,7 +43,9 @@ def test_a_sweep_trains_what_is_missing_and_nothing_else(tmp_path, capsys):
 
 
 def test_a_plan_puts_all_arms_of_a_seed_before_the_next_seed(tmp_path):
-    specs = [spec(seed=seed, epsilon=e, epochs=1 + (e == 0.1)) for e in (0.0, 0.1) for seed in (1, 0)]
+    specs = [
+        spec(seed=seed, epsilon=e, epochs=1 + (e == 0.1)) for e in (0.0, 0.1) for seed in (1, 0)
+    ]
     todo = sweep.plan(specs, Store(tmp_path))
     assert [(s.seed, s.epsilon) for s in todo.missing] == [(0, 0.1), (0, 0.0), (1, 0.1), (1, 0.0)]
     assert todo.expected > 0
@@ -79,8 +89,14 @@ def test_a_killed_sweep_keeps_what_was_done_and_leaves_no_process(tmp_path, how)
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
     command = [sys.executable, script, tmp_path / "runs"]
-    sweeping = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                text=True, env=environment, start_new_session=True)
+    sweeping = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
     assert sweeping.stdout.readline() == "ready\n"
     store = Store(tmp_path / "runs")
     deadline = time.monotonic() + 120
@@ -99,5 +115,7 @@ def test_a_killed_sweep_keeps_what_was_done_and_leaves_no_process(tmp_path, how)
 
 
 def _group_lives(group: int) -> bool:
-    listing = subprocess.run(["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True)
+    listing = subprocess.run(
+        ["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True
+    )
     return any(not line.startswith("Z") for line in listing.stdout.split())

@@ -14,9 +14,17 @@ def dataset():
 
 
 def spec(**changes) -> RunSpec:
-    fields = dict(data="built-in", data_checksum=data.CHECKSUMS["built-in"], train_size=300,
-                  model="resnet8", epsilon=0.1, epochs=2, monitor_size=100, seed=0,
-                  recipe=Recipe(batch_size=100))
+    fields = dict(
+        data="built-in",
+        data_checksum=data.CHECKSUMS["built-in"],
+        train_size=300,
+        model="resnet8",
+        epsilon=0.1,
+        epochs=2,
+        monitor_size=100,
+        seed=0,
+        recipe=Recipe(batch_size=100),
+    )
     return RunSpec(**fields | changes)
 
 
@@ -41,8 +49,11 @@ def test_an_outcome_has_what_a_record_promises(outcome):
     assert outcome.outputs["validation_logits"].shape == (5_000, 100)
     assert outcome.features["train_features"].shape == (300, 128)
     assert outcome.features["train_labels"].bincount().tolist() == [3] * 100
-    rebuilt = F.linear(outcome.features["test_features"], outcome.features["classifier_weight"],
-                       outcome.features["classifier_bias"])
+    rebuilt = F.linear(
+        outcome.features["test_features"],
+        outcome.features["classifier_weight"],
+        outcome.features["classifier_bias"],
+    )
     torch.testing.assert_close(rebuilt, outcome.outputs["test_logits"])
     assert outcome.temperature["value"] > 0
 
@@ -111,7 +122,9 @@ def test_augmented_images_are_mirrored_crops_of_the_originals():
 
 def test_arms_of_a_seed_see_the_same_batches():
     images = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
-    epochs = [list(train.Augmenter(images, torch.arange(12), 5, seed).epoch()) for seed in (0, 0, 1)]
+    epochs = [
+        list(train.Augmenter(images, torch.arange(12), 5, seed).epoch()) for seed in (0, 0, 1)
+    ]
     same = [torch.equal(a[0], b[0]) for a, b in zip(epochs[0], epochs[1], strict=True)]
     other = [torch.equal(a[0], b[0]) for a, b in zip(epochs[0], epochs[2], strict=True)]
     assert all(same) and not any(other)
