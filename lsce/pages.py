@@ -12,7 +12,7 @@ from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce import claims, plots, provenance
+from lsce import claims, plots, provenance, stats
 from lsce.runs import Record
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
@@ -138,25 +138,27 @@ def means(frame: pd.DataFrame, columns: Mapping[str, str], percent: set[str]) ->
 
 
 def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Styler:
-    """Every claim's verdict over all regimes, and the effect and verdict in each."""
+    """Every claim's verdict over all regimes, and in each its effect, interval and verdict."""
     rows = []
     for claim, judgements in judged.items():
+        row = {"claim": claim.claim, "verdict": f"<b>{claims.combined(judgements)}</b>"}
         for found in judgements:
-            effect = found.effect
-            rows.append(
-                {
-                    "claim": f"{claim.claim} → {claims.combined(judgements)}",
-                    "regime": found.regime,
-                    "ε against": found.control,
-                    "effect": f"{effect.mean:+.2g} {claim.unit}" if effect else "",
-                    "95% interval": f"{effect.low:+.2g} to {effect.high:+.2g}" if effect else "",
-                    "pairs": effect.n if effect else 0,
-                    "verdict": found.verdict,
-                }
-            )
-    frame = pd.DataFrame(rows)
-    frame.loc[frame["claim"].duplicated(), "claim"] = ""
-    return table(frame, {"ε against": "{:g}"}, wrapped=["claim", "regime"])
+            effect = f"against ε = {found.control:g}<br>"
+            if found.effect is not None:
+                effect += f"{_signed(found.effect.mean)} {claim.unit}<br>"
+                effect += f"{_interval(found.effect)}, n = {found.effect.n}<br>"
+            row[found.regime] = effect + found.verdict
+        rows.append(row)
+    return table(pd.DataFrame(rows), {}, wrapped=["claim"])
+
+
+def _signed(value: float) -> str:
+    """A signed number with two significant digits and a real minus sign."""
+    return f"{value:+.2g}".replace("-", "−")
+
+
+def _interval(effect: stats.Interval) -> str:
+    return f"{_signed(effect.low)} to {_signed(effect.high)}"
 
 
 def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
@@ -164,9 +166,9 @@ def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
         return "no complete pair of runs"
     e = judged.effect
     unit = f" {claim.unit}" if claim.unit else ""
-    text = f"{e.mean:+.3g}{unit}"
+    text = f"{_signed(e.mean)}{unit}"
     if e.n > 1:
-        text += f", 95% interval {e.low:+.3g} to {e.high:+.3g}"
+        text += f", 95% interval {_interval(e)}"
     return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "")
 
 
@@ -241,7 +243,8 @@ def estimators(numbers: pd.DataFrame) -> Markdown:
         for name, curve in part.groupby("estimator", sort=False):
             at = curve.set_index("images")["mean"] - curve["truth"].iloc[0]
             errors.append(
-                f"{name} {at[fewest]:+.3f} at {fewest:,} images and {at[most]:+.3f} at {most:,}"
+                f"{name} {_signed(at[fewest])} at {fewest:,} images, "
+                f"{_signed(at[most])} at {most:,}"
             )
         lines.append(f"- {panel}: " + "; ".join(errors))
     return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))

@@ -148,8 +148,8 @@ def build(
     """Render the report and return its first page, `out/index.html`.
 
     `pages` are executed notebooks and stubs; the site lists them by file name. `banner` and
-    `footer` are plain text for the top and the bottom of every page. A report that is already at `out` is replaced when the new one
-    is complete; `out.parent/source` holds what was rendered.
+    `footer` are plain text for the top and the bottom of every page. A report that is already at
+    `out` is replaced when the new one is complete; `out.parent/source` holds what was rendered.
 
     Raises:
         ValueError: no pages, or two of the same name.
