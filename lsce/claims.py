@@ -3,6 +3,7 @@
 The claims are declared in `claims.yaml` beside this file, before the runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -49,17 +50,21 @@ def load() -> dict[str, Claim]:
     return {name: Claim(id=name, **fields) for name, fields in declared.items()}
 
 
+def check_judged(epsilon: float, epsilons: Sequence[float]) -> None:
+    """Raise ValueError unless `epsilon` is one of `epsilons`, and can be compared with 0."""
+    if epsilon not in epsilons or epsilon == 0 or 0 not in epsilons:
+        raise ValueError(
+            f"judged_epsilon is {epsilon}; it must be one of epsilons {list(epsilons)} other than "
+            "0, which must be there too"
+        )
+
+
 def judge(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
     """Judge a claim at `epsilon` in every regime of a study's table (see `Study.table`).
 
-    Raises ValueError if the table lacks `epsilon`, or anything to compare it with.
+    Raises ValueError as `check_judged` does.
     """
-    values = sorted(set(table["epsilon"]))
-    if epsilon not in values or epsilon == 0 or 0 not in values:
-        raise ValueError(
-            f"judged_epsilon is {epsilon}; it must be one of epsilons {values} other than 0, "
-            "which must be there too"
-        )
+    check_judged(epsilon, sorted(set(table["epsilon"])))
     return [
         _judge(claim, part, regime, epsilon) for regime, part in table.groupby("regime", sort=False)
     ]

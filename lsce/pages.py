@@ -197,6 +197,12 @@ def verdict(
     return Markdown("\n".join(lines))
 
 
+def temperatures(records: Sequence[Record]) -> Markdown:
+    """How many of the temperature fits converged."""
+    fits = [record.meta["temperature"]["converged"] for record in records if not record.diverged]
+    return Markdown(f"Of {len(fits)} temperature fits, {sum(fits)} converged.")
+
+
 class Checks:
     """Statements that were checked numerically, for a page whose claim is mathematics."""
 

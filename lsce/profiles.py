@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lsce import data, paths, report, studies
+from lsce import claims, data, paths, report, studies
 from lsce.studies import Study
 
 
@@ -36,6 +36,8 @@ class Profile:
         given = {"data_name": data_name} | self.notebooks[notebook] | changes
         arguments = {name: value for name, value in given.items() if name in known}
         try:
+            if "judged_epsilon" in given:
+                claims.check_judged(given["judged_epsilon"], given["epsilons"])
             return build(**arguments)
         except (ValueError, TypeError) as error:
             raise ProfileError(f"{_file(self.name)}, {notebook}: {error}") from error

@@ -105,7 +105,8 @@ def rerender() -> Path:
         incomplete = {spec.seed for spec in store.missing(study.specs)}
         seeds = [seed for seed in parameters["seeds"] if seed not in incomplete]
         parameters |= {"seeds": seeds, "train_missing": False}
-        if not seeds:
+        # With fewer seeds a study may ask for other runs, as the one with a known posterior does.
+        if not seeds or store.missing(job.profile.study(name, job.data_name, seeds=seeds).specs):
             stubs.append(name)
     return _render(job, stubs)
 

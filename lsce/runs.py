@@ -94,7 +94,8 @@ class RunSpec:
     convention: str = "exclude-true"
     recipe: Recipe = field(default_factory=Recipe)
     epochs: int
-    #: Validation images that are measured after each epoch (all of them after the last).
+    #: Validation images that are measured after each epoch, an equal number a class (all of them
+    #: after the last).
     monitor_size: int = 5_000
     seed: int
     #: Extra tensors that the record must hold ("features"); they do not change the run.
@@ -102,9 +103,13 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         require(self.data in ("cifar-100", "built-in"), "data", self.data, "cifar-100 or built-in")
-        for name, low in (("train_size", 1), ("epochs", 1), ("monitor_size", 1), ("seed", 0)):
+        for name, low in (("epochs", 1), ("seed", 0)):
             value = getattr(self, name)
             require(_whole(value, low), name, value, f"a whole number ≥ {low}")
+        for name, most in (("train_size", 45_000), ("monitor_size", 5_000)):
+            value = getattr(self, name)
+            fits = _whole(value, 100) and value <= most and value % 100 == 0
+            require(fits, name, value, f"a multiple of the 100 classes, at most {most:,}")
         require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
         in_range = _number(self.epsilon) and 0 <= self.epsilon <= 1
         require(in_range, "epsilon", self.epsilon, "a number in [0, 1]")

@@ -101,6 +101,14 @@ def test_an_epsilon_out_of_range_in_a_parameter_file(checkout):
     assert not (checkout / "data").exists()  # found before anything else was done
 
 
+def test_a_judged_epsilon_that_is_not_trained(checkout):
+    content = json.loads(json.dumps(PROFILE))
+    content["notebooks"]["03_calibration"]["judged_epsilon"] = 0.2
+    write_profile(checkout, content)
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny"), 2)
+    assert "tiny.yaml, 03_calibration: judged_epsilon is 0.2; it must be one of epsilons" in line
+
+
 def test_a_parameter_that_the_notebook_does_not_have(checkout):
     content = json.loads(json.dumps(PROFILE))
     content["notebooks"]["01_loss"] = {"epsilom": 0.1}

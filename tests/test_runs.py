@@ -76,6 +76,9 @@ def test_round_trip_through_json():
         ("noise", "uniform"),
         ("noise_rate", 0.1),
         ("train_size", 0),
+        ("train_size", 150),
+        ("train_size", 50_000),
+        ("monitor_size", 5_100),
         ("keep", ("weights",)),
     ],
 )

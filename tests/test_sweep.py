@@ -64,8 +64,10 @@ def test_without_training_a_missing_run_is_one_sentence(tmp_path):
 
 
 def test_a_run_that_cannot_be_trained_is_named(tmp_path):
-    impossible = spec(train_size=150)  # no equal number of each of 100 classes
-    with pytest.raises(sweep.SweepFailed, match=f"run {impossible.id} failed: size must be"):
+    impossible = spec(data_checksum="abc")
+    with pytest.raises(
+        sweep.SweepFailed, match=f"run {impossible.id} failed: the run .* wants data abc"
+    ):
         sweep.ensure([impossible], store=Store(tmp_path))
 
 
