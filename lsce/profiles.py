@@ -36,9 +36,10 @@ class Profile:
         given = {"data_name": data_name} | self.notebooks[notebook] | changes
         arguments = {name: value for name, value in given.items() if name in known}
         try:
+            study = build(**arguments)
             if "judged_epsilon" in given:
                 claims.check_judged(given["judged_epsilon"], given["epsilons"])
-            return build(**arguments)
+            return study
         except (ValueError, TypeError) as error:
             raise ProfileError(f"{_file(self.name)}, {notebook}: {error}") from error
 

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def test_the_lock_pins_every_dependency_by_hash():
         version, hashes = pins[wanted.name]
         assert version in wanted.specifier and hashes, line
     assert "://" not in lock
+
+
+def test_the_training_core_needs_only_the_core_dependencies():
+    """A bare GPU machine has PyTorch and the like, and nothing that the report is made with."""
+    extras = ["IPython", "papermill", "yaml", "matplotlib", "seaborn", "scipy", "torchmetrics",
+              "sphinx", "myst_nb", "sklearn"]  # fmt: skip
+    script = f"import sys; sys.modules.update(dict.fromkeys({extras})); "
+    script += "from lsce import calibration, studies, sweep, train"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 def test_conda_installs_the_same_lock():

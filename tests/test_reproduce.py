@@ -101,6 +101,14 @@ def test_an_epsilon_out_of_range_in_a_parameter_file(checkout):
     assert not (checkout / "data").exists()  # found before anything else was done
 
 
+def test_a_number_where_a_list_belongs(checkout):
+    content = json.loads(json.dumps(PROFILE))
+    content["notebooks"]["03_calibration"] |= {"judged_epsilon": 0.1, "epsilons": 0.1}
+    write_profile(checkout, content)
+    line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny"), 2)
+    assert "03_calibration: epsilons is 0.1; it must be a list of numbers in [0, 1]" in line
+
+
 def test_a_judged_epsilon_that_is_not_trained(checkout):
     content = json.loads(json.dumps(PROFILE))
     content["notebooks"]["03_calibration"]["judged_epsilon"] = 0.2
