@@ -20,19 +20,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lsce import paths
+from lsce.losses import Convention
 from lsce.models import MODELS
+from lsce.noise import KINDS as NOISE_KINDS
 
 #: Part of every spec's identity; raise it when the same spec would train differently.
 RECIPE_VERSION = 1
-
-NOISE_KINDS = ("symmetric", "asymmetric")
 
 
 def require(ok: bool, name: str, value: Any, want: str) -> None:
@@ -86,7 +86,7 @@ class RunSpec:
     data_checksum: str
     #: Training images, an equal number a class, drawn from the 45,000 by the seed.
     train_size: int = 45_000
-    #: Label noise on the training split: a kind of `NOISE_KINDS`, and the share of labels flipped.
+    #: Label noise on the training split: a kind of `lsce.noise`, and the share of labels flipped.
     noise: str | None = None
     noise_rate: float | None = None
     model: str
@@ -113,7 +113,7 @@ class RunSpec:
         require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
         in_range = _number(self.epsilon) and 0 <= self.epsilon <= 1
         require(in_range, "epsilon", self.epsilon, "a number in [0, 1]")
-        conventions = ("exclude-true", "include-true")
+        conventions = get_args(Convention)
         require(
             self.convention in conventions,
             "convention",
