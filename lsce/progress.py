@@ -1,5 +1,6 @@
 """Progress with the time left: a bar on a terminal, a plain line now and then elsewhere."""
 
+import shutil
 import sys
 import time
 
@@ -28,7 +29,11 @@ class Progress:
         self.done, self.finished = 0.0, 0
         self.start = self.last_line = time.monotonic()
         form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left{postfix}"
-        self.bar = tqdm(total=total, desc=what, bar_format=form) if sys.stderr.isatty() else None
+        self.bar = None
+        if sys.stderr.isatty():
+            # tqdm shows nothing on a terminal that gives its size as 0; this falls back to 80 × 24.
+            columns, rows = shutil.get_terminal_size()
+            self.bar = tqdm(total=total, desc=what, bar_format=form, ncols=columns, nrows=rows)
 
     def advance(self, work: float, finished: int = 0) -> None:
         """`work` seconds of expected work and `finished` runs more are done."""
