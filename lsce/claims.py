@@ -95,11 +95,6 @@ def _best_other(table: pd.DataFrame, epsilon: float) -> float:
     return float(others.groupby("epsilon")["validation_accuracy"].mean().idxmax())
 
 
-def combined(judgements: list[Judgement]) -> str:
-    """One word for a claim over all regimes (see `lsce.stats.combine`)."""
-    return stats.combine(judgements)
-
-
 def effects(judged: dict[Claim, list[Judgement]]) -> pd.DataFrame:
     """Every effect in smallest effects that matter, for `lsce.plots.effects`."""
     rows = []

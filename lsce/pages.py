@@ -14,6 +14,7 @@ from pandas.io.formats.style import Styler
 
 from lsce import claims, plots, provenance, stats
 from lsce.runs import Record
+from lsce.studies import Study
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
 
@@ -83,38 +84,26 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str], wrapped: Sequence[str
     )
 
 
-def regimes(chosen: Mapping[str, Mapping[str, object]], records: Sequence[Record]) -> Styler:
-    """The regimes in a table, each with how far its plain cross entropy runs fitted."""
-    rows = []
-    for name, fields in chosen.items():
-        plain = [
-            r
-            for r in records
-            if r.spec.epsilon == 0
-            and not r.diverged
-            and all(
-                getattr(r.spec, key) == fields[key] for key in ("model", "train_size", "epochs")
-            )
-        ]
-        accuracy = (
-            {
-                split: np.mean([r.meta["final"][f"{split}_accuracy"] for r in plain])
-                for split in ("train", "test")
-            }
-            if plain
-            else {}
-        )
-        rows.append(
-            {
-                "regime": name,
-                "model": fields["model"],
-                "training images": fields["train_size"],
-                "epochs": fields["epochs"],
-                "training accuracy at ε = 0": accuracy.get("train", np.nan),
-                "test accuracy at ε = 0": accuracy.get("test", np.nan),
-            }
-        )
-    percent = {name: "{:.1%}" for name in ("training accuracy at ε = 0", "test accuracy at ε = 0")}
+def regimes(study: Study, frame: pd.DataFrame) -> Styler:
+    """The regimes of a study in a table, with how far plain cross entropy fitted in each.
+
+    `frame` is the study's table (see `Study.table`).
+    """
+    specs = {label["regime"]: spec for label, spec in zip(study.labels, study.specs, strict=True)}
+    splits = ["train_accuracy", "test_accuracy"]
+    fitted = frame[frame["epsilon"] == 0].groupby("regime")[splits].mean()
+    columns = ["training accuracy at ε = 0", "test accuracy at ε = 0"]
+    rows = [
+        {
+            "regime": regime,
+            "model": spec.model,
+            "training images": spec.train_size,
+            "epochs": spec.epochs,
+            **dict(zip(columns, fitted.loc[regime], strict=True)),
+        }
+        for regime, spec in specs.items()
+    ]
+    percent = dict.fromkeys(columns, "{:.1%}")
     return table(pd.DataFrame(rows), {"training images": "{:,}"} | percent, wrapped=["regime"])
 
 
@@ -141,7 +130,7 @@ def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Style
     """Every claim's verdict over all regimes, and in each its effect, interval and verdict."""
     rows = []
     for claim, judgements in judged.items():
-        row = {"claim": claim.claim, "verdict": f"<b>{claims.combined(judgements)}</b>"}
+        row = {"claim": claim.claim, "verdict": f"<b>{stats.combine(judgements)}</b>"}
         for found in judgements:
             effect = f"against ε = {found.control:g}<br>"
             if found.effect is not None:
@@ -176,7 +165,7 @@ def verdict(
     claim: claims.Claim, judgements: Sequence[claims.Judgement], epsilon: float
 ) -> Markdown:
     """The claim's verdict in words, with the effect and its interval in every regime."""
-    lines = [f"**“{claim.claim}” — {claims.combined(judgements)}.**", ""]
+    lines = [f"**“{claim.claim}” — {stats.combine(judgements)}.**", ""]
     wanted = (
         f"an effect of at least {claim.smallest:g} {claim.unit}".rstrip()
         if claim.not_worse_by is None

@@ -134,7 +134,7 @@ def judge(effect: Interval, smallest: float) -> Verdict:
 
 
 def combine(verdicts: Iterable[Verdict]) -> str:
-    """One word for a claim judged in several settings.
+    """One word for a claim judged in several settings; of each only `.verdict` is looked at.
 
     The verdict they share; "depends" if some support and some refute it; else "undecided".
     """

@@ -1,6 +1,6 @@
 """Every study of the report: the runs it asks for, and the table it makes of their records."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,14 @@ class Study:
         ]
         return pd.concat(parts, ignore_index=True)
 
+    def _completed(
+        self, records: Sequence[Record], epsilons: Sequence[float]
+    ) -> Iterator[tuple[str, RunSpec, Record]]:
+        """Regime, spec and record of the runs with one of `epsilons` that did not diverge."""
+        for label, spec, record in zip(self.labels, self.specs, records, strict=True):
+            if spec.epsilon in epsilons and not record.diverged:
+                yield label["regime"], spec, record
+
     def histograms(
         self, records: Sequence[Record], epsilons: Sequence[float], bins: int = 40
     ) -> pd.DataFrame:
@@ -43,14 +51,13 @@ class Study:
         regime, epsilon, quantity, left, right, density.
         """
         values: dict[tuple[str, float, str], list[np.ndarray]] = {}
-        for label, spec, record in zip(self.labels, self.specs, records, strict=True):
-            if spec.epsilon in epsilons and not record.diverged:
-                logits = record.outputs()["test_logits"].double().numpy()
-                top, classes = logits.max(axis=1), logits.shape[1]
-                gap = (classes * top - logits.sum(axis=1)) / (classes - 1)
-                confidence = metrics.softmax(logits).max(axis=1)
-                for quantity, found in (("confidence", confidence), ("gap", gap)):
-                    values.setdefault((label["regime"], spec.epsilon, quantity), []).append(found)
+        for regime, spec, record in self._completed(records, epsilons):
+            logits = record.outputs()["test_logits"].double().numpy()
+            top, classes = logits.max(axis=1), logits.shape[1]
+            gap = (classes * top - logits.sum(axis=1)) / (classes - 1)
+            confidence = metrics.softmax(logits).max(axis=1)
+            for quantity, found in (("confidence", confidence), ("gap", gap)):
+                values.setdefault((regime, spec.epsilon, quantity), []).append(found)
         widest = max((max(map(np.max, v)) for k, v in values.items() if k[2] == "gap"), default=1.0)
         rows = []
         for (regime, epsilon, quantity), found in values.items():
@@ -78,8 +85,8 @@ class Study:
         The columns `regime` and `panel` name each run.
         """
         parts = []
-        for label, spec, record in zip(self.labels, self.specs, records, strict=True):
-            if spec.epsilon not in epsilons or spec.seed != seed or record.diverged:
+        for regime, spec, record in self._completed(records, epsilons):
+            if spec.seed != seed:
                 continue
             outputs = record.outputs()
             fitted = record.meta["temperature"]["value"]
@@ -88,7 +95,7 @@ class Study:
                 found = metrics.reliability_table(probs, outputs["test_labels"], bins)
                 ece = metrics.expected_calibration_error(probs, outputs["test_labels"], bins)
                 panel = f"ε = {spec.epsilon:g}, {words}\nECE {ece:.3f}"
-                parts.append(found.assign(regime=label["regime"], panel=panel))
+                parts.append(found.assign(regime=regime, panel=panel))
         return pd.concat(parts, ignore_index=True)
 
 

@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -93,9 +93,8 @@ def _train_and_save(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]
     )
 
 
-def _work(spec: RunSpec, store: Store) -> str:
-    _train_and_save(spec, store, lambda epoch: _messages.put((spec.id, epoch)))
-    return spec.id
+def _work(spec: RunSpec, store: Store) -> None:
+    _train_and_save(spec, store, lambda epoch: _messages.put(spec.id))
 
 
 def _pool(workers: int) -> tuple[ProcessPoolExecutor, multiprocessing.Queue]:
@@ -107,18 +106,13 @@ def _pool(workers: int) -> tuple[ProcessPoolExecutor, multiprocessing.Queue]:
     return pool, messages
 
 
-def _kinds(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
-    """One spec of each network: what the speed depends on."""
-    return {spec.model: spec for spec in specs}
-
-
 def plan(specs: Sequence[RunSpec], store: Store | None = None) -> Plan:
     """Find the runs that the store lacks and estimate their time from a short timing.
 
     The timing runs in as many processes as the sweep will use, since they share the memory.
     """
     missing = (store or Store()).missing(specs)
-    kinds = _kinds(missing)
+    kinds = {spec.model: spec for spec in missing}  # the network is what the speed depends on
     if train.default_device().type == "cuda":
         workers = 1
         speed = {name: train.time_per_image(spec) for name, spec in kinds.items()}
@@ -185,7 +179,7 @@ def _in_workers(todo: Plan, store: Store, progress: Progress) -> None:
     def drain() -> None:
         while True:
             try:
-                run, _ = messages.get_nowait()
+                run = messages.get_nowait()
             except queue.Empty:
                 return
             progress.advance(share[run])

@@ -10,6 +10,7 @@ stream for data order and augmentation. Runs that differ in ε alone share all o
 """
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -54,8 +55,9 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@functools.cache  # asked at every batch
 def precision(device: torch.device) -> str:
-    """ "bf16" where the device multiplies bf16 faster than float32, else "float32"."""
+    """Either "bf16", where the device multiplies that faster than float32, or "float32"."""
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -109,6 +109,21 @@ def test_a_diverged_run_is_a_gap_and_not_a_number():
     assert [found.effect.n for found in judged] == [1, 1]  # the pair of seed 4 is left out
 
 
+def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
+    """And one may leave the number of training images at its default."""
+    regimes = {
+        name: {"model": "resnet8", "epochs": 1, "recipe": {"peak_learning_rate": rate}}
+        for name, rate in (("slow", 0.1), ("fast", 0.2))
+    }
+    study = smoothing(regimes=regimes)
+    records = [record(s) for s in study.specs]
+    for spec, found in zip(study.specs, records, strict=True):
+        found.meta["final"]["train_accuracy"] = spec.recipe.peak_learning_rate
+    shown = pages.regimes(study, study.table(records)).data.set_index("regime")
+    assert list(shown["training accuracy at ε = 0"]) == pytest.approx([0.1, 0.2])
+    assert list(shown["training images"]) == [45_000, 45_000]
+
+
 def test_histograms_are_densities():
     study = smoothing()
     numbers = study.histograms([record(s) for s in study.specs], [0.1])
