@@ -14,6 +14,7 @@ from lsce import data, paths, profiles, provenance, report, sweep, train
 from lsce.profiles import Profile
 from lsce.progress import duration
 from lsce.runs import RunSpec, Store
+from lsce.trainer import precision
 
 FALLBACK_BANNER = (
     "CIFAR-100 could not be had on this machine: every result here is from the built-in "
@@ -145,7 +146,7 @@ def _say_plan(job: Job, todo: sweep.Plan, words: str) -> None:
     workers = f", {todo.workers} at a time" if todo.missing else ""
     rows = {
         "profile": job.profile.name,
-        "device": f"{provenance.device_name(device.type)} ({train.precision(device)})",
+        "device": f"{provenance.device_name(device.type)} ({precision(device)})",
         "data": words,
         "runs": f"{len(todo.missing)} of {total} to train{workers}",
         "time": f"about {duration(expected)}, of which training {duration(todo.expected)}",

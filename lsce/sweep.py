@@ -1,10 +1,12 @@
 """Which runs are missing, who trains them, and in what order.
 
 On a CPU the runs are trained by one-thread worker processes, one a core, which is faster than one
-process with many threads; on a GPU one after another in this process. Either way all arms of a
-seed come before the next seed, so that an interrupted sweep leaves complete pairs.
+process with many threads; on a GPU by threads of this process, which share what is compiled. Either
+way all arms of a seed come before the next seed, so that an interrupted sweep leaves complete
+pairs. The workers that time the networks for the plan are those that train.
 """
 
+import ctypes
 import functools
 import multiprocessing
 import os
@@ -12,10 +14,17 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -23,6 +32,10 @@ import pandas as pd
 from lsce import data, provenance, train
 from lsce.progress import Progress
 from lsce.runs import Record, RunSpec, Store
+from lsce.trainer import precision
+
+#: Runs at a time on a GPU.
+GPU_WORKERS = 1
 
 
 class SweepFailed(RuntimeError):
@@ -34,8 +47,10 @@ class Plan:
     """What a sweep has to do. `seconds` maps a spec's id to its expected time in one worker."""
 
     missing: list[RunSpec]
-    workers: int
     seconds: dict[str, float]
+    workers: int
+    #: Started by the timing, ready to train.
+    crew: "_Workers | None" = field(default=None, compare=False, repr=False)
 
     @property
     def expected(self) -> float:
@@ -46,15 +61,16 @@ class Plan:
         return max(longest, sum(self.seconds.values()) / self.workers)
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker(messages) -> None:
-    """A worker leaves Ctrl-C to its parent and ends when the parent does."""
-    global _messages
-    _messages = messages
+def _start_process(epochs: multiprocessing.Queue) -> None:
+    """A process leaves Ctrl-C to its parent and ends when the parent does."""
+    global _epochs
+    _epochs = epochs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep_freed_memory()
     parent = os.getppid()
 
     def watch() -> None:
@@ -63,6 +79,15 @@ def _start_worker(messages) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse a step's tensors: given back to the system, each costs page faults."""
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "mallopt"):
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 2**30)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 @functools.cache
@@ -78,7 +103,7 @@ def _train_and_save(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]
         "temperature": outcome.temperature,
         "seconds": outcome.seconds,
         "device": provenance.device_name(device.type),
-        "precision": train.precision(device),
+        "precision": precision(device),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,40 +118,76 @@ def _train_and_save(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]
     )
 
 
-def _work(spec: RunSpec, store: Store) -> None:
-    _train_and_save(spec, store, lambda epoch: _messages.put(spec.id))
+def _train_in_process(spec: RunSpec, store: Store) -> None:
+    _train_and_save(spec, store, lambda epoch: _epochs.put(spec.id))
 
 
-def _pool(workers: int) -> tuple[ProcessPoolExecutor, multiprocessing.Queue]:
-    context = multiprocessing.get_context("spawn")
-    messages = context.Queue()
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(messages,)
-    )
-    return pool, messages
+class _Workers:
+    """Processes on a CPU, threads on a GPU."""
+
+    def __init__(self, count: int, *, processes: bool):
+        self.count, self._processes = count, processes
+        self._stopped = threading.Event()
+        self._pool: Executor
+        if self._processes:
+            context = multiprocessing.get_context("spawn")
+            self._epochs = context.Queue()
+            self._pool = ProcessPoolExecutor(
+                count, mp_context=context, initializer=_start_process, initargs=(self._epochs,)
+            )
+        else:
+            self._epochs = queue.SimpleQueue()
+            self._pool = ThreadPoolExecutor(count)
+
+    def time_per_image(self, spec: RunSpec) -> tuple[float, float]:
+        """`train.time_per_image` with all at work at once, since they share the memory."""
+        times = list(self._pool.map(train.time_per_image, [spec] * self.count))
+        return tuple(sum(column) / self.count for column in zip(*times, strict=True))
+
+    def submit(self, spec: RunSpec, store: Store) -> Future:
+        if self._processes:
+            return self._pool.submit(_train_in_process, spec, store)
+
+        def on_epoch(epoch: int) -> None:
+            if self._stopped.is_set():
+                raise SweepFailed("the sweep was stopped")
+            self._epochs.put(spec.id)
+
+        return self._pool.submit(_train_and_save, spec, store, on_epoch)
+
+    def finished_epochs(self) -> Iterator[str]:
+        """Ids of runs, one for each epoch finished since the last call."""
+        while True:
+            try:
+                yield self._epochs.get_nowait()
+            except queue.Empty:
+                return
+
+    def stop(self) -> None:
+        """End what is going on: processes at once, threads after their epoch."""
+        self._stopped.set()
+        if self._processes:
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
-def plan(specs: Sequence[RunSpec], store: Store | None = None) -> Plan:
+def plan(specs: Sequence[RunSpec], store: Store | None = None, workers: int | None = None) -> Plan:
     """Find the runs that the store lacks and estimate their time from a short timing.
 
-    The timing runs in as many processes as the sweep will use, since they share the memory.
+    `workers` is how many runs go on at a time; by default as many as there are cores, on a GPU
+    `GPU_WORKERS`.
     """
     missing = (store or Store()).missing(specs)
+    if not missing:
+        return Plan(missing, {}, 0)
+    on_gpu = train.default_device().type == "cuda"
+    workers = workers or (GPU_WORKERS if on_gpu else cores())
+    crew = _Workers(min(workers, len(missing)), processes=not on_gpu)
     kinds = {spec.model: spec for spec in missing}  # the network is what the speed depends on
-    if train.default_device().type == "cuda":
-        workers = 1
-        speed = {name: train.time_per_image(spec) for name, spec in kinds.items()}
-    else:
-        workers = max(1, min(_cores(), len(missing)))
-        speed = {}
-        if missing:
-            pool, _ = _pool(workers)
-            with pool:
-                for name, spec in kinds.items():
-                    times = list(pool.map(train.time_per_image, [spec] * workers))
-                    speed[name] = tuple(
-                        sum(column) / workers for column in zip(*times, strict=True)
-                    )
+    speed = {name: crew.time_per_image(spec) for name, spec in kinds.items()}
     seconds = {}
     for spec in missing:
         trained, evaluated = train.workload(spec)
@@ -134,61 +195,22 @@ def plan(specs: Sequence[RunSpec], store: Store | None = None) -> Plan:
         seconds[spec.id] = trained * per_trained + evaluated * per_evaluated
     # All arms of a seed together, the longest first, so that no worker ends long after the rest.
     missing.sort(key=lambda spec: (spec.seed, -seconds[spec.id]))
-    return Plan(missing, workers, seconds)
+    return Plan(missing, seconds, crew.count, crew)
 
 
 def execute(todo: Plan, store: Store | None = None) -> None:
-    """Train the runs of a plan. Raises SweepFailed if a run or a worker fails."""
-    store = store or Store()
+    """Train the runs of a plan, once. Raises SweepFailed if a run or a worker fails."""
     if not todo.missing:
         return
+    store = store or Store()
     progress = Progress("training", sum(todo.seconds.values()), len(todo.missing))
-    try:
-        if train.default_device().type == "cuda":
-            _in_this_process(todo, store, progress)
-        else:
-            _in_workers(todo, store, progress)
-    finally:
-        progress.close()
-
-
-def _failed(spec: RunSpec, error: Exception) -> SweepFailed:
-    kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-    return SweepFailed(f"run {spec.id} failed: {kind}{error}")
-
-
-def _per_epoch(todo: Plan) -> dict[str, float]:
-    return {spec.id: todo.seconds[spec.id] / spec.epochs for spec in todo.missing}
-
-
-def _in_this_process(todo: Plan, store: Store, progress: Progress) -> None:
-    share = _per_epoch(todo)
-    for spec in todo.missing:
-        work = share[spec.id]
-        try:
-            _train_and_save(spec, store, lambda epoch, work=work: progress.advance(work))
-        except Exception as error:
-            raise _failed(spec, error) from error
-        progress.advance(0, finished=1)
-
-
-def _in_workers(todo: Plan, store: Store, progress: Progress) -> None:
-    share = _per_epoch(todo)
-    pool, messages = _pool(todo.workers)
-
-    def drain() -> None:
-        while True:
-            try:
-                run = messages.get_nowait()
-            except queue.Empty:
-                return
-            progress.advance(share[run])
-
-    waiting = {pool.submit(_work, spec, store): spec for spec in todo.missing}
+    waiting = {todo.crew.submit(spec, store): spec for spec in todo.missing}
+    share = {spec.id: todo.seconds[spec.id] / spec.epochs for spec in todo.missing}
     try:
         while waiting:
             done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            drain()
+            for run in todo.crew.finished_epochs():
+                progress.advance(share[run])
             for future in done:
                 spec = waiting.pop(future)
                 future.result()
@@ -199,11 +221,13 @@ def _in_workers(todo: Plan, store: Store, progress: Progress) -> None:
             "the same command goes on from here"
         ) from error
     except Exception as error:
-        raise _failed(spec, error) from error
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise SweepFailed(f"run {spec.id} failed: {kind}{error}") from error
     finally:
-        for process in list((pool._processes or {}).values()) if waiting else ():
-            process.terminate()
-        pool.shutdown(cancel_futures=True)
+        if waiting:
+            todo.crew.stop()
+        todo.crew.close()
+        progress.close()
 
 
 def ensure(

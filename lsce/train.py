@@ -10,20 +10,20 @@ stream for data order and augmentation. Runs that differ in ε alone share all o
 """
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lsce import data, models, noise
 from lsce.calibration import fit_temperature
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.runs import RunSpec
+from lsce.trainer import Trainer, autocast
 
 PADDING = 4
 EVALUATION_BATCH = 500
@@ -53,20 +53,6 @@ class Outcome:
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@functools.cache  # asked at every batch
-def precision(device: torch.device) -> str:
-    """Either "bf16", where the device multiplies that faster than float32, or "float32"."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "float32"
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
 
 
 @contextlib.contextmanager
@@ -117,42 +103,13 @@ class Augmenter:
             yield to_float(images), self.labels[chosen]
 
 
-def one_cycle(step: int, steps: int, warmup: float) -> float:
-    """The learning rate's share of its peak: a cosine up from 1/25, then a cosine down to 0.
-
-    Smith & Topin 2019, in the form that PyTorch's `OneCycleLR` made usual; that one divides by
-    zero where the warm-up is a single step.
-    """
-    peak = warmup * steps
-    if step < peak:
-        return 1 - (1 - 1 / 25) * (1 + math.cos(math.pi * step / peak)) / 2
-    return (1 + math.cos(math.pi * (step - peak) / (steps - peak))) / 2
-
-
-def _optimizer(network: nn.Module, spec: RunSpec, steps: int):
-    recipe = spec.recipe
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(
-        groups, lr=recipe.peak_learning_rate, momentum=recipe.momentum, nesterov=True, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: one_cycle(step, steps, recipe.warmup_fraction)
-    )
-    return optimizer, schedule
-
-
 def evaluate(network: models.ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, float32 (N, C), and penultimate features, float32 (N, D), in evaluation mode."""
     network.eval()
     logits, features = [], []
     with torch.inference_mode():
         for batch in images.split(EVALUATION_BATCH):
-            with _autocast(images.device):
+            with autocast(images.device):
                 hidden = network.features(to_float(batch))
             features.append(hidden)
             logits.append(network.classifier(hidden))
@@ -166,23 +123,31 @@ def _hard_label(name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def _train_epoch(network, criterion, optimizer, schedule, batches: Augmenter) -> dict[str, float]:
+def train_epoch(trainer: Trainer, batches: Augmenter) -> dict[str, float]:
     """One pass; sums stay on the device, so the only wait for it is at the end of the epoch."""
-    network.train()
-    totals = torch.zeros(3, device=batches.images.device)
+    trainer.network.train()
+    trainer.totals.zero_()
     for images, labels in batches.epoch():
-        with _autocast(images.device):
-            logits = network(images)
-        loss = criterion(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        seen = logits.detach()
-        nll = F.cross_entropy(seen, labels)
-        totals += torch.stack([loss.detach(), nll, (seen.argmax(1) == labels).float().mean()])
+        trainer.step(images, labels)
     names = ("train_loss", "train_nll", "train_accuracy")
-    return dict(zip(names, (totals / batches.steps()).tolist(), strict=True))
+    return dict(zip(names, (trainer.totals / batches.steps()).tolist(), strict=True))
+
+
+#: Trainers that no run uses now, by model, classes and device: compiling one takes long.
+_idle: dict[tuple, list[Trainer]] = {}
+
+
+@contextlib.contextmanager
+def _a_trainer(model: str, num_classes: int, device: torch.device) -> Iterator[Trainer]:
+    """A trainer for one run, with its stream current; runs in several threads get one each."""
+    idle = _idle.setdefault((model, num_classes, device), [])
+    try:
+        trainer = idle.pop()
+    except IndexError:
+        trainer = Trainer(model, num_classes, device)
+    with _one_thread(device), trainer.stream():
+        yield trainer
+    idle.append(trainer)
 
 
 def _training_data(spec: RunSpec, dataset: data.Dataset, device: torch.device):
@@ -215,26 +180,32 @@ def train(
             f"{dataset.name} {dataset.checksum[:12]}…"
         )
     device = device or default_device()
-    with _one_thread(device):
-        return _train(spec, dataset, device, on_epoch)
+    with _a_trainer(spec.model, len(dataset.classes), device) as trainer:
+        return _train(spec, dataset, trainer, on_epoch)
 
 
-def _train(spec, dataset, device, on_epoch) -> Outcome:
-    outcome, started = Outcome(), time.perf_counter()
+def _begin(trainer: Trainer, spec: RunSpec, batches: Augmenter, *, epochs: int) -> None:
+    trainer.begin(
+        spec.recipe,
+        LabelSmoothingCrossEntropy(spec.epsilon, convention=spec.convention),
+        steps=epochs * batches.steps(),
+        batch_size=batches.batch_size,
+        seed=spec.seed,
+    )
+
+
+def _train(spec, dataset, trainer, on_epoch) -> Outcome:
+    outcome, started, device = Outcome(), time.perf_counter(), trainer.device
     images, labels, truth = _training_data(spec, dataset, device)
     validation = dataset.validation.images.to(device), dataset.validation.labels.to(device)
     monitored = data.subset(dataset.validation.labels, spec.monitor_size, seed=0).to(device)
     monitor = validation[0][monitored], validation[1][monitored]
 
-    torch.manual_seed(spec.seed)
-    network = models.build(spec.model, len(dataset.classes))
-    network = network.to(device, memory_format=torch.channels_last)
     batches = Augmenter(images, labels, spec.recipe.batch_size, seed=spec.seed)
-    criterion = LabelSmoothingCrossEntropy(spec.epsilon, convention=spec.convention)
-    optimizer, schedule = _optimizer(network, spec, spec.epochs * batches.steps())
-
+    _begin(trainer, spec, batches, epochs=spec.epochs)
+    network = trainer.network
     for epoch in range(spec.epochs):
-        row = {"epoch": epoch + 1} | _train_epoch(network, criterion, optimizer, schedule, batches)
+        row = {"epoch": epoch + 1} | train_epoch(trainer, batches)
         row |= _hard_label("validation", evaluate(network, monitor[0])[0], monitor[1])
         outcome.history.append(row)
         on_epoch(epoch + 1)
@@ -268,8 +239,8 @@ def _measure(outcome, spec, network, training, validation, dataset) -> None:
             outcome.features[f"{name}_features"] = features.cpu()
     if "features" in spec.keep:
         outcome.features["train_labels"] = splits["train"][1].cpu()
-        outcome.features["classifier_weight"] = network.classifier.weight.detach().cpu()
-        outcome.features["classifier_bias"] = network.classifier.bias.detach().cpu()
+        outcome.features["classifier_weight"] = network.classifier.weight.detach().cpu().clone()
+        outcome.features["classifier_bias"] = network.classifier.bias.detach().cpu().clone()
     fitted = fit_temperature(
         outcome.outputs["validation_logits"], outcome.outputs["validation_labels"]
     )
@@ -288,11 +259,9 @@ def time_per_image(spec: RunSpec, *, device: torch.device | None = None) -> tupl
     batch = spec.recipe.batch_size
     images = torch.randint(0, 256, (4 * batch, 32, 32, 3), dtype=torch.uint8, device=device)
     labels = torch.randint(0, 100, (4 * batch,), device=device)
-    with _one_thread(device):
-        network = models.build(spec.model, 100).to(device, memory_format=torch.channels_last)
+    with _a_trainer(spec.model, 100, device) as trainer:
         batches = Augmenter(images, labels, batch, seed=0)
-        optimizer, schedule = _optimizer(network, spec, steps=100)
-        criterion = LabelSmoothingCrossEntropy(spec.epsilon, convention=spec.convention)
+        _begin(trainer, spec, batches, epochs=2)
 
         def timed(work: Callable[[], object]) -> float:
             work()  # the first pass picks and compiles kernels
@@ -300,5 +269,5 @@ def time_per_image(spec: RunSpec, *, device: torch.device | None = None) -> tupl
             work()
             return (time.perf_counter() - start) / len(images)
 
-        train_time = timed(lambda: _train_epoch(network, criterion, optimizer, schedule, batches))
-        return train_time, timed(lambda: evaluate(network, images)[0].sum().item())
+        train_time = timed(lambda: train_epoch(trainer, batches))
+        return train_time, timed(lambda: evaluate(trainer.network, images)[0].sum().item())

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from lsce import data, sweep
 from lsce.runs import Recipe, RunSpec, Store
@@ -69,6 +70,25 @@ def test_a_run_that_cannot_be_trained_is_named(tmp_path):
         sweep.SweepFailed, match=f"run {impossible.id} failed: the run .* wants data abc"
     ):
         sweep.ensure([impossible], store=Store(tmp_path))
+
+
+def test_threads_train_the_same_runs_as_processes(tmp_path):
+    """A GPU's runs are threads of one process; they must not share a random stream or a network."""
+    specs = [spec(seed=seed, epsilon=e) for seed in (0, 1) for e in (0.0, 0.2)]
+    crew = sweep._Workers(2, processes=False)
+    store = Store(tmp_path / "threads")
+    sweep.execute(sweep.Plan(specs, {s.id: 1.0 for s in specs}, 2, crew), store)
+    processes = sweep.ensure(specs, store=Store(tmp_path / "processes"))
+    for run, record in zip(specs, processes, strict=True):
+        expected = record.outputs()["test_logits"]
+        torch.testing.assert_close(store.load(run).outputs()["test_logits"], expected)
+
+
+def test_a_failure_stops_the_threads_after_their_epoch(tmp_path):
+    specs = [spec(data_checksum="abc"), spec(epochs=100_000)]
+    crew = sweep._Workers(2, processes=False)
+    with pytest.raises(sweep.SweepFailed, match="wants data abc"):
+        sweep.execute(sweep.Plan(specs, {s.id: 1.0 for s in specs}, 2, crew), Store(tmp_path))
 
 
 SCRIPT = """

@@ -1,11 +1,14 @@
 import dataclasses
+import shutil
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lsce import data, train
+from lsce import data, models, train
+from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.runs import Recipe, RunSpec
+from lsce.trainer import Trainer, make_optimizer, one_cycle
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +133,9 @@ def test_arms_of_a_seed_see_the_same_batches():
     assert all(same) and not any(other)
 
 
-def test_weight_decay_spares_biases_and_normalisation(dataset):
+def test_weight_decay_spares_biases_and_normalisation():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    optimizer, _ = train._optimizer(network, spec(), steps=10)
+    optimizer = make_optimizer(network, Recipe(), torch.tensor(0.1))
     decayed, spared = optimizer.param_groups
     assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 5e-4
     assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0
@@ -140,7 +143,7 @@ def test_weight_decay_spares_biases_and_normalisation(dataset):
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 100])
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps):
-    shares = [train.one_cycle(step, steps, 0.25) for step in range(steps + 1)]
+    shares = [one_cycle(step, steps, 0.25) for step in range(steps + 1)]
     assert shares[0] == pytest.approx(1 / 25) and shares[-1] == pytest.approx(0)
     assert max(shares) <= 1
     if steps == 100:
@@ -158,3 +161,62 @@ def test_threads_are_given_back(dataset):
     before = torch.get_num_threads()
     train.train(dataclasses.replace(spec(), epochs=1), dataset)
     assert torch.get_num_threads() == before
+
+
+def test_a_trainer_used_before_gives_the_same_bits(dataset, outcome):
+    train.train(spec(seed=5, epsilon=0.3), dataset)
+    again = train.train(spec(), dataset)
+    assert torch.equal(again.outputs["test_logits"], outcome.outputs["test_logits"])
+
+
+def test_the_step_is_sgd_with_the_scheduled_rate():
+    """Against a loop of PyTorch's own parts, on a network without a second thought."""
+    steps, recipe = 5, Recipe(batch_size=20)
+    device = torch.device("cpu")
+    batches = [(torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))) for _ in range(steps)]
+    trainer = Trainer("resnet8", 10, device)
+    trainer.begin(recipe, F.cross_entropy, steps=steps, batch_size=20, seed=3)
+    trainer.network.train()
+    for images, labels in batches:
+        trainer.step(images, labels)
+
+    torch.manual_seed(3)
+    plain = models.build("resnet8", 10).to(memory_format=torch.channels_last)
+    decays = [5e-4 if p.ndim > 1 else 0.0 for p in plain.parameters()]
+    groups = [
+        {"params": [p], "weight_decay": decay}
+        for p, decay in zip(plain.parameters(), decays, strict=True)
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+    for step, (images, labels) in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.3 * one_cycle(step, steps, 0.25)
+        optimizer.zero_grad()
+        F.cross_entropy(plain(images), labels).backward()
+        optimizer.step()
+    for ours, theirs in zip(trainer.network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
+    device, recipe = torch.device("cpu"), Recipe(batch_size=20)
+    images, labels = torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters["stats"]
+
+    def losses(trainer: Trainer, epsilon: float, seed: int) -> torch.Tensor:
+        criterion = LabelSmoothingCrossEntropy(epsilon)
+        trainer.begin(recipe, criterion, steps=4, batch_size=20, seed=seed)
+        trainer.network.train()
+        for _ in range(2):
+            trainer.step(images, labels)
+        return trainer.totals.clone()
+
+    fast, plain = (Trainer("resnet8", 10, device, compiled=c) for c in (True, False))
+    for epsilon, seed in ((0.0, 0), (0.1, 1)):
+        torch.testing.assert_close(
+            losses(fast, epsilon, seed), losses(plain, epsilon, seed), rtol=2e-2, atol=2e-2
+        )
+        assert counters["unique_graphs"] == 1
