@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce report lab serve test lock clean distclean
+.PHONY: help reproduce report lab serve bench test lock clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -31,11 +31,14 @@ serve: $(READY) ## serve the built report on this machine
 	@echo 'The report is at http://localhost:$(PORT)/ (Ctrl-C stops)'
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/html >/dev/null 2>&1
 
+bench: $(READY) ## time training, sweeps, the loss and the metrics beside what people use
+	@$(BIN)/python benchmarks/run.py
+
 test: $(READY) ## run the test suite
 	@$(BIN)/python -m pytest
 
 lock: ## solve the environment anew (needs uv)
-	uv pip compile pyproject.toml --extra report --extra test --universal --fork-strategy fewest \
+	uv pip compile pyproject.toml --extra report --extra test --extra bench --universal --fork-strategy fewest \
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -q -o requirements.lock
 
 clean: ## remove what was built; keep data, runs and environment

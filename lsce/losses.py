@@ -97,9 +97,10 @@ class LabelSmoothingCrossEntropy(torch.nn.Module):
     Gradients: first and second derivatives, forward mode, :mod:`torch.func` transforms and
     ``torch.compile(fullgraph=True)``. Probabilities as targets receive a gradient too.
 
-    Memory: no N×C matrix of labels is built. Class indices with more logits than one block (2¹⁷ a
-    thread on a CPU, 2²⁴ on a GPU) are worked on block by block, and the gradient is then the only
-    N×C tensor; below that, autograd keeps the log-probabilities, as cross entropy does.
+    Memory: no N×C matrix of labels is built. With class indices the logits are worked on block by
+    block (2¹⁷ a thread on a CPU, 2²⁴ on a GPU), and the gradient is the only N×C tensor. On a CPU,
+    the forward pass of up to 2²⁰ logits computes it already; else the backward pass does. Compiled,
+    traced and :mod:`torch.func`-transformed code keeps the log-probabilities, as cross entropy does.
 
     Checks: the arguments are checked once, here. ``forward`` checks dtypes, shapes and devices,
     which the host knows. The *values* of the targets are checked where reading them is cheap, on
@@ -271,7 +272,16 @@ def _loss(
     true_weights = ignored = None
     if as_indices:
         index = targets.long().unsqueeze(1)
-        loss, true_weights, ignored = _hard_loss(preds, index, weights, share, ignore_index)
+        divisor = None
+        if reduction == "sum":
+            divisor = 1
+        elif reduction == "mean" and (weights is None or normalization == "samples"):
+            divisor = index.numel() or None  # the mean of nothing is left to torch
+        loss, true_weights, ignored = _hard_loss(
+            preds, index, weights, share, ignore_index, divisor
+        )
+        if loss.dim() == 0:
+            return loss
     else:
         _check_probabilities(targets, ignore_index)
         loss = _from_probabilities(preds, targets, weights, share)
@@ -289,9 +299,16 @@ def _loss(
 
 
 def _hard_loss(
-    preds: Tensor, index: Tensor, weights: Tensor | None, share: float, ignore_index: int
+    preds: Tensor,
+    index: Tensor,
+    weights: Tensor | None,
+    share: float,
+    ignore_index: int,
+    divisor: int | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The loss, the weight of the true class, and the mask of ignored samples, each (N, 1, …).
+
+    The loss may come summed and divided by ``divisor`` already, as a scalar, where none is ignored.
 
     On a CPU the kernel itself refuses an index out of range, so the usual batch, without one to
     ignore, is not looked at beforehand.
@@ -299,7 +316,7 @@ def _hard_loss(
     num_classes = preds.shape[1]
     if _values_are_at_hand(index) and not 0 <= ignore_index < num_classes:
         try:
-            return *_from_indices(preds, index, weights, share), None
+            return *_from_indices(preds, index, weights, share, divisor), None
         except (IndexError, RuntimeError):
             ignored = _ignored(index, ignore_index, num_classes)
             if ignored is None:
@@ -307,8 +324,8 @@ def _hard_loss(
     else:
         ignored = _ignored(index, ignore_index, num_classes)
     if ignored is None:
-        return *_from_indices(preds, index, weights, share), None
-    loss, true_weights = _from_indices(preds, index.masked_fill(ignored, 0), weights, share)
+        return *_from_indices(preds, index, weights, share, divisor), None
+    loss, true_weights = _from_indices(preds, index.masked_fill(ignored, 0), weights, share, None)
     return loss.masked_fill(ignored, 0), true_weights, ignored
 
 
@@ -336,13 +353,24 @@ def _from_probabilities(
 
 
 def _from_indices(
-    preds: Tensor, index: Tensor, weights: Tensor | None, share: float
+    preds: Tensor, index: Tensor, weights: Tensor | None, share: float, divisor: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Loss and weight of the true class (N, 1, …); every ``index`` (N, 1, …) is in [0, C)."""
+    """Loss and weight of the true class (N, 1, …); every ``index`` (N, 1, …) is in [0, C).
+
+    The loss is a scalar instead, its sum over ``divisor``, where that comes free.
+    """
     true_weights = None if weights is None else weights[index]
     if _is_composed(preds):
         return _smoothed_nll(_log_softmax(preds), index, weights, true_weights, share), true_weights
-    return _Blockwise.apply(preds, index, weights, true_weights, share), true_weights
+    keep_gradient = (
+        divisor is not None
+        and preds.device.type == "cpu"
+        and preds.numel() <= _KEPT
+        and torch.is_grad_enabled()
+        and preds.requires_grad
+    )
+    arguments = (preds, index, weights, true_weights, share, divisor, keep_gradient)
+    return _Blockwise.apply(*arguments), true_weights
 
 
 def _smoothed_nll(
@@ -368,18 +396,21 @@ def _add_uniform(loss: Tensor, log_probs: Tensor, share: float) -> Tensor:
     return torch.add(loss, log_probs.sum(1, keepdim=True), alpha=-share / log_probs.shape[1])
 
 
-# --- large batches, block by block ----------------------------------------------------------
+# --- block by block -------------------------------------------------------------------------
+
+_KEPT = 2**20  # logits; of batches up to this size the gradient may wait for the backward pass
 
 
 def _is_composed(preds: Tensor) -> bool:
     """Whether to use plain operations, which compose with everything, and not the blocks.
 
-    That is so when compiling, for what fits in one block, and under forward-mode differentiation
-    and torch.func transforms.
+    That is so when compiling or tracing, and under forward-mode differentiation and torch.func
+    transforms.
     """
     return (
         torch.compiler.is_compiling()
-        or preds.numel() <= _block_size(preds)
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or forward_ad.unpack_dual(preds).tangent is not None
     )
@@ -392,66 +423,135 @@ def _block_size(preds: Tensor) -> int:
 
 def _blocks(logits: Tensor, *others: Tensor | None) -> Iterator[tuple]:
     """The tensors cut along the batch into blocks of about ``_block_size`` logits."""
-    rows = max(1, _block_size(logits) // logits[0].numel())
+    size = _block_size(logits)
+    if logits.numel() <= size:
+        yield logits, *others
+        return
+    rows = max(1, size * len(logits) // logits.numel())
     for start in range(0, len(logits), rows):
         stop = start + rows
         yield logits[start:stop], *(t if t is None else t[start:stop] for t in others)
 
 
 class _Blockwise(torch.autograd.Function):
-    """``_smoothed_nll`` of the log-softmax, keeping no N×C tensor between forward and backward.
+    """``_smoothed_nll`` of the log-softmax, summed and divided by ``divisor`` unless that is None.
 
-    Autograd's own path holds three N×C tensors at its peak, in float32 even for bfloat16 logits.
-    Here each block's softmax is computed anew in the backward pass and turned into the gradient in
-    place, so that the gradient itself is the only N×C tensor.
+    Autograd's own path holds three N×C tensors at its peak; here the gradient is the only one. Each
+    sample's maximum m and Σ exp(z − m) are kept, and the backward pass rebuilds the softmax from
+    them, in the gradient's own memory or, for float16 and bfloat16, in a block of float32.
+
+    With ``keep_gradient`` the forward pass turns its exponentials into the gradient at once. The
+    backward pass uses it if the upstream gradient is 1, as of the last node of a graph; scaling it
+    by another would round float16 and bfloat16 twice, so that it is then computed anew.
     """
 
     @staticmethod
-    def forward(ctx, logits, index, weights, true_weights, share):
-        ctx.save_for_backward(logits, index, weights, true_weights)
-        ctx.share = share
-        return torch.cat(
-            [
-                _smoothed_nll(_log_softmax(block), index, weights, true_weights, share)
-                for block, index, true_weights in _blocks(logits, index, true_weights)
-            ]
-        )
+    def forward(ctx, logits, index, weights, true_weights, share, divisor, keep_gradient):
+        true = logits.gather(1, index)  # first: it refuses an index out of range
+        uniform = torch.empty_like(index, dtype=_compute_dtype(logits))
+        maximum, exp_sum = torch.empty_like(uniform), torch.empty_like(uniform)
+        gradient, coefficients = None, (None, None, None)
+        if keep_gradient:
+            gradient = torch.empty_like(logits)
+            each = torch.full_like(uniform, 1 / divisor)
+            coefficients = _coefficients(each, logits, weights, true_weights, share)
+        buffer = None
+        for block, out, i, m, exps, sums, *coefs in _blocks(
+            logits, gradient, index, maximum, exp_sum, uniform, *coefficients
+        ):
+            shifted, buffer = _workspace(block, out, buffer)
+            if block.dtype != shifted.dtype:
+                block = shifted.copy_(block)
+            torch.amax(block, 1, keepdim=True, out=m)
+            torch.sub(block, m, out=shifted)
+            if share:
+                terms = shifted if weights is None else shifted * _over_classes(weights, shifted)
+                torch.sum(terms, 1, keepdim=True, out=sums)
+            torch.sum(shifted.exp_(), 1, keepdim=True, out=exps)
+            if keep_gradient:
+                _to_gradient(shifted, out, i, exps, *coefs, weights, share)
+        loss = exp_sum.log()
+        true = true - maximum
+        if weights is not None:
+            true.mul_(true_weights)
+            loss.mul_((1 - share) * true_weights + share / logits.shape[1] * weights.sum())
+        if share:
+            loss.sub_(uniform, alpha=share / logits.shape[1])
+        loss.sub_(true, alpha=1 - share)
+        ctx.save_for_backward(logits, index, weights, true_weights, maximum, exp_sum)
+        ctx.share, ctx.divisor, ctx.gradient = share, divisor, gradient
+        return loss if divisor is None else loss.sum().div_(divisor)
 
     @staticmethod
     def backward(ctx, grad):
-        logits, index, weights, true_weights = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated
-            loss = _smoothed_nll(_log_softmax(logits), index, weights, true_weights, ctx.share)
-            (result,) = torch.autograd.grad(loss, logits, grad, create_graph=True)
-        else:
-            result = _gradient(logits, index, weights, true_weights, ctx.share, grad)
-        return result, None, None, None, None
+        composed = (
+            torch.is_grad_enabled()  # create_graph=True
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._functorch.is_legacy_batchedtensor(grad)  # is_grads_batched=True
+        )
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is not None and not composed and grad.item() == 1:
+            return gradient, *[None] * 6
+        logits, index, weights, true_weights, maximum, exp_sum = ctx.saved_tensors
+        if ctx.divisor is not None:
+            grad = (grad / ctx.divisor).expand(index.shape)
+        if composed:
+            create_graph = torch.is_grad_enabled()
+            with torch.enable_grad():
+                loss = _smoothed_nll(_log_softmax(logits), index, weights, true_weights, ctx.share)
+            (gradient,) = torch.autograd.grad(loss, logits, grad, create_graph=create_graph)
+            return gradient, *[None] * 6
+        gradient = torch.empty_like(logits)
+        coefficients = _coefficients(grad, logits, weights, true_weights, ctx.share)
+        buffer = None
+        for block, out, i, m, exps, *coefs in _blocks(
+            logits, gradient, index, maximum, exp_sum, *coefficients
+        ):
+            shifted, buffer = _workspace(block, out, buffer)
+            if block.dtype != shifted.dtype:
+                block = shifted.copy_(block)
+            torch.sub(block, m, out=shifted).exp_()
+            _to_gradient(shifted, out, i, exps, *coefs, weights, ctx.share)
+        return gradient, *[None] * 6
 
 
-def _gradient(
-    logits: Tensor,
-    index: Tensor,
-    weights: Tensor | None,
-    true_weights: Tensor | None,
-    share: float,
-    grad: Tensor,
-) -> Tensor:
-    """∂ℓ/∂z_j = π_j Σ_k w_k q_k − w_j q_j, times ``grad`` (N, 1, …)."""
-    num_classes = logits.shape[1]
-    on_true = (1 - share) * grad if true_weights is None else (1 - share) * true_weights * grad
-    on_each = (share / num_classes) * grad
-    total = on_true + on_each * (num_classes if weights is None else weights.sum())
-    result = torch.empty_like(logits)
-    for out, block, index, on_true, on_each, total in _blocks(
-        result, logits, index, on_true, on_each, total
-    ):
-        probs = torch.softmax(block, 1, dtype=grad.dtype).mul_(total)
-        if weights is None:
-            probs.sub_(on_each)
-        else:
-            probs.addcmul_(on_each, _over_classes(weights, block), value=-1)
-        out.copy_(probs.scatter_add_(1, index, -on_true))
-    return result
+def _workspace(
+    block: Tensor, out: Tensor | None, buffer: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Where to compute a block: in ``out`` if its dtype allows, else in ``buffer``, made if new."""
+    dtype = _compute_dtype(block)
+    if out is not None and out.dtype == dtype:
+        return out, buffer
+    if buffer is None:
+        buffer = torch.empty_like(block, dtype=dtype)
+    return (buffer if len(block) == len(buffer) else buffer[: len(block)]), buffer
+
+
+def _coefficients(
+    grad: Tensor, logits: Tensor, weights: Tensor | None, true_weights: Tensor | None, share: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the gradient has on the true class, on each class, and on the softmax, (N, 1, …).
+
+    ∂ℓ/∂z_j = π_j Σ_k w_k q_k − w_j q_j, times ``grad`` (N, 1, …).
+    """
+    on_true = (share - 1) * grad
+    if weights is None:
+        return on_true, grad, grad
+    on_true *= true_weights
+    return on_true, grad, (share / logits.shape[1]) * weights.sum() * grad - on_true
+
+
+def _to_gradient(exps, out, index, exp_sum, on_true, grad, total, weights, share):
+    """Turns exp(z − m) into the gradient, in place and then in ``out``."""
+    exps.mul_(total / exp_sum)
+    each = share / exps.shape[1]
+    if weights is None:
+        exps.sub_(grad, alpha=each)
+    else:
+        exps.addcmul_(grad, _over_classes(weights, exps), value=-each)
+    exps.scatter_add_(1, index, on_true)
+    if exps is not out:
+        out.copy_(exps)
 
 
 # --- checks ---------------------------------------------------------------------------------

@@ -262,13 +262,15 @@ def _distributions(name: str, values: Values) -> np.ndarray:
     sums = values.sum(axis=1, dtype=np.float64)
     if not np.isfinite(sums).all():
         raise ValueError(f"{name} must be finite, but some are NaN or infinite")
-    if values.min() < 0 or values.max() > 1 + ROW_SUM_TOLERANCE:
+    worst = sums[np.abs(sums - 1).argmax()]
+    low, off = values.min(), abs(worst - 1) > ROW_SUM_TOLERANCE
+    # Without a negative value and with the right sums, none can be too large.
+    if low < 0 or (off and values.max() > 1 + ROW_SUM_TOLERANCE):
         raise ValueError(
-            f"{name} must lie in [0, 1], but range from {values.min():.6g} to {values.max():.6g}"
+            f"{name} must lie in [0, 1], but range from {low:.6g} to {values.max():.6g}"
             " (are they logits?)"
         )
-    worst = sums[np.abs(sums - 1).argmax()]
-    if abs(worst - 1) > ROW_SUM_TOLERANCE:
+    if off:
         raise ValueError(f"each row of {name} must sum to 1, but one sums to {worst:.6g}")
     return values
 

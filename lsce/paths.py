@@ -20,6 +20,9 @@ RUNS = DATA / "runs"
 #: What this machine's runs draw, a folder a profile (ignored by git).
 FIGURES = ROOT / "figures"
 
+#: What `make bench` measured, a CSV file and a JSON file a machine.
+BENCHMARKS = ROOT / "benchmarks" / "results"
+
 #: The report's configuration, and what is built from it (ignored by git).
 REPORT = ROOT / "report"
 BUILD = ROOT / "build"

@@ -12,7 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
 from lsce import paths, stats
 
@@ -320,3 +320,96 @@ def curves(numbers: pd.DataFrame, *, x: str, xlabel: str, ylabel: str, marks=Non
         ax.set(title=panel, xlabel=xlabel, ylabel=ylabel)
     _legend_below(figure, axes.flat[0], 5)
     return figure
+
+
+def speed(numbers: pd.DataFrame) -> Figure:
+    """How many times better ours is than each rival, a row a case; a panel a machine.
+
+    `numbers` has machine and the columns of a table of `make bench`. The ratios of what is better
+    when lower are inverted, so that ours is the better one to the right of 1 everywhere. Points are
+    medians over turns, bars the quartiles.
+    """
+    inverted = numbers["better"] == "lower"
+    columns = ["ratio", "ratio_low", "ratio_high"]
+    factors = numbers.assign(line=numbers["case"] + ", " + numbers["quantity"])
+    ends = numbers.loc[inverted, ["ratio", "ratio_high", "ratio_low"]]
+    factors.loc[inverted, columns] = 1 / ends.to_numpy(dtype=float)
+    machines = list(numbers["machine"].unique())
+    parts = [factors[factors["machine"] == machine] for machine in machines]
+    # Every benchmark has a line of its own, for its name, above its cases.
+    heights = [
+        len(part[["benchmark", "line"]].drop_duplicates()) + part["benchmark"].nunique()
+        for part in parts
+    ]
+    figure, axes = _figure(
+        len(machines),
+        1,
+        1.2 + sum(0.27 * height + 0.9 for height in heights),
+        gridspec_kw={"height_ratios": heights},
+    )
+    rivals = list(numbers["rival"].unique())
+    for ax, machine, part in zip(axes.flat, machines, parts, strict=True):
+        _speed_panel(ax, part, rivals)
+        ax.set_title(machine)
+        ax.set_xlabel(
+            "how many times better ours is\n(theirs / ours for time and memory, else ours / theirs)"
+        )
+    handles = {
+        name: handle
+        for ax in axes.flat
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        [handles[rival] for rival in rivals],
+        rivals,
+        loc="outside lower center",
+        ncols=3,
+        fontsize=9,
+    )
+    return figure
+
+
+def _speed_panel(ax: Axes, part: pd.DataFrame, rivals: list[str]) -> None:
+    labels, top = {}, 0.0
+    for benchmark, cases in part.groupby("benchmark", sort=False):
+        ax.text(
+            0.0,
+            top,
+            benchmark,
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            weight="bold",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+        for line in cases["line"].unique():
+            top += 1
+            labels[benchmark, line] = top
+        top += 1
+    keys = pd.MultiIndex.from_frame(part[["benchmark", "line"]])
+    heights = pd.Series([labels[key] for key in keys], part.index)
+    for index, rival in enumerate(rivals):
+        mine = part[part["rival"] == rival]
+        if mine.empty:
+            continue
+        ax.errorbar(
+            mine["ratio"],
+            heights[mine.index],
+            xerr=[mine["ratio"] - mine["ratio_low"], mine["ratio_high"] - mine["ratio"]],
+            # Where there are more rivals than colours, the same colour comes with another marker.
+            fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            capsize=2.5,
+            markersize=5,
+            elinewidth=1.2,
+            label=rival,
+        )
+    ax.axvline(1, color="black", linewidth=1)
+    ax.set_yticks(list(labels.values()), [line for _, line in labels], fontsize=8)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(top - 0.3, -0.7)
+    ax.set_xscale("log")
+    ax.set_xlim(min(0.5, part["ratio_low"].min() / 1.1), max(2, 1.1 * part["ratio_high"].max()))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    ax.minorticks_off()

@@ -70,7 +70,7 @@ def _start_process(epochs: multiprocessing.Queue) -> None:
     global _epochs
     _epochs = epochs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _keep_freed_memory()
+    keep_freed_memory()
     parent = os.getppid()
 
     def watch() -> None:
@@ -81,7 +81,7 @@ def _start_process(epochs: multiprocessing.Queue) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tell glibc to reuse a step's tensors: given back to the system, each costs page faults."""
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "mallopt"):

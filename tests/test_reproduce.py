@@ -42,6 +42,7 @@ PROFILE = {
         "01_loss": None,
         "02_epsilon_study": smoothing,
         "03_calibration": smoothing | {"truth_epsilons": [0.0]},
+        "A1_speed": None,
     },
 }
 PAGES = ["index", *PROFILE["notebooks"], "how_to", "bibliography"]

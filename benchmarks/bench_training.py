@@ -1,0 +1,259 @@
+"""Training beside the peers' loops: images/s, time to the same accuracy, share of the matrix rate.
+
+On a CPU ours is what a sweep does: as many one-thread processes as there are cores, each training
+its own run; its rate is the sum over them and a run's time is the wall-clock time divided by their
+number. The peers use all cores for one run, as they do.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import peers
+import torch
+from pairing import Row, compare, take_turns
+from torch.utils.flop_counter import FlopCounterMode
+
+from lsce import data, models, sweep, train
+from lsce.losses import LabelSmoothingCrossEntropy
+from lsce.runs import Recipe
+from lsce.trainer import Trainer, precision
+
+EPSILON = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that every method does; `images` of the training split, for `epochs`."""
+
+    data_name: str
+    model: str
+    images: int
+    epochs: int
+    recipe: Recipe
+
+    def split(self) -> tuple[torch.Tensor, torch.Tensor]:
+        part = data.decoded(self.data_name).train
+        return part.images[: self.images].clone(), part.labels[: self.images].clone()
+
+
+class Ours:
+    """`lsce`'s loop, with the interface of `peers.Loop`."""
+
+    def __init__(self, job: Job, seed: int, device: torch.device):
+        images, labels = (part.to(device) for part in job.split())
+        self.device = device
+        self.batches = train.Augmenter(images, labels, job.recipe.batch_size, seed)
+        self.trainer = Trainer(job.model, peers.NUM_CLASSES, device)
+        self.network = self.trainer.network
+        with self.trainer.stream():
+            self.trainer.begin(
+                job.recipe,
+                LabelSmoothingCrossEntropy(EPSILON),
+                steps=job.epochs * self.batches.steps(),
+                batch_size=self.batches.batch_size,
+                seed=seed,
+            )
+
+    def epoch(self) -> None:
+        with self.trainer.stream():
+            train.train_epoch(self.trainer, self.batches)
+
+
+# --- processes of one thread ------------------------------------------------------------------
+
+
+def _start() -> None:
+    sweep.keep_freed_memory()
+    torch.set_num_threads(1)
+
+
+def _prepare(job: Job, seed: int) -> None:
+    global _ours
+    _ours = Ours(job, seed, torch.device("cpu"))
+
+
+def _epoch(_: int) -> None:
+    _ours.epoch()
+
+
+def _whole_run(job: Job, seed: int) -> tuple[float, float]:
+    """Seconds of training and test accuracy."""
+    ours = Ours(job, seed, torch.device("cpu"))
+    start = time.perf_counter()
+    for _ in range(job.epochs):
+        ours.epoch()
+    return time.perf_counter() - start, test_accuracy(ours.network, job, ours.device)
+
+
+def _multiply(_: int) -> float:
+    return matrix_rate(torch.device("cpu"))
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(sweep.cores(), mp_context=get_context("spawn"), initializer=_start)
+
+
+# --- what is measured -------------------------------------------------------------------------
+
+
+def test_accuracy(network: torch.nn.Module, job: Job, device: torch.device) -> float:
+    test = data.decoded(job.data_name).test
+    logits, _ = train.evaluate(network, test.images.to(device))
+    return (logits.argmax(1).cpu() == test.labels).double().mean().item()
+
+
+def matrix_rate(device: torch.device) -> float:
+    """FLOP/s of a large matrix product in the precision of training."""
+    dtype = torch.bfloat16 if precision(device) == "bf16" else torch.float32
+    size, repeats = (8192, 50) if device.type == "cuda" else (1024, 20)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    for repeat in range(repeats + 3):
+        if repeat == 3:
+            _synchronize(device)
+            start = time.perf_counter()
+        a @ b
+    _synchronize(device)
+    return 2 * size**3 * repeats / (time.perf_counter() - start)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def flops_per_image(model: str) -> int:
+    """Floating-point operations of a forward and backward pass of one image."""
+    network = models.build(model, peers.NUM_CLASSES)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.rand(2, 3, 32, 32)).sum().backward()
+    return counter.get_total_flops() // 2
+
+
+def peer_loops(job: Job, seed: int, device: torch.device) -> dict[str, Callable[[], peers.Loop]]:
+    """Each peer at its best sensible setting; AMP where the device has fast half precision."""
+    images, labels = job.split()
+    on_cpu = device.type == "cpu"
+    common = {
+        "epsilon": EPSILON, "model": job.model, "epochs": job.epochs, "seed": seed,
+        "device": device, "recipe": job.recipe,
+        # On few cores the network's own threads leave nothing for loader processes.
+        "workers": 0 if on_cpu else min(16, sweep.cores()),
+    }  # fmt: skip
+    style = functools.partial(peers.torchvision_style, images, labels, **common)
+    loops = {"torchvision's loop, float32": functools.partial(style, amp=False)}
+    if precision(device) == "bf16":
+        loops["torchvision's loop, AMP"] = functools.partial(style, amp=True)
+    loops["popular loop, float32"] = functools.partial(
+        peers.popular_style, images, labels, **common
+    )
+    with contextlib.suppress(ImportError):
+        import timm  # noqa: F401
+
+        loops["timm's loader, loss, optimiser"] = functools.partial(
+            peers.timm_style, images, labels, **common
+        )
+    return loops
+
+
+def throughput(job: Job, device: torch.device, turns: int) -> dict[str, list[float]]:
+    """Images/s of each method, an epoch a turn; and the matrix rate, FLOP/s, in the same turns."""
+    loops = {name: make() for name, make in peer_loops(job, 0, device).items()}
+
+    def rate(epoch: Callable[[], object], runs: int = 1) -> float:
+        start = time.perf_counter()
+        epoch()
+        batch = job.recipe.batch_size
+        return runs * (job.images // batch * batch) / (time.perf_counter() - start)
+
+    methods: dict[str, Callable[[], float]] = {
+        name: functools.partial(rate, loop.epoch) for name, loop in loops.items()
+    }
+    if device.type == "cuda":
+        ours = Ours(job, 0, device)
+        methods["lsce"] = functools.partial(rate, ours.epoch)
+        methods["matrix product"] = lambda: matrix_rate(device)
+        return take_turns(methods, turns=turns)
+    every = range(sweep.cores())
+    with _pool() as pool:
+        list(pool.map(_prepare, [job] * len(every), every))
+        methods["lsce"] = lambda: rate(lambda: list(pool.map(_epoch, every)), len(every))
+        methods["matrix product"] = lambda: sum(pool.map(_multiply, every))
+        values = take_turns(methods, turns=turns)
+    for loop in loops.values():
+        loop.close()
+    return values
+
+
+def throughput_rows(job: Job, device: torch.device, turns: int) -> Iterator[Row]:
+    values = throughput(job, device, turns)
+    matrix = values.pop("matrix product")
+    case = f"{job.model}, batch {job.recipe.batch_size}"
+    yield from compare(
+        values, benchmark="training throughput", case=case, quantity="images/s", better="higher"
+    )
+    work = flops_per_image(job.model)
+    reached = {"lsce": [work * rate for rate in values["lsce"]], "matrix product": matrix}
+    yield from compare(
+        reached, benchmark="share of the matrix rate", case=case, quantity="FLOP/s", better="higher"
+    )
+
+
+def whole_runs(job: Job, device: torch.device, seed: int) -> dict[str, tuple[float, float]]:
+    """Seconds of training and test accuracy of a run by each method."""
+    found = {}
+    for name, make in peer_loops(job, seed, device).items():
+        loop, start = make(), time.perf_counter()
+        for _ in range(job.epochs):
+            loop.epoch()
+        seconds = time.perf_counter() - start
+        found[name] = seconds, test_accuracy(loop.network, job, device)
+        loop.close()
+    if device.type == "cuda":
+        ours, start = Ours(job, seed, device), time.perf_counter()
+        for _ in range(job.epochs):
+            ours.epoch()
+        seconds = time.perf_counter() - start
+        return found | {"lsce": (seconds, test_accuracy(ours.network, job, device))}
+    count = sweep.cores()
+    with _pool() as pool:
+        runs = list(pool.map(_whole_run, [job] * count, [seed + 1000 * i for i in range(count)]))
+    seconds = max(seconds for seconds, _ in runs) / count
+    return found | {"lsce": (seconds, runs[0][1])}
+
+
+def accuracy_rows(job: Job, device: torch.device, seeds: int) -> Iterator[Row]:
+    runs = [whole_runs(job, device, seed) for seed in range(seeds)]
+    case = f"{job.model}, {job.images:,} images × {job.epochs} epochs"
+    for part, quantity, better in ((0, "time (s)", "lower"), (1, "test accuracy", "higher")):
+        values = {name: [run[name][part] for run in runs] for name in runs[0]}
+        yield from compare(
+            values,
+            benchmark="whole runs by one recipe",
+            case=case,
+            quantity=quantity,
+            better=better,
+        )
+
+
+def rows(*, quick: bool) -> Iterable[Row]:
+    device = train.default_device()
+    name = "cifar-100" if data.locate() and not quick else "built-in"
+    data.load(name)
+    job = functools.partial(Job, name)
+    if device.type == "cuda":
+        recipe = Recipe(batch_size=512, peak_learning_rate=0.4)
+        yield from throughput_rows(job("resnet18", 45_000, 20, recipe), device, turns=3)
+        yield from accuracy_rows(job("resnet18", 45_000, 6, recipe), device, seeds=3)
+    elif quick:
+        yield from throughput_rows(job("resnet8", 512, 5, Recipe()), device, turns=1)
+        yield from accuracy_rows(job("resnet8", 512, 1, Recipe()), device, seeds=1)
+    else:
+        yield from throughput_rows(job("resnet8", 9_000, 20, Recipe()), device, turns=9)
+        small = Recipe(batch_size=64)
+        yield from throughput_rows(job("resnet18", 64, 20, small), device, turns=3)
+        yield from accuracy_rows(job("resnet8", 45_000, 2, Recipe()), device, seeds=3)
