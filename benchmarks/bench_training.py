@@ -253,7 +253,7 @@ def rows(*, quick: bool) -> Iterable[Row]:
         yield from throughput_rows(job("resnet8", 512, 5, Recipe()), device, turns=1)
         yield from accuracy_rows(job("resnet8", 512, 1, Recipe()), device, seeds=1)
     else:
-        yield from throughput_rows(job("resnet8", 9_000, 20, Recipe()), device, turns=9)
+        yield from throughput_rows(job("resnet8", 9_000, 20, Recipe()), device, turns=5)
         small = Recipe(batch_size=64)
         yield from throughput_rows(job("resnet18", 64, 20, small), device, turns=3)
-        yield from accuracy_rows(job("resnet8", 45_000, 2, Recipe()), device, seeds=3)
+        yield from accuracy_rows(job("resnet8", 45_000, 1, Recipe()), device, seeds=3)

@@ -19,6 +19,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read at import: the profiler is chatty
+
 import pandas as pd
 import torch
 from pairing import Row

@@ -100,7 +100,8 @@ class LabelSmoothingCrossEntropy(torch.nn.Module):
     Memory: no N×C matrix of labels is built. With class indices the logits are worked on block by
     block (2¹⁷ a thread on a CPU, 2²⁴ on a GPU), and the gradient is the only N×C tensor. On a CPU,
     the forward pass of up to 2²⁰ logits computes it already; else the backward pass does. Compiled,
-    traced and :mod:`torch.func`-transformed code keeps the log-probabilities, as cross entropy does.
+    traced and :mod:`torch.func`-transformed code keeps the log-probabilities, as cross entropy
+    does.
 
     Checks: the arguments are checked once, here. ``forward`` checks dtypes, shapes and devices,
     which the host knows. The *values* of the targets are checked where reading them is cheap, on
