@@ -44,7 +44,7 @@ def _case(
     _check_agreement(losses, preds, targets)
     large = preds.numel() > 2**24
     calls = 1 if quick or (large and device == "cpu") else 50
-    turns = 2 if quick else 5 if large else 31
+    turns = 2 if quick else 3 if large else 15
     case = f"{samples}×{classes} {str(dtype).removeprefix('torch.')}"
     times = {name: _timer(loss, preds, targets, calls) for name, loss in losses.items()}
     peaks = {name: _peak_meter(loss, preds, targets) for name, loss in losses.items()}

@@ -59,7 +59,7 @@ def rows(*, quick: bool) -> Iterable[Row]:
         return 3600 * runs / wall
 
     methods = {f"{count} at a time": lambda count=count: runs_per_hour(count) for count in counts}
-    values = take_turns(methods, turns=1 if quick else 3, warmups=0)
+    values = take_turns(methods, turns=1 if quick else 2, warmups=0)
     values["lsce"] = values.pop(f"{most} at a time")
     case = f"{spec.model}, {most} at a time"
     yield from compare(

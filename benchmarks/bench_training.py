@@ -67,14 +67,11 @@ class Ours:
 # --- processes of one thread ------------------------------------------------------------------
 
 
-def _start() -> None:
+def _start(job: Job) -> None:
+    global _ours
     sweep.keep_freed_memory()
     torch.set_num_threads(1)
-
-
-def _prepare(job: Job, seed: int) -> None:
-    global _ours
-    _ours = Ours(job, seed, torch.device("cpu"))
+    _ours = Ours(job, 0, torch.device("cpu"))
 
 
 def _epoch(_: int) -> None:
@@ -94,8 +91,10 @@ def _multiply(_: int) -> float:
     return matrix_rate(torch.device("cpu"))
 
 
-def _pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(sweep.cores(), mp_context=get_context("spawn"), initializer=_start)
+def _pool(job: Job) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        sweep.cores(), mp_context=get_context("spawn"), initializer=_start, initargs=(job,)
+    )
 
 
 # --- what is measured -------------------------------------------------------------------------
@@ -179,8 +178,7 @@ def throughput(job: Job, device: torch.device, turns: int) -> dict[str, list[flo
         methods["matrix product"] = lambda: matrix_rate(device)
         return take_turns(methods, turns=turns)
     every = range(sweep.cores())
-    with _pool() as pool:
-        list(pool.map(_prepare, [job] * len(every), every))
+    with _pool(job) as pool:
         methods["lsce"] = lambda: rate(lambda: list(pool.map(_epoch, every)), len(every))
         methods["matrix product"] = lambda: sum(pool.map(_multiply, every))
         values = take_turns(methods, turns=turns)
@@ -220,7 +218,7 @@ def whole_runs(job: Job, device: torch.device, seed: int) -> dict[str, tuple[flo
         seconds = time.perf_counter() - start
         return found | {"lsce": (seconds, test_accuracy(ours.network, job, device))}
     count = sweep.cores()
-    with _pool() as pool:
+    with _pool(job) as pool:
         runs = list(pool.map(_whole_run, [job] * count, [seed + 1000 * i for i in range(count)]))
     seconds = max(seconds for seconds, _ in runs) / count
     return found | {"lsce": (seconds, runs[0][1])}

@@ -468,6 +468,40 @@ def test_gradcheck_of_probability_targets():
     assert torch.autograd.gradgradcheck(criterion, (preds, targets))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weights", [None, [1, 2, 1, 3, 1]])
+def test_gradient_kept_by_the_forward_pass(weights, reduction, dtype):
+    preds, targets = make((9,), dtype=dtype)
+    exact = preds.detach().double().requires_grad_()
+    loss = label_smoothing_cross_entropy(preds, targets, 0.1, weights, reduction)
+    reference = label_smoothing_cross_entropy(exact, targets, 0.1, weights, reduction)
+    for factor in (1, 1, 3, -2):  # kept; used up; scaled anew
+        grads = torch.autograd.grad(loss, preds, torch.tensor(float(factor)), retain_graph=True)
+        expected = (factor * gradient(label_smoothing_cross_entropy(
+            exact, targets, 0.1, weights, reduction), exact)).to(dtype)  # fmt: skip
+        torch.testing.assert_close(grads[0], expected, rtol=1e-2, atol=1e-6)
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-6)
+
+
+def test_the_scale_of_the_loss_does_not_round_float16_away():
+    """Loss scaling is there to keep small gradients: a float16 gradient, scaled later, is 0."""
+    preds = torch.tensor([[20.0, 0.0, 0.0]] * 4, dtype=torch.float16, requires_grad=True)
+    targets = torch.zeros(4, dtype=torch.long)
+    (scaled,) = torch.autograd.grad(label_smoothing_cross_entropy(preds, targets, 0) * 2**16, preds)
+    expected = 2**16 / 4 * math.exp(-20)
+    assert scaled[0, 1].item() == pytest.approx(expected, rel=1e-2)
+
+
+def test_batched_upstream_gradients():
+    preds, targets = make((6,))
+    factors = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    loss = label_smoothing_cross_entropy(preds, targets)
+    (one,) = torch.autograd.grad(loss, preds, retain_graph=True)
+    (batch,) = torch.autograd.grad(loss, preds, factors, is_grads_batched=True)
+    torch.testing.assert_close(batch, factors.view(2, 1, 1) * one)
+
+
 def test_forward_mode(small_blocks):
     preds, targets = make((6,))
     tangent = torch.randn_like(preds)
