@@ -5,13 +5,13 @@ logits ours computes in float32, the rivals in bfloat16. Peak memory is the most
 allocates at once beyond its inputs, the gradient included.
 """
 
+import contextlib
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import timm.loss
 import torch
 import torch.nn.functional as F
 from pairing import Row, compare, take_turns
@@ -60,12 +60,16 @@ def _case(
 
 def _losses(classes: int) -> dict[str, Loss]:
     share = convert_epsilon(EPSILON, classes, to="include-true")
-    return {
+    losses = {
         "lsce": LabelSmoothingCrossEntropy(EPSILON),
         "cross_entropy": torch.nn.CrossEntropyLoss(label_smoothing=share),
-        "timm": timm.loss.LabelSmoothingCrossEntropy(share),
         "textbook": _textbook,
     }
+    with contextlib.suppress(ImportError):
+        from timm.loss import LabelSmoothingCrossEntropy as Timms
+
+        losses["timm"] = Timms(share)
+    return losses
 
 
 def _textbook(preds: Tensor, targets: Tensor) -> Tensor:

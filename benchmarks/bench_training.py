@@ -141,7 +141,7 @@ def peer_loops(job: Job, seed: int, device: torch.device) -> dict[str, Callable[
         "epsilon": EPSILON, "model": job.model, "epochs": job.epochs, "seed": seed,
         "device": device, "recipe": job.recipe,
         # On few cores the network's own threads leave nothing for loader processes.
-        "workers": 0 if on_cpu else min(16, sweep.cores()),
+        "workers": 0 if on_cpu and sweep.cores() <= 2 else min(16, sweep.cores()),
     }  # fmt: skip
     style = functools.partial(peers.torchvision_style, images, labels, **common)
     loops = {"torchvision's loop, float32": functools.partial(style, amp=False)}
@@ -163,23 +163,25 @@ def throughput(job: Job, device: torch.device, turns: int) -> dict[str, list[flo
     """Images/s of each method, an epoch a turn; and the matrix rate, FLOP/s, in the same turns."""
     loops = {name: make() for name, make in peer_loops(job, 0, device).items()}
 
-    def rate(epoch: Callable[[], object], runs: int = 1) -> float:
+    def rate(epoch: Callable[[], object], images: int) -> float:
         start = time.perf_counter()
         epoch()
-        batch = job.recipe.batch_size
-        return runs * (job.images // batch * batch) / (time.perf_counter() - start)
+        return images / (time.perf_counter() - start)
 
     methods: dict[str, Callable[[], float]] = {
-        name: functools.partial(rate, loop.epoch) for name, loop in loops.items()
+        name: functools.partial(rate, loop.epoch, loop.images) for name, loop in loops.items()
     }
+    an_epoch = job.images // job.recipe.batch_size * job.recipe.batch_size
     if device.type == "cuda":
         ours = Ours(job, 0, device)
-        methods["lsce"] = functools.partial(rate, ours.epoch)
+        methods["lsce"] = functools.partial(rate, ours.epoch, an_epoch)
         methods["matrix product"] = lambda: matrix_rate(device)
         return take_turns(methods, turns=turns)
     every = range(sweep.cores())
     with _pool(job) as pool:
-        methods["lsce"] = lambda: rate(lambda: list(pool.map(_epoch, every)), len(every))
+        methods["lsce"] = lambda: rate(
+            lambda: list(pool.map(_epoch, every)), len(every) * an_epoch
+        )
         methods["matrix product"] = lambda: sum(pool.map(_multiply, every))
         values = take_turns(methods, turns=turns)
     for loop in loops.values():
@@ -252,6 +254,5 @@ def rows(*, quick: bool) -> Iterable[Row]:
         yield from accuracy_rows(job("resnet8", 512, 1, Recipe()), device, seeds=1)
     else:
         yield from throughput_rows(job("resnet8", 9_000, 20, Recipe()), device, turns=5)
-        small = Recipe(batch_size=64)
-        yield from throughput_rows(job("resnet18", 64, 20, small), device, turns=3)
+        yield from throughput_rows(job("resnet18", 256, 20, Recipe()), device, turns=3)
         yield from accuracy_rows(job("resnet8", 45_000, 1, Recipe()), device, seeds=3)

@@ -3,7 +3,7 @@
 - ``torchvision``: the style of torchvision's reference training: a `DataLoader` whose workers
   transform one image at a time (v2 transforms), `CrossEntropyLoss`, float32 or AMP.
 - ``popular``: the style of the much copied CIFAR-100 repositories: PIL images, v1 transforms,
-  batch 128, float32, the loss read at each step.
+  batch 128 (the peak learning rate follows in proportion), float32, the loss read at each step.
 - ``timm``: its loader with the prefetcher (uint8 batches, scaled on the device), its loss and its
   optimiser; AMP and channels_last where the device multiplies bf16 fast.
 
@@ -12,10 +12,13 @@ decay on the same parameters and the same one-cycle schedule. Our networks scale
 themselves, so no loop normalises. ε is our exclude-true one, converted.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
@@ -30,9 +33,9 @@ NUM_CLASSES = 100
 
 
 class Images(Dataset):
-    """uint8 (N, 32, 32, 3) images and labels, an item at a time, through `transform`."""
+    """uint8 images and labels, an item at a time, through `transform`."""
 
-    def __init__(self, images: Tensor, labels: Tensor, transform: Callable | None):
+    def __init__(self, images: Tensor | np.ndarray, labels: Tensor, transform: Callable | None):
         self.images, self.labels, self.transform = images, labels.tolist(), transform
 
     def __len__(self) -> int:
@@ -43,7 +46,10 @@ class Images(Dataset):
 
 
 class Loop:
-    """A training loop: `epoch()` trains one, `network` is what it trains, `close()` ends it."""
+    """A training loop: `epoch()` trains `network` for one, on `images` images; `close()` ends it.
+
+    Raises ValueError if the loader has no full batch.
+    """
 
     def __init__(
         self,
@@ -60,6 +66,9 @@ class Loop:
         memory_format: torch.memory_format = torch.contiguous_format,
         read_loss: bool = False,
     ):
+        if not len(loader):
+            raise ValueError(f"fewer images than a batch of {recipe.batch_size}: nothing to train")
+        self.images = len(loader) * recipe.batch_size
         torch.manual_seed(seed)
         torch.backends.cudnn.benchmark = True
         self.loader, self.device, self.recipe = loader, device, recipe
@@ -126,13 +135,13 @@ def torchvision_style(
 ) -> Loop:  # fmt: skip
     transform = v2.Compose(
         [
-            v2.Lambda(lambda image: image.permute(2, 0, 1)),
             v2.RandomCrop(32, padding=4, padding_mode="reflect"),
             v2.RandomHorizontalFlip(),
             v2.ToDtype(torch.float32, scale=True),
         ]
     )
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    images = images.permute(0, 3, 1, 2).contiguous()
     return Loop(
         _loader(Images(images, labels, transform), recipe.batch_size, workers, device),
         nn.CrossEntropyLoss(label_smoothing=_share(epsilon)),
@@ -149,15 +158,18 @@ def popular_style(
 ) -> Loop:  # fmt: skip
     transform = v1.Compose(
         [
-            v1.Lambda(lambda image: image.numpy()),
-            v1.ToPILImage(),
+            Image.fromarray,
             v1.RandomCrop(32, padding=4, padding_mode="reflect"),
             v1.RandomHorizontalFlip(),
             v1.ToTensor(),
         ]
     )
+    smaller = 128 / recipe.batch_size
+    recipe = dataclasses.replace(
+        recipe, batch_size=128, peak_learning_rate=recipe.peak_learning_rate * smaller
+    )
     return Loop(
-        _loader(Images(images, labels, transform), 128, workers, device),
+        _loader(Images(images.numpy(), labels, transform), recipe.batch_size, workers, device),
         nn.CrossEntropyLoss(label_smoothing=_share(epsilon)),
         recipe=recipe,
         device=device,
@@ -174,7 +186,7 @@ def timm_style(
     import timm.loss
     import timm.optim
 
-    dataset = Images(images, labels, None)
+    dataset = Images(images.numpy(), labels, None)
     loader = timm.data.create_loader(
         dataset,
         input_size=(3, 32, 32),
@@ -190,8 +202,7 @@ def timm_style(
     # timm's own transform crops at random scales; this is the recipe's.
     dataset.transform = v1.Compose(
         [
-            v1.Lambda(lambda image: image.numpy()),
-            v1.ToPILImage(),
+            Image.fromarray,
             v1.RandomCrop(32, padding=4, padding_mode="reflect"),
             v1.RandomHorizontalFlip(),
             timm.data.transforms.ToNumpy(),
