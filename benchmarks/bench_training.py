@@ -179,9 +179,7 @@ def throughput(job: Job, device: torch.device, turns: int) -> dict[str, list[flo
         return take_turns(methods, turns=turns)
     every = range(sweep.cores())
     with _pool(job) as pool:
-        methods["lsce"] = lambda: rate(
-            lambda: list(pool.map(_epoch, every)), len(every) * an_epoch
-        )
+        methods["lsce"] = lambda: rate(lambda: list(pool.map(_epoch, every)), len(every) * an_epoch)
         methods["matrix product"] = lambda: sum(pool.map(_multiply, every))
         values = take_turns(methods, turns=turns)
     for loop in loops.values():

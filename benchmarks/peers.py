@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 from lsce import models
 from lsce.losses import convert_epsilon
 from lsce.runs import Recipe
-from lsce.trainer import one_cycle, precision
+from lsce.trainer import one_cycle, parameter_groups, precision
 
 NUM_CLASSES = 100
 
@@ -75,15 +75,10 @@ class Loop:
         self.amp, self.memory_format, self.read_loss = amp, memory_format, read_loss
         self.network = models.build(model, NUM_CLASSES).to(device, memory_format=memory_format)
         self.criterion = criterion.to(device)
-        groups = [
-            {
-                "params": [p for p in self.network.parameters() if p.ndim > 1],
-                "weight_decay": recipe.weight_decay,
-            },
-            {"params": [p for p in self.network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         self.optimizer = make_optimizer(
-            groups, lr=recipe.peak_learning_rate, momentum=recipe.momentum
+            parameter_groups(self.network, recipe.weight_decay),
+            lr=recipe.peak_learning_rate,
+            momentum=recipe.momentum,
         )
         steps = epochs * len(loader)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -129,6 +124,12 @@ def _share(epsilon: float) -> float:
     return convert_epsilon(epsilon, NUM_CLASSES, to="include-true")
 
 
+def _pil_transform(finish: Callable) -> v1.Compose:
+    """Crop and flip of a PIL image, then `finish`."""
+    crop = v1.RandomCrop(32, padding=4, padding_mode="reflect")
+    return v1.Compose([Image.fromarray, crop, v1.RandomHorizontalFlip(), finish])
+
+
 def torchvision_style(
     images: Tensor, labels: Tensor, *, epsilon: float, amp: bool, workers: int, recipe: Recipe,
     device: torch.device, **common,
@@ -156,14 +157,7 @@ def popular_style(
     images: Tensor, labels: Tensor, *, epsilon: float, workers: int, recipe: Recipe,
     device: torch.device, **common,
 ) -> Loop:  # fmt: skip
-    transform = v1.Compose(
-        [
-            Image.fromarray,
-            v1.RandomCrop(32, padding=4, padding_mode="reflect"),
-            v1.RandomHorizontalFlip(),
-            v1.ToTensor(),
-        ]
-    )
+    transform = _pil_transform(v1.ToTensor())
     smaller = 128 / recipe.batch_size
     recipe = dataclasses.replace(
         recipe, batch_size=128, peak_learning_rate=recipe.peak_learning_rate * smaller
@@ -200,14 +194,7 @@ def timm_style(
         device=device,
     )
     # timm's own transform crops at random scales; this is the recipe's.
-    dataset.transform = v1.Compose(
-        [
-            Image.fromarray,
-            v1.RandomCrop(32, padding=4, padding_mode="reflect"),
-            v1.RandomHorizontalFlip(),
-            timm.data.transforms.ToNumpy(),
-        ]
-    )
+    dataset.transform = _pil_transform(timm.data.transforms.ToNumpy())
     fast = precision(device) == "bf16"
     return Loop(
         loader,

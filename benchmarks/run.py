@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from pairing import Row
 
-from lsce import paths, provenance, train
+from lsce import paths, provenance, sweep, train
 from lsce.trainer import precision
 
 BENCHMARKS = ["training", "sweep", "loss", "evaluation"]
@@ -40,10 +40,9 @@ NUMBERS = {"ours", "theirs", "ratio", "n"}
 
 def machine() -> dict[str, str | int]:
     device = train.default_device()
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "device": provenance.device_name(device.type),
-        "cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cores": sweep.cores(),
         "precision": precision(device),
     }
 

@@ -55,17 +55,25 @@ def one_cycle(step: int, steps: int, warmup: float) -> float:
     return (1 + math.cos(math.pi * (step - peak) / (steps - peak))) / 2
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe, learning_rate: Tensor) -> torch.optim.SGD:
-    """SGD with Nesterov momentum, which reads its learning rate from the tensor at each step."""
-    groups = [
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay acts on convolution and linear weights only."""
+    return [
         {
             "params": [p for p in network.parameters() if p.ndim > 1],
-            "weight_decay": recipe.weight_decay,
+            "weight_decay": weight_decay,
         },
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe, learning_rate: Tensor) -> torch.optim.SGD:
+    """SGD with Nesterov momentum, which reads its learning rate from the tensor at each step."""
     return torch.optim.SGD(
-        groups, lr=learning_rate, momentum=recipe.momentum, nesterov=True, fused=True
+        parameter_groups(network, recipe.weight_decay),
+        lr=learning_rate,
+        momentum=recipe.momentum,
+        nesterov=True,
+        fused=True,
     )
 
 
