@@ -27,8 +27,8 @@ def a_run(*, quick: bool) -> RunSpec:
         recipe = Recipe(peak_learning_rate=0.1)
         return RunSpec(**common, model="resnet18", epochs=6, recipe=recipe)
     if quick:
-        return RunSpec(**common, model="resnet8", train_size=500, epochs=1, monitor_size=100)
-    return RunSpec(**common, model="resnet8", train_size=4500, epochs=20, monitor_size=1000)
+        return RunSpec(**common, model="resnet6", train_size=500, epochs=1, monitor_size=100)
+    return RunSpec(**common, model="resnet6", train_size=4500, epochs=20, monitor_size=1000)
 
 
 def swept(spec: RunSpec, runs: int, workers: int) -> tuple[float, float, float]:

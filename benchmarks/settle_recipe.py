@@ -19,15 +19,13 @@ import pandas as pd
 from lsce import data, sweep
 from lsce.runs import Recipe, RunSpec, Store
 
-LEARNING_RATES = (0.1, 0.2, 0.05, 0.4, 0.025)
-BATCH_SIZES = (128, 512)
-WEIGHT_DECAYS = (5e-4, 2e-4)
-
 
 def settings(arguments: argparse.Namespace) -> list[list[RunSpec]]:
     """One list a setting, with a run for each ε and seed."""
     grid = []
-    for decay, batch, rate in itertools.product(WEIGHT_DECAYS, BATCH_SIZES, LEARNING_RATES):
+    for decay, batch, rate in itertools.product(
+        arguments.decays, arguments.batches, arguments.rates
+    ):
         recipe = Recipe(
             batch_size=batch,
             peak_learning_rate=rate * batch / 128,  # the rate that keeps a step's noise alike
@@ -82,6 +80,12 @@ def main() -> None:
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--train-size", type=int, default=45_000)
+    rates = "peak learning rates at batch 128; larger batches get more, in proportion"
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[0.1, 0.2, 0.05, 0.4, 0.025], help=rates
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[128, 512])
+    parser.add_argument("--decays", type=float, nargs="+", default=[5e-4, 2e-4])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--budget", type=float, default=9.0, help="minutes")

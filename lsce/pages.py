@@ -1,5 +1,6 @@
 """What a page of the report says of itself: what it rests on, its tables, its verdict."""
 
+import json
 import traceback as tb
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce import claims, plots, provenance, stats
+from lsce import claims, paths, plots, provenance, stats
 from lsce.runs import Record
 from lsce.studies import Study
 
@@ -243,3 +244,48 @@ def estimators(numbers: pd.DataFrame) -> Markdown:
             )
         lines.append(f"- {panel}: " + "; ".join(errors))
     return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))
+
+
+def benchmarks() -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
+    """For each machine that `make bench` ran on: what each of its parts rests on, and the rows."""
+    found = {}
+    for file in sorted(paths.BENCHMARKS.glob("*.csv")):
+        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        machine = "{device}, {cores} cores, {precision}".format(**about["machine"])
+        found[machine] = about["modules"], pd.read_csv(file)
+    return found
+
+
+def measured(modules: Mapping[str, dict], rows: pd.DataFrame) -> Markdown:
+    """What the rows of a machine rest on: versions, dates, commits, numbers of turns, load."""
+    packages = {" ".join(pair) for about in modules.values() for pair in about["versions"].items()}
+    facts = [f"> **Versions** {', '.join(sorted(packages))}"]
+    for name, n in rows.groupby("module", sort=False)["n"]:
+        about = modules[name]
+        turns = " to ".join(map(str, sorted({n.min(), n.max()})))
+        facts.append(
+            f"> **{name}** {about['date']} · **commit** {about['commit'] or 'unknown'} · "
+            f"**n** {turns} · {about['seconds']:.0f} s · load before {about['load']:.1f}"
+        )
+    return Markdown("\n>\n".join(facts))
+
+
+def ratios(rows: pd.DataFrame) -> Styler:
+    """A machine's rows as a table."""
+    columns = ["ours", "theirs", "ratio", "n"]
+    shown = pd.DataFrame(
+        {
+            "benchmark": rows["benchmark"].mask(rows["benchmark"] == rows["benchmark"].shift(), ""),
+            "case": rows["case"] + ": " + rows["quantity"],
+            "against": rows["rival"],
+            **rows[columns],
+        }
+    )
+    quartiles = [f"{low:.3g}–{high:.3g}" for low, high in rows[["ratio_low", "ratio_high"]].values]
+    shown.insert(len(shown.columns) - 1, "quartiles", quartiles)
+
+    def amount(value: float) -> str:
+        return f"{value:,.0f}" if 1e3 <= value < 1e9 else f"{value:.3g}"
+
+    formats = {"ours": amount, "theirs": amount, "ratio": "{:.3g}"}
+    return table(shown, formats, wrapped=["benchmark", "case", "against"])

@@ -168,7 +168,7 @@ def smoothing(
     """Every ε with every seed in every regime.
 
     A regime is a name and the fields of `RunSpec` that make it, for example
-    ``{"small data": {"model": "resnet8", "train_size": 4500, "epochs": 30}}``.
+    ``{"small data": {"model": "resnet6", "train_size": 4500, "epochs": 30}}``.
 
     Raises ValueError, naming the parameter and its value, if one is out of range.
     """

@@ -75,10 +75,10 @@ class Augmenter:
     """Draws an epoch's shuffled, randomly cropped and flipped batches; the last part is dropped."""
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int):
-        self.images, self.labels = images, labels
+        self.pixels, self.labels = images.reshape(-1, 3), labels
         self.batch_size = min(batch_size, len(images))
         self.generator = torch.Generator().manual_seed(seed)
-        size = images.shape[1]
+        self.size = size = images.shape[1]
         inside = torch.arange(-PADDING, size + PADDING)
         #: Padded coordinate → image coordinate, mirrored at the border.
         self.mirror = (size - 1 - (size - 1 - inside.abs()).abs()).to(images.device)
@@ -86,11 +86,11 @@ class Augmenter:
 
     def steps(self) -> int:
         """Batches an epoch."""
-        return len(self.images) // self.batch_size
+        return len(self.labels) // self.batch_size
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of images, float32 (B, 3, 32, 32) in [0, 1], and labels, int64 (B,)."""
-        n, generator, device = len(self.images), self.generator, self.images.device
+        n, size, generator, device = len(self.labels), self.size, self.generator, self.labels.device
         order = torch.randperm(n, generator=generator).to(device)
         shifts = torch.randint(0, 2 * PADDING + 1, (2, n), generator=generator).to(device)
         flips = (torch.rand(n, generator=generator) < 0.5).to(device)
@@ -99,7 +99,9 @@ class Augmenter:
             rows, columns = self.mirror[shifts[:, batch, None] + self.window]
             columns = torch.where(flips[batch, None], columns.flip(1), columns)
             chosen = order[batch]
-            images = self.images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+            # A third of the time that indexing by image, row and column takes on a CPU.
+            pixels = size * (size * chosen[:, None, None] + rows[:, :, None]) + columns[:, None, :]
+            images = self.pixels.index_select(0, pixels.view(-1)).view(-1, size, size, 3)
             yield to_float(images), self.labels[chosen]
 
 

@@ -44,7 +44,7 @@ def make(peers):
         }
         return makers[style](
             images, labels, epsilon=0.3, workers=workers, recipe=recipe or Recipe(),
-            device=CPU, model="resnet8", epochs=2, seed=5,
+            device=CPU, model="resnet6", epochs=2, seed=5,
         )  # fmt: skip
 
     return make
@@ -106,7 +106,7 @@ def test_on_the_same_batches_a_peer_ends_where_ours_does(make, style, in_float64
         )
         for _ in range(2)
     ]
-    trainer = Trainer("resnet8", 100, CPU)
+    trainer = Trainer("resnet6", 100, CPU)
     criterion = LabelSmoothingCrossEntropy(0.3)
     trainer.begin(recipe, criterion, steps=4, batch_size=128, seed=5)
     start = {name: value.double() for name, value in trainer.network.state_dict().items()}
@@ -163,8 +163,8 @@ def test_every_peer_has_something_to_train_in_every_case(bench, monkeypatch, dev
 
     monkeypatch.setattr(bench.train, "default_device", lambda: torch.device(device))
     monkeypatch.setattr(bench.data, "load", lambda name: None)
-    monkeypatch.setattr(bench, "throughput_rows", keep)
-    monkeypatch.setattr(bench, "accuracy_rows", keep)
+    for part in ("warm_up_rows", "throughput_rows", "accuracy_rows"):
+        monkeypatch.setattr(bench, part, keep)
     monkeypatch.setattr(bench.Job, "split", blank)
     monkeypatch.setattr(bench.sweep, "cores", lambda: 2)
     for quick in (True, False):
@@ -177,7 +177,7 @@ def test_every_peer_has_something_to_train_in_every_case(bench, monkeypatch, dev
 
 def test_operations_are_counted_as_by_hand(bench):
     """Two a multiply-add; backward twice the forward pass, less the images' own gradient."""
-    network, found = models.build("resnet8", 100), []
+    network, found = models.build("resnet6", 100), []
 
     def count(module, inputs, output):
         per_output = module.weight[0].numel()
@@ -188,4 +188,4 @@ def test_operations_are_counted_as_by_hand(bench):
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
     network(torch.rand(1, 3, 32, 32).expand(2, -1, -1, -1))
-    assert bench.flops_per_image("resnet8") == sum(found) > 1e6
+    assert bench.flops_per_image("resnet6") == sum(found) > 1e6

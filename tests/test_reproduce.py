@@ -23,13 +23,13 @@ PROFILE = {
             smoothing := {
                 "regimes": {
                     "few": {
-                        "model": "resnet8",
+                        "model": "resnet6",
                         "train_size": 300,
                         "epochs": 2,
                         "monitor_size": 100,
                     },
                     "more": {
-                        "model": "resnet8",
+                        "model": "resnet6",
                         "train_size": 1000,
                         "epochs": 1,
                         "monitor_size": 100,

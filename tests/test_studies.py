@@ -7,8 +7,8 @@ from lsce.runs import Recipe, Record
 from lsce.studies import Study
 
 REGIMES = {
-    "few": {"model": "resnet8", "train_size": 300, "epochs": 2},
-    "many": {"model": "resnet8", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
+    "few": {"model": "resnet6", "train_size": 300, "epochs": 2},
+    "many": {"model": "resnet6", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
 }
 
 
@@ -44,8 +44,8 @@ def test_a_parameter_changed_touches_only_its_runs():
         ({"seeds": 3}, "seeds is 3"),
         ({"data_name": "cifar10"}, "data_name is 'cifar10'"),
         ({"regimes": {"a": {"model": "resnet9", "epochs": 1}}}, "model is 'resnet9'"),
-        ({"regimes": {"a": {"model": "resnet8", "epocs": 1}}}, r"regimes\['a'\] is .*epocs"),
-        ({"regimes": {"a": {"model": "resnet8", "epochs": 1, "recipe": {"lr": 1}}}}, "'lr'"),
+        ({"regimes": {"a": {"model": "resnet6", "epocs": 1}}}, r"regimes\['a'\] is .*epocs"),
+        ({"regimes": {"a": {"model": "resnet6", "epochs": 1, "recipe": {"lr": 1}}}}, "'lr'"),
     ],
 )
 def test_a_wrong_parameter_is_named(changes, words):
@@ -112,7 +112,7 @@ def test_a_diverged_run_is_a_gap_and_not_a_number():
 def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
     """And one may leave the number of training images at its default."""
     regimes = {
-        name: {"model": "resnet8", "epochs": 1, "recipe": {"peak_learning_rate": rate}}
+        name: {"model": "resnet6", "epochs": 1, "recipe": {"peak_learning_rate": rate}}
         for name, rate in (("slow", 0.1), ("fast", 0.2))
     }
     study = smoothing(regimes=regimes)

@@ -16,7 +16,7 @@ def spec(**changes) -> RunSpec:
         data="built-in",
         data_checksum=data.CHECKSUMS["built-in"],
         train_size=100,
-        model="resnet8",
+        model="resnet6",
         epsilon=0.1,
         epochs=1,
         monitor_size=100,

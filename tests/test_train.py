@@ -21,7 +21,7 @@ def spec(**changes) -> RunSpec:
         data="built-in",
         data_checksum=data.CHECKSUMS["built-in"],
         train_size=300,
-        model="resnet8",
+        model="resnet6",
         epsilon=0.1,
         epochs=2,
         monitor_size=100,
@@ -174,14 +174,14 @@ def test_the_step_is_sgd_with_the_scheduled_rate():
     steps, recipe = 5, Recipe(batch_size=20)
     device = torch.device("cpu")
     batches = [(torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))) for _ in range(steps)]
-    trainer = Trainer("resnet8", 10, device)
+    trainer = Trainer("resnet6", 10, device)
     trainer.begin(recipe, F.cross_entropy, steps=steps, batch_size=20, seed=3)
     trainer.network.train()
     for images, labels in batches:
         trainer.step(images, labels)
 
     torch.manual_seed(3)
-    plain = models.build("resnet8", 10).to(memory_format=torch.channels_last)
+    plain = models.build("resnet6", 10).to(memory_format=torch.channels_last)
     decays = [5e-4 if p.ndim > 1 else 0.0 for p in plain.parameters()]
     groups = [
         {"params": [p], "weight_decay": decay}
@@ -215,7 +215,7 @@ def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
             trainer.step(images, labels)
         return trainer.totals.clone()
 
-    fast, plain = (Trainer("resnet8", 10, device, compiled=c) for c in (True, False))
+    fast, plain = (Trainer("resnet6", 10, device, compiled=c) for c in (True, False))
     for epsilon, seed in ((0.0, 0), (0.1, 1)):
         torch.testing.assert_close(
             losses(fast, epsilon, seed), losses(plain, epsilon, seed), rtol=2e-2, atol=2e-2
