@@ -460,9 +460,7 @@ class _Blockwise(torch.autograd.Function):
         for block, out, i, m, exps, sums, *coefs in _blocks(
             logits, gradient, index, maximum, exp_sum, uniform, *coefficients
         ):
-            shifted, buffer = _workspace(block, out, buffer)
-            if block.dtype != shifted.dtype:
-                block = shifted.copy_(block)
+            block, shifted, buffer = _workspace(block, out, buffer)
             torch.amax(block, 1, keepdim=True, out=m)
             torch.sub(block, m, out=shifted)
             if share:
@@ -508,9 +506,7 @@ class _Blockwise(torch.autograd.Function):
         for block, out, i, m, exps, *coefs in _blocks(
             logits, gradient, index, maximum, exp_sum, *coefficients
         ):
-            shifted, buffer = _workspace(block, out, buffer)
-            if block.dtype != shifted.dtype:
-                block = shifted.copy_(block)
+            block, shifted, buffer = _workspace(block, out, buffer)
             torch.sub(block, m, out=shifted).exp_()
             _to_gradient(shifted, out, i, exps, *coefs, weights, ctx.share)
         return gradient, *[None] * 6
@@ -518,14 +514,18 @@ class _Blockwise(torch.autograd.Function):
 
 def _workspace(
     block: Tensor, out: Tensor | None, buffer: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Where to compute a block: in ``out`` if its dtype allows, else in ``buffer``, made if new."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The block in the dtype to compute in, where to compute, and the buffer, made if new.
+
+    The place is ``out`` if its dtype allows that, else the buffer.
+    """
     dtype = _compute_dtype(block)
     if out is not None and out.dtype == dtype:
-        return out, buffer
+        return block, out, buffer
     if buffer is None:
         buffer = torch.empty_like(block, dtype=dtype)
-    return (buffer if len(block) == len(buffer) else buffer[: len(block)]), buffer
+    place = buffer if len(block) == len(buffer) else buffer[: len(block)]
+    return (block if block.dtype == dtype else place.copy_(block)), place, buffer
 
 
 def _coefficients(
