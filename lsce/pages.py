@@ -100,12 +100,16 @@ def regimes(study: Study, frame: pd.DataFrame) -> Styler:
             "model": spec.model,
             "training images": spec.train_size,
             "epochs": spec.epochs,
+            "peak learning rate": spec.recipe.peak_learning_rate,
+            "weight decay": spec.recipe.weight_decay,
             **dict(zip(columns, fitted.loc[regime], strict=True)),
         }
         for regime, spec in specs.items()
     ]
     percent = dict.fromkeys(columns, "{:.1%}")
-    return table(pd.DataFrame(rows), {"training images": "{:,}"} | percent, wrapped=["regime"])
+    plain = dict.fromkeys(["peak learning rate", "weight decay"], "{:g}")
+    formats = {"training images": "{:,}"} | plain | percent
+    return table(pd.DataFrame(rows), formats, wrapped=["regime"])
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
