@@ -68,7 +68,7 @@ def rows(*, quick: bool) -> Iterable[Row]:
     lower = {"case": case, "quantity": "time (s)", "better": "lower"}
     limit = {"lsce": starts, "the limit": [START_LIMIT] * len(starts)}
     yield from compare(limit, benchmark="start to the first step", **lower)
-    runs = most if quick else 4 * most
+    runs = most if quick else 12 * most
     wall, _, busy = swept(spec, runs, most)
     share = {"lsce": [wall * most - busy], "training and evaluation": [busy]}
     yield from compare(share, benchmark=f"overhead of a sweep of {runs} runs", **lower)
