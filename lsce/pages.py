@@ -98,17 +98,17 @@ def regimes(study: Study, frame: pd.DataFrame) -> Styler:
         {
             "regime": regime,
             "model": spec.model,
-            "training images": spec.train_size,
+            "images": spec.train_size,
             "epochs": spec.epochs,
-            "peak learning rate": spec.recipe.peak_learning_rate,
+            "learning rate": spec.recipe.peak_learning_rate,
             "weight decay": spec.recipe.weight_decay,
             **dict(zip(columns, fitted.loc[regime], strict=True)),
         }
         for regime, spec in specs.items()
     ]
     percent = dict.fromkeys(columns, "{:.1%}")
-    plain = dict.fromkeys(["peak learning rate", "weight decay"], "{:g}")
-    formats = {"training images": "{:,}"} | plain | percent
+    plain = dict.fromkeys(["learning rate", "weight decay"], "{:g}")
+    formats = {"images": "{:,}"} | plain | percent
     return table(pd.DataFrame(rows), formats, wrapped=["regime"])
 
 
@@ -260,36 +260,46 @@ def benchmarks() -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
     return found
 
 
-def measured(modules: Mapping[str, dict], rows: pd.DataFrame) -> Markdown:
-    """What the rows of a machine rest on: versions, dates, commits, numbers of turns, load."""
-    packages = {" ".join(pair) for about in modules.values() for pair in about["versions"].items()}
-    facts = [f"> **Versions** {', '.join(sorted(packages))}"]
-    for name, n in rows.groupby("module", sort=False)["n"]:
-        about = modules[name]
-        turns = " to ".join(map(str, sorted({n.min(), n.max()})))
-        facts.append(
-            f"> **{name}** {about['date']} · **commit** {about['commit'] or 'unknown'} · "
-            f"**n** {turns} · {about['seconds']:.0f} s · load before {about['load']:.1f}"
-        )
-    return Markdown("\n>\n".join(facts))
+def measured(name: str, about: Mapping[str, object]) -> Markdown:
+    """What the rows of a part of `make bench` rest on."""
+    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    return Markdown(
+        f"> **{name.capitalize()}** {about['date']} · **commit** {about['commit'] or 'unknown'} · "
+        f"**took** {about['seconds']:.0f} s · **load before** {about['load']:.1f} · "
+        f"**versions** {versions}"
+    )
+
+
+def _amount(value: float, quantity: str) -> str:
+    if quantity == "time (s)":
+        return f"{value:.3g} s" if value >= 0.1 else f"{1e3 * value:.3g} ms"
+    if quantity == "peak memory (MiB)":
+        return f"{value:,.3g} MiB" if value < 1e3 else f"{value:,.0f} MiB"
+    if quantity == "test accuracy":
+        return f"{value:.1%}"
+    return f"{value / 1e9:,.3g} G" if value >= 1e9 else f"{value:,.0f}"
 
 
 def ratios(rows: pd.DataFrame) -> Styler:
-    """A machine's rows as a table."""
-    columns = ["ours", "theirs", "ratio", "n"]
+    """Rows of a part of `make bench` as a table; what a row shares with the one above is blank."""
+    case = rows["case"].where(
+        rows["benchmark"] == rows["module"], rows["benchmark"] + ": " + rows["case"]
+    )
+    quantity = rows["quantity"].str.replace(r" \(.*\)", "", regex=True)
+    again = case == case.shift()
+    amounts = {
+        arm: [_amount(*pair) for pair in zip(rows[arm], rows["quantity"], strict=True)]
+        for arm in ("ours", "theirs")
+    }
+    bounds = zip(rows["ratio"], rows["ratio_low"], rows["ratio_high"], strict=True)
     shown = pd.DataFrame(
         {
-            "benchmark": rows["benchmark"].mask(rows["benchmark"] == rows["benchmark"].shift(), ""),
-            "case": rows["case"] + ": " + rows["quantity"],
+            "case": case.mask(again, ""),
+            "quantity": quantity.mask(again & (quantity == quantity.shift()), ""),
             "against": rows["rival"],
-            **rows[columns],
+            **amounts,
+            "ratio (quartiles)": [f"{at:.3g} ({low:.3g}–{high:.3g})" for at, low, high in bounds],
+            "n": rows["n"],
         }
     )
-    quartiles = [f"{low:.3g}–{high:.3g}" for low, high in rows[["ratio_low", "ratio_high"]].values]
-    shown.insert(len(shown.columns) - 1, "quartiles", quartiles)
-
-    def amount(value: float) -> str:
-        return f"{value:,.0f}" if 1e3 <= value < 1e9 else f"{value:.3g}"
-
-    formats = {"ours": amount, "theirs": amount, "ratio": "{:.3g}"}
-    return table(shown, formats, wrapped=["benchmark", "case", "against"])
+    return table(shown, {}, wrapped=["case", "against"])

@@ -121,7 +121,7 @@ def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
         found.meta["final"]["train_accuracy"] = spec.recipe.peak_learning_rate
     shown = pages.regimes(study, study.table(records)).data.set_index("regime")
     assert list(shown["training accuracy at ε = 0"]) == pytest.approx([0.1, 0.2])
-    assert list(shown["training images"]) == [45_000, 45_000]
+    assert list(shown["images"]) == [45_000, 45_000]
 
 
 def test_histograms_are_densities():
