@@ -140,7 +140,7 @@ def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Style
             effect = f"against ε = {found.control:g}<br>"
             if found.effect is not None:
                 effect += f"{_signed(found.effect.mean)} {claim.unit}<br>"
-                effect += f"{_interval(found.effect)}, n = {found.effect.n}<br>"
+                effect += f"{_interval(found.effect)}<br>n = {found.effect.n}<br>"
             row[found.regime] = effect + found.verdict
         rows.append(row)
     return table(pd.DataFrame(rows), {}, wrapped=["claim"])
