@@ -65,6 +65,9 @@ class Ours:
         with self.trainer.stream():
             train.train_epoch(self.trainer, self.batches)
 
+    def close(self) -> None:
+        """Nothing is left to end: the batches come from this process."""
+
 
 # --- processes of one thread ------------------------------------------------------------------
 
@@ -78,15 +81,6 @@ def _start(job: Job) -> None:
 
 def _epoch(_: int) -> None:
     _ours.epoch()
-
-
-def _whole_run(job: Job, seed: int) -> tuple[float, float]:
-    """Seconds of training and test accuracy."""
-    start = time.perf_counter()
-    ours = Ours(job, seed, torch.device("cpu"))
-    for _ in range(job.epochs):
-        ours.epoch()
-    return time.perf_counter() - start, test_accuracy(ours.network, job, ours.device)
 
 
 def _multiply(_: int) -> float:
@@ -174,19 +168,20 @@ def throughput(job: Job, device: torch.device, turns: int) -> dict[str, list[flo
         name: functools.partial(rate, loop.epoch, loop.images) for name, loop in loops.items()
     }
     an_epoch = job.images // job.recipe.batch_size * job.recipe.batch_size
-    if device.type == "cuda":
-        ours = Ours(job, 0, device)
-        methods["lsce"] = functools.partial(rate, ours.epoch, an_epoch)
-        methods["matrix product"] = lambda: matrix_rate(device)
+    with contextlib.ExitStack() as stack:
+        for loop in loops.values():
+            stack.callback(loop.close)
+        if device.type == "cuda":
+            ours = Ours(job, 0, device)
+            methods["lsce"] = functools.partial(rate, ours.epoch, an_epoch)
+            methods["matrix product"] = lambda: matrix_rate(device)
+        else:
+            pool, every = stack.enter_context(_pool(job)), range(sweep.cores())
+            methods["lsce"] = lambda: rate(
+                lambda: list(pool.map(_epoch, every)), len(every) * an_epoch
+            )
+            methods["matrix product"] = lambda: sum(pool.map(_multiply, every))
         return take_turns(methods, turns=turns)
-    every = range(sweep.cores())
-    with _pool(job) as pool:
-        methods["lsce"] = lambda: rate(lambda: list(pool.map(_epoch, every)), len(every) * an_epoch)
-        methods["matrix product"] = lambda: sum(pool.map(_multiply, every))
-        values = take_turns(methods, turns=turns)
-    for loop in loops.values():
-        loop.close()
-    return values
 
 
 def warm_up_rows(job: Job, device: torch.device) -> Iterable[Row]:
@@ -214,29 +209,29 @@ def throughput_rows(job: Job, device: torch.device, turns: int) -> Iterator[Row]
     )
 
 
+def whole_run(job: Job, device: torch.device, make: Callable) -> tuple[float, float]:
+    """Seconds of a run, all that it sets up included, and its test accuracy."""
+    start = time.perf_counter()
+    loop = make()
+    for _ in range(job.epochs):
+        loop.epoch()
+    seconds = time.perf_counter() - start
+    accuracy = test_accuracy(loop.network, job, device)
+    loop.close()
+    return seconds, accuracy
+
+
 def whole_runs(job: Job, device: torch.device, seed: int) -> dict[str, tuple[float, float]]:
-    """Seconds of a run by each method, all that it sets up included, and its test accuracy."""
-    found = {}
-    for name, make in peer_loops(job, seed, device).items():
-        start = time.perf_counter()
-        loop = make()
-        for _ in range(job.epochs):
-            loop.epoch()
-        seconds = time.perf_counter() - start
-        found[name] = seconds, test_accuracy(loop.network, job, device)
-        loop.close()
+    """`whole_run` of each method."""
+    loops = peer_loops(job, seed, device)
+    found = {name: whole_run(job, device, make) for name, make in loops.items()}
     if device.type == "cuda":
-        start = time.perf_counter()
-        ours = Ours(job, seed, device)
-        for _ in range(job.epochs):
-            ours.epoch()
-        seconds = time.perf_counter() - start
-        return found | {"lsce": (seconds, test_accuracy(ours.network, job, device))}
+        return found | {"lsce": whole_run(job, device, lambda: Ours(job, seed, device))}
     count = sweep.cores()
+    ours = [functools.partial(Ours, job, seed + 1000 * i, device) for i in range(count)]
     with _pool(job) as pool:
-        runs = list(pool.map(_whole_run, [job] * count, [seed + 1000 * i for i in range(count)]))
-    seconds = max(seconds for seconds, _ in runs) / count
-    return found | {"lsce": (seconds, runs[0][1])}
+        runs = list(pool.map(functools.partial(whole_run, job, device), ours))
+    return found | {"lsce": (max(seconds for seconds, _ in runs) / count, runs[0][1])}
 
 
 def accuracy_rows(job: Job, device: torch.device, seeds: int) -> Iterator[Row]:

@@ -74,6 +74,20 @@ def _legend_below(figure: Figure, ax: Axes, columns: int) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
+def _row_heading(ax: Axes, line: float, words: str) -> None:
+    """Words above a group of rows, from the left end of the axes on."""
+    ax.text(
+        0.0,
+        line,
+        words,
+        transform=ax.get_yaxis_transform(),
+        va="center",
+        weight="bold",
+        fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )
+
+
 def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = False) -> Figure:
     """Small multiples of a value against ε: the mean over seeds with its 95% t interval.
 
@@ -273,17 +287,7 @@ def effects(numbers: pd.DataFrame) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     for claim in claims:
-        top = lines[numbers["claim"] == claim].min() - 1
-        ax.text(
-            0.0,
-            top,
-            claim,
-            transform=ax.get_yaxis_transform(),
-            va="center",
-            weight="bold",
-            fontsize=9,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )
+        _row_heading(ax, lines[numbers["claim"] == claim].min() - 1, claim)
     ax.set_ylim(lines.max() + 0.7, -0.7)
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
@@ -372,16 +376,7 @@ def speed(numbers: pd.DataFrame) -> Figure:
 def _speed_panel(ax: Axes, part: pd.DataFrame, rivals: list[str]) -> None:
     labels, top = {}, 0.0
     for benchmark, cases in part.groupby("benchmark", sort=False):
-        ax.text(
-            0.0,
-            top,
-            benchmark,
-            transform=ax.get_yaxis_transform(),
-            va="center",
-            weight="bold",
-            fontsize=9,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )
+        _row_heading(ax, top, benchmark)
         for line in cases["line"].unique():
             top += 1
             labels[benchmark, line] = top
