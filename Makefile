@@ -1,8 +1,10 @@
-# PROFILE=smoke|quick|paper   how much to run (default: paper with a GPU, quick without)
-# DATA=folder                 CIFAR-100 that is already on disk
-# PYTHON=python3.12           the Python (3.11 to 3.13) that makes the environment
+# PROFILE=smoke|quick|cpu|paper   how much to run (default: paper with a GPU, quick without)
+# DATA=folder                     CIFAR-100 that is already on disk
+# N=3                             how many recorded runs to verify
+# PYTHON=python3.12               the Python (3.11 to 3.13) that makes the environment
 PROFILE ?=
 DATA ?=
+N ?= 3
 PYTHON ?= python3
 PORT ?= 8000
 
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce report lab serve bench test lock clean distclean
+.PHONY: help reproduce report verify lab serve bench test lock clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -22,6 +24,9 @@ reproduce: $(READY) ## train what is missing, execute every notebook, build the 
 
 report: $(READY) ## build the report from what is recorded, train nothing
 	@$(BIN)/python -m lsce report
+
+verify: $(READY) ## retrain N recorded runs, drawn at random, and compare
+	@$(BIN)/python -m lsce verify --runs '$(N)' $(if $(DATA),--data '$(DATA)')
 
 lab: $(READY) ## open the notebooks in Jupyter, ready to change and rerun
 	@$(BIN)/jupyter lab notebooks
@@ -42,7 +47,7 @@ lock: ## solve the environment anew (needs uv)
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -q -o requirements.lock
 
 clean: ## remove what was built; keep data, runs and environment
-	rm -rf build figures/smoke figures/quick figures/paper
+	rm -rf build figures/*/
 
 distclean: clean ## remove the environment, the runs and the decoded data too
 	rm -rf $(VENV) data/runs data/cache

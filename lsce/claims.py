@@ -3,17 +3,18 @@
 The claims are declared in `claims.yaml` beside this file, before the runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 import yaml
 
-from lsce import stats
+from lsce import stats, studies
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Claim:
     """A sentence about label smoothing that paired runs can judge; `claims.yaml` says the rest."""
 
@@ -27,6 +28,14 @@ class Claim:
     better: str
     smallest: float | None = None
     not_worse_by: float | None = None
+    #: What the literature measured of it: `measure`, and `pairs` of rows of `data/published.csv`,
+    #: without and with smoothing.
+    published: Mapping[str, Any] | None = None
+
+    @property
+    def sign(self) -> float:
+        """Turns a difference in the measure into an effect: in the unit, positive as claimed."""
+        return self.scale * (1 if self.better == "higher" else -1)
 
 
 @dataclass(frozen=True)
@@ -50,21 +59,12 @@ def load() -> dict[str, Claim]:
     return {name: Claim(id=name, **fields) for name, fields in declared.items()}
 
 
-def check_judged(epsilon: float, epsilons: Sequence[float]) -> None:
-    """Raise ValueError unless `epsilon` is one of `epsilons`, and can be compared with 0."""
-    if epsilon not in epsilons or epsilon == 0 or 0 not in epsilons:
-        raise ValueError(
-            f"judged_epsilon is {epsilon}; it must be one of epsilons {list(epsilons)} other than "
-            "0, which must be there too"
-        )
-
-
 def judge(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
     """Judge a claim at `epsilon` in every regime of a study's table (see `Study.table`).
 
-    Raises ValueError as `check_judged` does.
+    Raises ValueError as `lsce.studies.check_judged` does.
     """
-    check_judged(epsilon, sorted(set(table["epsilon"])))
+    studies.check_judged(epsilon, sorted(set(table["epsilon"])))
     return [
         _judge(claim, part, regime, epsilon) for regime, part in table.groupby("regime", sort=False)
     ]
@@ -76,8 +76,7 @@ def _judge(claim: Claim, table: pd.DataFrame, regime: str, epsilon: float) -> Ju
     pairs = pairs[[epsilon, control]].dropna()
     if pairs.empty:
         return Judgement(regime, control, stats.UNDECIDED, None)
-    sign = claim.scale * (1 if claim.better == "higher" else -1)
-    effect = stats.paired_difference(sign * pairs[epsilon], sign * pairs[control])
+    effect = stats.paired_difference(claim.sign * pairs[epsilon], claim.sign * pairs[control])
     if claim.not_worse_by is None:
         found = stats.judge(effect, claim.smallest)
     else:  # non-inferiority: the effect, moved up by the margin, must be above 0

@@ -3,19 +3,96 @@
 import argparse
 import logging
 import os
+import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _duration(text: str) -> float:
+    """Seconds, from "90s", "9m" or "2h"."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a time such as 90s, 9m or 2h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number ≥ 1")
+    return int(text)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="lsce", description="The label smoothing report.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    whole = commands.add_parser("reproduce", help="train what is missing and build the report")
-    whole.add_argument("--profile", help="smoke, quick or paper (paper with a GPU, else quick)")
-    whole.add_argument("--data", type=Path, help="folder that holds CIFAR-100")
-    commands.add_parser("report", help="build the report from what is recorded, train nothing")
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, does: Callable, words: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=words, description=words)
+        added.set_defaults(does=does)
+        return added
+
+    data = {"type": Path, "help": "folder that holds CIFAR-100"}
+    whole = command("reproduce", _reproduce, "train what is missing and build the report")
+    whole.add_argument(
+        "--profile", help="smoke, quick, cpu or paper (paper with a GPU, else quick)"
+    )
+    whole.add_argument("--data", **data)
+    command("report", _report, "build the report from what is recorded, train nothing")
+    record = command("record", _record, "train what the recorded results lack, in a given time")
+    record.add_argument("--profile", required=True, help="whose runs to record")
+    record.add_argument("--budget", type=_duration, required=True, help="such as 9m")
+    record.add_argument("--out", type=Path, required=True, help="folder for the compact results")
+    record.add_argument("--data", **data)
+    merge = command("merge", _merge, "add what `record` left to data/recorded")
+    merge.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    verify = command("verify", _verify, "retrain recorded runs drawn at random and compare")
+    verify.add_argument("--runs", type=_count, default=3)
+    verify.add_argument("--draw", type=int, help="seed of the draw (default: another every time)")
+    longest = "leave out runs that take longer here (default: 10m)"
+    verify.add_argument("--longest", type=_duration, default=600.0, help=longest)
+    verify.add_argument("--data", **data)
     return parser.parse_args(argv)
+
+
+# Each imports what it needs: `record` and `merge` run where only the training core is installed.
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from lsce import reproduce
+
+    index = reproduce.reproduce(arguments.profile or None, arguments.data)
+    print(f"\nThe report is ready: open {index.as_uri()}")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from lsce import reproduce
+
+    index = reproduce.rerender()
+    print(f"\nThe report is ready: open {index.as_uri()}")
+
+
+def _record(arguments: argparse.Namespace) -> None:
+    from lsce import record
+
+    record.record(arguments.profile, arguments.budget, arguments.out, arguments.data)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from lsce import record
+
+    record.merge(arguments.folders)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from lsce import verify
+
+    draw = int.from_bytes(os.urandom(2)) if arguments.draw is None else arguments.draw
+    if not verify.verify(arguments.runs, draw, arguments.longest, arguments.data):
+        sys.exit(1)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,14 +101,8 @@ def main(argv: list[str] | None = None) -> None:
     # PyTorch's notes on a missing GPU and the like would only hide what we say.
     warnings.filterwarnings("ignore", category=UserWarning)
     logging.disable(logging.WARNING)
-
-    from lsce import reproduce  # heavy, and not needed for --help
-
     try:
-        if arguments.command == "reproduce":
-            index = reproduce.reproduce(arguments.profile or None, arguments.data)
-        else:
-            index = reproduce.rerender()
+        arguments.does(arguments)
     except KeyboardInterrupt:
         sys.exit("lsce: stopped; finished runs are kept, and the same command goes on from there")
     except (ValueError, RuntimeError, OSError) as error:
@@ -40,4 +111,3 @@ def main(argv: list[str] | None = None) -> None:
         wrong_input = isinstance(error, ValueError | FileNotFoundError)
         print(f"lsce: {error}", file=sys.stderr)
         sys.exit(2 if wrong_input else 1)
-    print(f"\nThe report is ready: open {index.as_uri()}")

@@ -156,6 +156,8 @@ def true_calibration_error(
 ) -> float:
     """E|c − E[p(ŷ|x) | c]| where the data's `posterior` p(y|x), (N, C) like `probs`, is known.
 
+    With confidences (N,), `posterior` is that of the predicted classes, (N,).
+
     With `norm=2` the root mean square gap instead, which the debiased error estimates.
 
     The expectation given the confidence c is taken over equal-mass bins, as in
@@ -172,16 +174,19 @@ def true_calibration_error(
     with 8 bins, 0.003 with 15 (the outcomes: 0.010), and none too low from 5 bins on; hence the
     default of 8.
     """
-    probs = _distributions("probs", probs)
-    posterior = _distributions("posterior", posterior)
+    alone = _array(probs).ndim == 1
+    probs = _shares("confidences", probs) if alone else _distributions("probs", probs)
+    posterior = (_shares if alone else _distributions)("posterior", posterior)
     if posterior.shape != probs.shape:
         raise ValueError(
             f"posterior must have the shape of probs, {probs.shape}, but has {posterior.shape}"
         )
-    predicted = probs.argmax(axis=1)
-    confidence = _at(probs, predicted)
+    confidence, likely = probs, posterior
+    if not alone:
+        predicted = probs.argmax(axis=1)
+        confidence, likely = _at(probs, predicted), _at(posterior, predicted)
     bins = _equal_mass(confidence, n_bins)
-    count, mean, outcome = _per_bin(bins, confidence, _at(posterior, predicted), n_bins)
+    count, mean, outcome = _per_bin(bins, confidence, likely, n_bins)
     if norm == 1:
         return _weighted_gap(count, mean, outcome)
     return float(np.sqrt(np.nansum(count * (outcome - mean) ** 2) / count.sum()))
@@ -275,6 +280,18 @@ def _distributions(name: str, values: Values) -> np.ndarray:
     return values
 
 
+def _shares(name: str, values: Values) -> np.ndarray:
+    """(N,) numbers in [0, 1], N >= 1."""
+    values = _array(values)
+    if values.dtype.kind != "f" or not values.size:
+        raise TypeError(f"{name} must be floating-point numbers (N,), not {values.dtype}")
+    if not ((values >= 0) & (values <= 1)).all():  # NaN is in no interval
+        raise ValueError(
+            f"{name} must lie in [0, 1], but range from {values.min():.6g} to {values.max():.6g}"
+        )
+    return values
+
+
 def _checked(probs: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
     probs = _distributions("probs", probs)
     return probs, check_labels(labels, *probs.shape)
@@ -294,6 +311,14 @@ def _at(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def _top_label(probs: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
     """Confidence (N,) in the precision of `probs`, and whether the prediction is right (N,)."""
+    correct = _array(labels)
+    if _array(probs).ndim == 1 and correct.dtype == bool:
+        confidence = _shares("confidences", probs)
+        if correct.shape != confidence.shape:
+            raise ValueError(
+                f"correct must have shape {confidence.shape}, one an image, but has {correct.shape}"
+            )
+        return confidence, correct
     probs, labels = _checked(probs, labels)
     predicted = probs.argmax(axis=1)
     return _at(probs, predicted), predicted == labels

@@ -7,11 +7,13 @@ Input scaling is part of the network, and the last layer is computed in float32 
 so that logits are never rounded to 8 bits of mantissa.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 
 class ImageClassifier(nn.Module):
@@ -173,3 +175,13 @@ def build(name: str, num_classes: int) -> ImageClassifier:
     if name not in MODELS:
         raise ValueError(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
     return MODELS[name](num_classes)
+
+
+@functools.cache
+def multiply_adds(name: str) -> int:
+    """Multiplications, each with its addition, that a 100-class network takes for one image."""
+    with torch.device("meta"):
+        network = build(name, 100).eval()
+        with FlopCounterMode(display=False) as counter:
+            network.features(torch.empty(1, 3, 32, 32))
+    return counter.get_total_flops() // 2 + network.classifier.weight.numel()  # it counts both

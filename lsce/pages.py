@@ -1,9 +1,10 @@
 """What a page of the report says of itself: what it rests on, its tables, its verdict."""
 
 import json
+import math
 import traceback as tb
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib_inline.backend_inline
@@ -11,19 +12,19 @@ import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown
+from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from lsce import claims, paths, plots, provenance, stats
-from lsce.runs import Record
-from lsce.studies import Study
+from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
 
 
-def start(profile: str) -> None:
-    """Prepare a notebook: the report's style, figures as SVG, saved below `figures/<profile>`."""
+def start() -> None:
+    """Prepare a notebook: the report's style, figures as SVG, errors as a sentence."""
     matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
-    plots.use_style(profile)
+    plots.use_style()
     get_ipython().set_custom_exc((Exception,), _show_error)
 
 
@@ -47,36 +48,49 @@ def _listed(values: Sequence[str]) -> str:
     return ", ".join(v if len(counts) == 1 else f"{v} ({n})" for v, n in counts)
 
 
-def banner(profile: str, records: Sequence[Record]) -> Markdown:
-    """What the page rests on: profile, data, runs, hardware, commit."""
-    if not records:
+def banner(*shown: Evidence) -> Markdown:
+    """What the page rests on: for each set of runs whose they are, data, hardware, commit; none
+    for a page that is computed on the spot."""
+    if not shown:
         return Markdown(
-            f"> **Profile** {profile} · **no runs**: everything here is computed on the spot · "
+            "> **No runs**: everything here is computed on the spot · "
             f"**commit** {provenance.commit() or 'unknown'}"
         )
-    diverged = sum(record.diverged for record in records)
-    latest = max(record.meta["finished"] for record in records)[:16]
+    lines = [f"> **Shown**: {_rests_on(shown[0])}"]
+    lines += [f">\n> **Beside it**, in the verdicts: {_rests_on(other)}" for other in shown[1:]]
+    return Markdown("\n".join(lines))
+
+
+def _rests_on(evidence: Evidence) -> str:
+    runs = [*evidence.runs, *evidence.known]
+    diverged = sum(run.diverged for run in runs)
+    latest = max(run.origin["finished"] for run in runs)[:16]
     parts = [
-        f"**Profile** {profile}",
-        f"**data** {_listed([DATA_NAMES[r.spec.data] for r in records])}",
-        f"**runs** {len({r.spec.id for r in records})}"
+        f"**{evidence.name}**",
+        f"**data** {_listed([DATA_NAMES[run.spec.data] for run in runs])}",
+        f"**runs** {len({run.spec.id for run in runs})}"
         + (f", of which {diverged} diverged" if diverged else ""),
-        f"**seeds** {len({r.spec.seed for r in records})}",
-        f"**device** {_listed([r.meta['device'] + ', ' + r.meta['precision'] for r in records])}",
-        f"**trained at commit** {_listed([r.meta['commit'] or 'unknown' for r in records])}",
+        f"**seeds** {len(evidence.seeds)}",
+        f"**device** {_listed([r.origin['device'] + ', ' + r.origin['precision'] for r in runs])}",
+        f"**trained at commit** {_listed([run.origin['commit'] or 'unknown' for run in runs])}",
         f"**last run finished** {latest.replace('T', ' ')} UTC",
     ]
-    return Markdown("> " + " · ".join(parts))
+    return " · ".join(parts)
 
 
-def table(frame: pd.DataFrame, formats: Mapping[str, str], wrapped: Sequence[str] = ()) -> Styler:
+def table(
+    frame: pd.DataFrame,
+    formats: Mapping[str, str],
+    wrapped: Sequence[str] = (),
+    width: str = "7em",
+) -> Styler:
     """A frame as a table without its index, each column of `formats` in its format.
 
-    Columns of words are to the left, and those in `wrapped` may break into lines.
+    Columns of words are to the left, and those in `wrapped` may break into lines of that width.
     """
     styler = frame.style.hide(axis="index").format(formats, na_rep="–")
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    breaks = "; white-space: normal; min-width: 7em"
+    breaks = f"; white-space: normal; min-width: {width}"
     return styler.set_table_styles(
         {
             name: [{"selector": "", "props": "text-align: left" + breaks * (name in wrapped)}]
@@ -85,11 +99,9 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str], wrapped: Sequence[str
     )
 
 
-def regimes(study: Study, frame: pd.DataFrame) -> Styler:
-    """The regimes of a study in a table, with how far plain cross entropy fitted in each.
-
-    `frame` is the study's table (see `Study.table`).
-    """
+def regimes(evidence: Evidence) -> Styler:
+    """The regimes of a set of runs, with how far plain cross entropy fitted in each."""
+    study, frame = evidence.study, evidence.table
     specs = {label["regime"]: spec for label, spec in zip(study.labels, study.specs, strict=True)}
     splits = ["train_accuracy", "test_accuracy"]
     fitted = frame[frame["epsilon"] == 0].groupby("regime")[splits].mean()
@@ -120,8 +132,9 @@ def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
     return sorted({0.0, judged, max(epsilons), *picked} & set(epsilons))
 
 
-def means(frame: pd.DataFrame, columns: Mapping[str, str], percent: set[str]) -> Styler:
+def means(evidence: Evidence, columns: Mapping[str, str], percent: set[str]) -> Styler:
     """The means over seeds by regime and ε, with the number of runs behind each."""
+    frame = evidence.table
     groups = frame.groupby(["regime", "epsilon"], sort=False)
     found = groups[list(columns)].mean()
     found.insert(0, "runs", groups[next(iter(columns))].count())
@@ -131,19 +144,51 @@ def means(frame: pd.DataFrame, columns: Mapping[str, str], percent: set[str]) ->
     return table(found, formats | {"ε": "{:g}"}, wrapped=["regime"])
 
 
-def verdicts(judged: Mapping[claims.Claim, Sequence[claims.Judgement]]) -> Styler:
+def verdicts(evidence: Evidence, declared: Iterable[claims.Claim]) -> Styler:
     """Every claim's verdict over all regimes, and in each its effect, interval and verdict."""
     rows = []
-    for claim, judgements in judged.items():
+    for claim in declared:
+        judgements = judge(claim, evidence)
         row = {"claim": claim.claim, "verdict": f"<b>{stats.combine(judgements)}</b>"}
         for found in judgements:
             effect = f"against ε = {found.control:g}<br>"
             if found.effect is not None:
-                effect += f"{_signed(found.effect.mean)} {claim.unit}<br>"
-                effect += f"{_interval(found.effect)}<br>n = {found.effect.n}<br>"
+                mean, interval = _mean_and_interval(found.effect)
+                effect += f"{mean} {claim.unit}<br>{interval}<br>n = {found.effect.n}<br>"
             row[found.regime] = effect + found.verdict
         rows.append(row)
-    return table(pd.DataFrame(rows), {}, wrapped=["claim"])
+    return table(pd.DataFrame(rows), {}, wrapped=["claim"], width="6em")
+
+
+def judge(claim: claims.Claim, evidence: Evidence) -> list[claims.Judgement]:
+    """A claim judged in every regime of a set of runs."""
+    return claims.judge(claim, evidence.table, evidence.study.judged)
+
+
+def effects(shown: Sequence[Evidence], declared: Iterable[claims.Claim]) -> pd.DataFrame:
+    """`lsce.claims.effects` in every set of runs; regimes beside the first say whose they are."""
+    parts = []
+    for position, evidence in enumerate(shown):
+        part = claims.effects({claim: judge(claim, evidence) for claim in declared})
+        part["profile"] = evidence.profile
+        part["recorded"] = evidence.recorded
+        if position:
+            part["regime"] += f" ({'recorded' if evidence.recorded else 'this machine'})"
+        parts.append(part)
+    numbers = pd.concat(parts, ignore_index=True)
+    order = {claim.claim: position for position, claim in enumerate(declared)}
+    return numbers.sort_values(
+        "claim", key=lambda c: c.map(order), kind="stable", ignore_index=True
+    )
+
+
+def publish_effects(
+    name: str, shown: Sequence[Evidence], declared: Sequence[claims.Claim]
+) -> Figure:
+    """Draw and save the effects of some claims in every set of runs."""
+    numbers = effects(shown, declared)
+    own = [evidence.profile for evidence in shown if not evidence.recorded]
+    return plots.publish(plots.effects(numbers), name, numbers, own=own[0] if own else None)
 
 
 def _signed(value: float) -> str:
@@ -151,8 +196,19 @@ def _signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", "−")
 
 
-def _interval(effect: stats.Interval) -> str:
-    return f"{_signed(effect.low)} to {_signed(effect.high)}"
+def _mean_and_interval(effect: stats.Interval) -> tuple[str, str]:
+    """Both with as many decimals as the interval's half width has until its second digit (its
+    first, if that is 3 or more); the interval is empty for a single seed."""
+    if effect.n < 2:
+        return _signed(effect.mean), ""
+    half = (effect.high - effect.low) / 2
+    exponent = math.floor(math.log10(half)) if half > 0 else -2
+    decimals = max(0, -exponent + (half < 3 * 10**exponent))
+    mean, low, high = (
+        f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no negative zero
+        for value in (effect.mean, effect.low, effect.high)
+    )
+    return mean, f"{low} to {high}"
 
 
 def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
@@ -160,24 +216,33 @@ def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
         return "no complete pair of runs"
     e = judged.effect
     unit = f" {claim.unit}" if claim.unit else ""
-    text = f"{_signed(e.mean)}{unit}"
-    if e.n > 1:
-        text += f", 95% interval {_interval(e)}"
+    mean, interval = _mean_and_interval(e)
+    text = mean + unit + (f", 95% interval {interval}" if interval else "")
     return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "")
 
 
-def verdict(
-    claim: claims.Claim, judgements: Sequence[claims.Judgement], epsilon: float
-) -> Markdown:
-    """The claim's verdict in words, with the effect and its interval in every regime."""
-    lines = [f"**“{claim.claim}” — {stats.combine(judgements)}.**", ""]
+def verdict(claim: claims.Claim, shown: Sequence[Evidence]) -> Markdown:
+    """The claim's verdict in words, with the effect and its interval in every regime; then what
+    it is in the sets of runs beside."""
+    first, *others = shown
+    lines = [f"**“{claim.claim}” — {stats.combine(judge(claim, first))}.**", ""]
     wanted = (
         f"an effect of at least {claim.smallest:g} {claim.unit}".rstrip()
         if claim.not_worse_by is None
         else f"at most {claim.not_worse_by:g} {claim.unit} worse".rstrip()
     )
     lines += [f"Measure: {claim.words}; what matters: {wanted}. Positive is as claimed.", ""]
-    for judged in judgements:
+    lines += _judged(claim, first)
+    for other in others:
+        word = stats.combine(judge(claim, other))
+        lines += ["", f"Beside it, {other.name}: *{word}*.", "", *_judged(claim, other)]
+    return Markdown("\n".join(lines))
+
+
+def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
+    """A line of a list for every regime."""
+    lines = []
+    for judged in judge(claim, evidence):
         more = ""
         if judged.more_runs is not None:
             more = (
@@ -185,16 +250,16 @@ def verdict(
                 "spread stayed as they are"
             )
         lines.append(
-            f"- *{judged.regime}*, ε = {epsilon:g} against ε = {judged.control:g}: "
+            f"- *{judged.regime}*, ε = {evidence.study.judged:g} against ε = {judged.control:g}: "
             f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
         )
-    return Markdown("\n".join(lines))
+    return lines
 
 
-def temperatures(records: Sequence[Record]) -> Markdown:
+def temperatures(evidence: Evidence) -> Markdown:
     """How many of the temperature fits converged."""
-    fits = [record.meta["temperature"]["converged"] for record in records if not record.diverged]
-    return Markdown(f"Of {len(fits)} temperature fits, {sum(fits)} converged.")
+    fits = evidence.table["temperature_converged"].dropna()
+    return Markdown(f"Of {len(fits)} temperature fits, {fits.sum():.0f} converged.")
 
 
 class Checks:
@@ -248,6 +313,34 @@ def estimators(numbers: pd.DataFrame) -> Markdown:
             )
         lines.append(f"- {panel}: " + "; ".join(errors))
     return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))
+
+
+def reproduced(numbers: pd.DataFrame) -> Styler:
+    """Headline numbers of a regime, see `lsce.reproduction.with_recorded`."""
+    unit = numbers["unit"].map(lambda unit: f", {unit}" * bool(unit))
+    shown = pd.DataFrame({"number": numbers["number"] + unit})
+    for name, words in (
+        ("recorded", "recorded"),
+        ("here", "this machine"),
+        ("difference", "difference"),
+    ):
+        columns = [numbers[name], numbers[f"{name}_low"], numbers[f"{name}_high"]]
+        shown[words] = [_with_interval(*row) for row in zip(*columns, strict=True)]
+    shown["n"] = numbers["n"]
+    shown["outcome"] = numbers["outcome"]
+    return table(shown, {}, wrapped=["number"], width="15em")
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    text = f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+    return text.replace("-", "−")
+
+
+def published(directions: pd.DataFrame) -> Styler:
+    """Published effects on a claim with the direction of ours, see `lsce.reproduction`."""
+    effect = directions["effect"].map("{:+.3g}".format).str.replace("-", "−")
+    shown = directions.drop(columns=["claim", "setting"]).assign(effect=effect)
+    return table(shown, {"ε": "{:g}"}, wrapped=["published"], width="13em")
 
 
 def benchmarks() -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:

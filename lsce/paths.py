@@ -17,7 +17,13 @@ CACHE = DATA / "cache"
 #: This machine's records (ignored by git).
 RUNS = DATA / "runs"
 
-#: What this machine's runs draw, a folder a profile (ignored by git).
+#: The recorded results that come with the project.
+RECORDED = DATA / "recorded"
+#: The literature's numbers.
+PUBLISHED = DATA / "published.csv"
+
+#: What the recorded results draw, and what this machine's runs draw, a folder a profile (ignored
+#: by git).
 FIGURES = ROOT / "figures"
 
 #: What `make bench` measured, a CSV file and a JSON file a machine.

@@ -3,8 +3,9 @@
 `publish` saves a figure as SVG and PNG with those numbers as CSV beside it.
 """
 
+import io
 import math
-from pathlib import Path
+import textwrap
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +14,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.transforms import blended_transform_factory
+from PIL import Image
 
 from lsce import paths, stats
 
@@ -23,7 +26,7 @@ WIDTH = 8.0
 
 _STYLE = {
     "figure.dpi": 100,
-    "savefig.dpi": 200,
+    "savefig.dpi": 150,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -39,23 +42,27 @@ _STYLE = {
     "svg.hashsalt": "lsce",  # the same figure gives the same file
 }
 
-_folder: Path = paths.FIGURES
 
-
-def use_style(profile: str) -> None:
-    """Use the report's style from here on, and save figures below `figures/<profile>`."""
-    global _folder
-    _folder = paths.FIGURES / profile
+def use_style() -> None:
+    """Use the report's style from here on."""
     mpl.rcParams.update(_STYLE)
     mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=COLOURS)
 
 
-def publish(figure: Figure, name: str, numbers: pd.DataFrame) -> Figure:
-    """Save `name`.svg, .png and .csv; return the figure, for a notebook to show."""
-    _folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(_folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(_folder / f"{name}.png", metadata={"Software": None})
-    numbers.to_csv(_folder / f"{name}.csv", index=False, float_format="%.6g")
+def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = None) -> Figure:
+    """Save `name`.svg, .png and .csv; return the figure, for a notebook to show.
+
+    `own` is the profile of this machine's runs where they are in the figure: it is saved in
+    `figures/<own>` then, and else in `figures`, which holds what everybody draws alike.
+    """
+    folder = paths.FIGURES / own if own else paths.FIGURES
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        # A chart has few colours: with a palette its file is a third of the size.
+        Image.open(buffer).convert("RGB").quantize().save(folder / f"{name}.png", optimize=True)
+    numbers.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     return figure
 
 
@@ -69,22 +76,28 @@ def _t_interval(values: pd.Series) -> tuple[float, float]:
     return interval.low, interval.high
 
 
+def _wrapped(title: str, columns: int) -> str:
+    """A panel's title in lines that fit where so many panels stand side by side."""
+    return textwrap.fill(title, 78 // columns)
+
+
 def _legend_below(figure: Figure, ax: Axes, columns: int) -> None:
     handles, names = ax.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
 def _row_heading(ax: Axes, line: float, words: str) -> None:
-    """Words above a group of rows, from the left end of the axes on."""
+    """Words above a group of rows, from the left end of the figure on."""
     ax.text(
-        0.0,
+        0.005,
         line,
         words,
-        transform=ax.get_yaxis_transform(),
+        transform=blended_transform_factory(ax.figure.transFigure, ax.transData),
         va="center",
         weight="bold",
         fontsize=9,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        in_layout=False,  # a long one would take width from the axes
     )
 
 
@@ -115,7 +128,7 @@ def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = 
             linewidth=1.4,
             ax=ax,
         )
-        ax.set(title=panel, xlabel="ε", ylabel="")
+        ax.set(title=_wrapped(panel, columns), xlabel="ε", ylabel="")
         values = sorted(part["epsilon"].unique())
         ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         if percent:
@@ -139,8 +152,9 @@ def histories(numbers: pd.DataFrame) -> Figure:
         for colour, (epsilon, run) in zip(COLOURS, part.groupby("epsilon"), strict=False):
             ax.plot(run["epoch"], run["validation_nll"], color=colour, label=f"ε = {epsilon:g}")
             ax.plot(run["epoch"], run["train_nll"], color=colour, linestyle="--")
-        ax.set(title=regime, xlabel="epoch", ylabel="NLL (hard labels), nats", ylim=(0, None))
+        ax.set(title=_wrapped(regime, len(regimes)), xlabel="epoch", ylim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_ylabel("NLL (hard labels), nats")
     _legend_below(figure, axes.flat[0], 6)
     return figure
 
@@ -245,11 +259,11 @@ def estimators(numbers: pd.DataFrame) -> Figure:
         for norm, (style, name) in lines.items():
             truth = part.loc[part["norm"] == norm, "truth"].iloc[0]
             ax.axhline(truth, color="black", linestyle=style, linewidth=1.4, label=name)
-        ax.set(title=panel, xlabel="test images", xscale="log", ylim=(0, None))
+        ax.set(title=panel, xlabel="test images", xscale="log")
         ticks = sorted(part["images"].unique())
         ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
         ax.minorticks_off()
-    axes[0, 0].set_ylabel("calibration error")
+    axes[0, 0].set(ylabel="calibration error", ylim=(0, None))  # shared, so once all is drawn
     _legend_below(figure, axes.flat[0], 3)
     return figure
 
@@ -290,9 +304,50 @@ def effects(numbers: pd.DataFrame) -> Figure:
         _row_heading(ax, lines[numbers["claim"] == claim].min() - 1, claim)
     ax.set_ylim(lines.max() + 0.7, -0.7)
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
+    ax.margins(x=0.08)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     ax.set_xlabel("effect, in smallest effects that matter (positive is as claimed)")
     _legend_below(figure, ax, 3)
+    return figure
+
+
+def beside_published(numbers: pd.DataFrame) -> Figure:
+    """Effects here, with intervals, and in the literature; a panel a claim, a row an effect.
+
+    `numbers` has the columns of `lsce.reproduction.with_published`.
+    """
+    panels = list(numbers["claim"].unique())
+    rows = [int((numbers["claim"] == claim).sum()) for claim in panels]
+    height = sum(0.24 * count + 0.8 for count in rows)
+    figure, axes = _figure(len(panels), 1, height, gridspec_kw={"height_ratios": rows})
+    for ax, claim in zip(axes.flat, panels, strict=True):
+        part = numbers[numbers["claim"] == claim].reset_index(drop=True)
+        for source, words, colour, marker in (
+            ("here", "here, with 95% interval", COLOURS[0], "o"),
+            ("published", "published", COLOURS[1], "D"),
+        ):
+            mine = part[part["source"] == source]
+            errors = [mine["effect"] - mine["low"], mine["high"] - mine["effect"]]
+            ax.errorbar(
+                mine["effect"],
+                mine.index,
+                xerr=errors,
+                fmt=marker,
+                color=colour,
+                capsize=3,
+                markersize=5,
+                label=words,
+            )
+        ax.axvline(0, color="black", linewidth=1)
+        labels = part["name"] + part["epsilon"].map(", ε = {:g}".format)
+        ax.set_yticks(part.index, labels, fontsize=8)
+        ax.set_ylim(len(part) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", visible=False)
+        unit = part["unit"].iloc[0]
+        ax.set_title(textwrap.fill(claim, 50), fontsize=9)  # the names leave little room
+        ax.set_xlabel(f"effect{f', {unit}' if unit else ''} (positive is as claimed)")
+    _legend_below(figure, axes.flat[0], 2)
     return figure
 
 

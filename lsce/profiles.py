@@ -1,14 +1,13 @@
-"""How much of the report to run: `notebooks/profiles/{smoke,quick,paper}.yaml`."""
+"""How much of the report to run: `notebooks/profiles/{smoke,quick,cpu,paper}.toml`."""
 
 import inspect
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-import yaml
-
-from lsce import claims, data, paths, report, studies
-from lsce.studies import Study
+from lsce import data, paths, studies
+from lsce.studies import Shown, Study
 
 
 class ProfileError(ValueError):
@@ -17,11 +16,12 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True)
 class Profile:
-    """The data that the notebooks are run on unless the user says otherwise, and, for each
-    notebook in order, the values of its parameters."""
+    """The data that the notebooks are run on unless the user says otherwise, whose runs their
+    figures show, and, for each notebook in order, the values of its parameters."""
 
     name: str
     data: str
+    runs: Shown
     notebooks: dict[str, dict[str, Any]]
 
     def study(self, notebook: str, data_name: str, **changes: Any) -> Study | None:
@@ -29,27 +29,21 @@ class Profile:
 
         Raises ProfileError if a parameter is out of range.
         """
-        build = studies.BY_NOTEBOOK.get(notebook)
-        if build is None:
+        if notebook not in studies.BY_NOTEBOOK:
             return None
-        known = inspect.signature(build).parameters
-        given = {"data_name": data_name} | self.notebooks[notebook] | changes
-        arguments = {name: value for name, value in given.items() if name in known}
         try:
-            study = build(**arguments)
-            if "judged_epsilon" in given:
-                claims.check_judged(given["judged_epsilon"], given["epsilons"])
-            return study
+            return studies.build(notebook, data_name, self.notebooks[notebook] | changes)
         except (ValueError, TypeError) as error:
-            raise ProfileError(f"{_file(self.name)}, {notebook}: {error}") from error
+            raise ProfileError(f"{file(self.name)}, {notebook}: {error}") from error
 
 
-def _file(name: str):
-    return (paths.PROFILES / f"{name}.yaml").relative_to(paths.ROOT)
+def file(name: str):
+    """A profile's file, as seen from the checkout."""
+    return (paths.PROFILES / f"{name}.toml").relative_to(paths.ROOT)
 
 
 def names() -> list[str]:
-    return sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
+    return sorted(path.stem for path in paths.PROFILES.glob("*.toml"))
 
 
 def load(name: str) -> Profile:
@@ -57,24 +51,35 @@ def load(name: str) -> Profile:
     if name not in names():
         raise ProfileError(f"PROFILE is {name!r}; it must be one of {', '.join(names())}")
     try:
-        content = yaml.safe_load((paths.PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise ProfileError(f"{_file(name)} is not valid YAML{line}") from error
-    notebooks = content.get("notebooks") if isinstance(content, Mapping) else None
-    if not isinstance(notebooks, Mapping) or content.get("data") not in data.CHECKSUMS:
-        choices = " or ".join(data.CHECKSUMS)
-        raise ProfileError(f"{_file(name)} must hold `data: {choices}` and a mapping `notebooks`")
-    for notebook, parameters in notebooks.items():
-        path = paths.NOTEBOOKS / f"{notebook}.ipynb"
-        if not path.is_file():
-            raise ProfileError(f"{_file(name)} names {notebook}, but there is no such notebook")
-        if not isinstance(parameters, Mapping | None):
-            raise ProfileError(f"{_file(name)}, {notebook} must be a mapping, not {parameters!r}")
-        try:
-            report.check_parameters(path, parameters or {})
-        except ValueError as error:
-            raise ProfileError(f"{_file(name)}, {notebook}: {error}") from error
-    parameters = {notebook: dict(given or {}) for notebook, given in notebooks.items()}
-    return Profile(name, content["data"], parameters)
+        content = tomllib.loads((paths.PROFILES / f"{name}.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{file(name)} is not valid TOML: {error}") from error
+    runs, shared = content.get("runs", "both"), content.get("shared", {})
+    for key, value, choices in (
+        ("data", content.get("data"), tuple(data.CHECKSUMS)),
+        ("runs", runs, get_args(Shown)),
+    ):
+        if value not in choices:
+            raise ProfileError(
+                f"{file(name)}: {key} is {value!r}; it must be one of {', '.join(choices)}"
+            )
+    own = content.get("notebooks", {})
+    for words, value in (("shared", shared), ("notebooks", own), *own.items()):
+        if not isinstance(value, Mapping):
+            raise ProfileError(f"{file(name)}: {words} is {value!r}; it must be a table")
+    known = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+    if strangers := sorted(set(own) - set(known)):
+        raise ProfileError(f"{file(name)} names {strangers[0]}, but there is no such notebook")
+    taken = {notebook: _taken(notebook, shared) for notebook in known}
+    if strangers := sorted(set(shared).difference(*taken.values())):
+        raise ProfileError(f"{file(name)}: no notebook has the shared parameter {strangers[0]!r}")
+    notebooks = {notebook: taken[notebook] | own.get(notebook, {}) for notebook in known}
+    return Profile(name, content["data"], runs, notebooks)
+
+
+def _taken(notebook: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the shared parameters that a notebook's study has."""
+    if notebook not in studies.BY_NOTEBOOK:
+        return {}
+    known = inspect.signature(studies.BY_NOTEBOOK[notebook]).parameters
+    return {name: value for name, value in shared.items() if name in known}

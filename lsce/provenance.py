@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -15,7 +16,10 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas")
 
 @functools.cache
 def commit() -> str | None:
-    """The checkout's commit, with "-dirty" if a tracked file differs; None outside a checkout."""
+    """The checkout's commit, with "-dirty" if a tracked file differs.
+
+    Outside a checkout it is what the environment variable LSCE_COMMIT says, else None.
+    """
     command = [
         "git",
         "-C",
@@ -29,7 +33,7 @@ def commit() -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("LSCE_COMMIT")
     return done.stdout.strip()
 
 

@@ -50,7 +50,8 @@ class _ThisPython(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict())
+        # A kernel that is told to end now and then logs that as an error.
+        return KernelSpec(**get_kernel_dict(["--log-level=CRITICAL"]))
 
 
 class _Lines:

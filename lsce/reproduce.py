@@ -1,8 +1,10 @@
 """`make reproduce` and `make report`: data, runs, notebooks, report, in that order."""
 
 import json
+import math
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,19 +12,37 @@ from typing import Any
 
 import nbformat
 
-from lsce import data, paths, profiles, provenance, report, sweep, train
-from lsce.profiles import Profile
+from lsce import (
+    data,
+    evidence,
+    paths,
+    profiles,
+    provenance,
+    report,
+    reproduction,
+    studies,
+    sweep,
+    train,
+)
+from lsce.profiles import Profile, ProfileError
 from lsce.progress import duration
+from lsce.recorded import Recorded
 from lsce.runs import RunSpec, Store
 from lsce.trainer import precision
 
 FALLBACK_BANNER = (
-    "CIFAR-100 could not be had on this machine: every result here is from the built-in "
+    "CIFAR-100 could not be had on this machine: what it trained itself is from the built-in "
     "synthetic data set, and says nothing of natural images."
 )
 BUILT_IN_BANNER = (
     "Every result here is from the built-in synthetic data set, and says nothing of natural images."
 )
+
+#: What `make report` says of a page that nothing is recorded for.
+NO_RESULTS = "No run of this page is recorded yet; `make reproduce` trains them."
+
+#: Notebooks that are executed at a time, at most; each takes up to 1 GiB.
+MOST_NOTEBOOKS = 4
 
 #: Expected seconds that a notebook and the report take beside training, for the estimate.
 SECONDS_PER_NOTEBOOK, SECONDS_TO_BUILD = 8, 10
@@ -43,10 +63,11 @@ class Job:
 
     def __post_init__(self) -> None:
         for name, parameters in self.profile.notebooks.items():
-            common: dict[str, Any] = {"profile": self.profile.name}
+            common: dict[str, Any] = {}
             study = self.profile.study(name, self.data_name)
             if study is not None:
-                common["data_name"] = self.data_name
+                common = {"profile": self.profile.name, "data_name": self.data_name}
+                common["runs"] = self.profile.runs
                 self.specs += study.specs
             self.notebooks[name] = common | parameters
 
@@ -76,40 +97,55 @@ def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, s
 
 def reproduce(profile_name: str | None, source: Path | None) -> Path:
     """Train what is missing, execute every notebook, build the report; returns its first page."""
-    profile = profiles.load(profile_name or default_profile())
-    for name in profile.notebooks:  # a wrong parameter is found before anything is fetched
-        profile.study(name, "built-in")
+    profile = _checked(profile_name or default_profile())
     _check_writable()
     data_name, banner, words = find_data(profile, source)
     job = Job(profile, data_name, banner)
-    _remember(job)
+    if profile.runs != "own":  # what shows nothing else is not worth showing again
+        _remember(job)
     store = Store()
     todo = sweep.plan(job.specs, store)
     _say_plan(job, todo, words)
     sweep.execute(todo, store)
-    return _render(job)
+    index = _render(job)
+    _say_reproduction(job)
+    return index
 
 
 def rerender() -> Path:
-    """Build the report from what is recorded on this machine, training nothing.
+    """Build the report from the recorded results and what this machine has trained, training
+    nothing.
 
-    Of each notebook's study the seeds are shown whose runs are all there; a notebook without one
-    gets a page that says so.
+    Of this machine's studies the seeds are shown whose runs are all there; a notebook without
+    any run gets a page that says so.
     """
-    job = _recall()
-    store = Store()
-    stubs = []
+    job, store, stubs = _recall(), Store(), []
     for name, parameters in job.notebooks.items():
-        study = job.profile.study(name, job.data_name)
-        if study is None:
+        if name not in studies.BY_NOTEBOOK:
             continue
-        incomplete = {spec.seed for spec in store.missing(study.specs)}
-        seeds = [seed for seed in parameters["seeds"] if seed not in incomplete]
-        parameters |= {"seeds": seeds, "train_missing": False}
-        # With fewer seeds a study may ask for other runs, as the one with a known posterior does.
-        if not seeds or store.missing(job.profile.study(name, job.data_name, seeds=seeds).specs):
+        study, seeds = evidence.complete(job.profile, name, job.data_name, store)
+        if study is None:
+            parameters["runs"] = "recorded"
+        else:
+            parameters |= {"seeds": seeds, "train_missing": False}
+        if parameters["runs"] == "recorded" and not evidence.recorded(name):
             stubs.append(name)
-    return _render(job, stubs)
+    index = _render(job, stubs)
+    for name in stubs:
+        print(f"  {name}: no results yet")
+    return index
+
+
+def _checked(profile_name: str) -> Profile:
+    """A profile whose parameters are those of its notebooks and in range."""
+    profile = profiles.load(profile_name)
+    for name, parameters in profile.notebooks.items():
+        try:
+            report.check_parameters(paths.NOTEBOOKS / f"{name}.ipynb", parameters)
+        except ValueError as error:
+            raise ProfileError(f"{profiles.file(profile_name)}, {name}: {error}") from error
+        profile.study(name, "built-in")
+    return profile
 
 
 def _check_writable() -> None:
@@ -129,19 +165,20 @@ def _remember(job: Job) -> None:
 
 
 def _recall() -> Job:
+    """The last `make reproduce`; where there was none, the default profile on its data."""
     last = paths.RUNS / LAST
     if not last.is_file():
-        raise RuntimeError(
-            f"nothing is recorded in {paths.RUNS} yet; `make reproduce` trains the runs"
-        )
+        profile = _checked(default_profile())
+        return Job(profile, profile.data, None)
     remembered = json.loads(last.read_text())
-    return Job(profiles.load(remembered["profile"]), remembered["data"], remembered["banner"])
+    return Job(_checked(remembered["profile"]), remembered["data"], remembered["banner"])
 
 
 def _say_plan(job: Job, todo: sweep.Plan, words: str) -> None:
     device = train.default_device()
     total = len({spec.id for spec in job.specs})
-    rest = SECONDS_PER_NOTEBOOK * len(job.notebooks) + SECONDS_TO_BUILD
+    rounds = math.ceil(len(job.notebooks) / _notebooks_at_a_time())
+    rest = SECONDS_PER_NOTEBOOK * rounds + SECONDS_TO_BUILD
     expected = todo.expected + rest
     workers = f", {todo.workers} at a time" if todo.missing else ""
     rows = {
@@ -164,37 +201,52 @@ def _title(notebook: Path) -> str:
 
 def _footer(job: Job) -> str:
     """What every page of the report rests on, those without a run of their own too."""
-    store = Store()
-    records = [store.load(spec) for spec in {s.id: s for s in job.specs}.values() if spec in store]
-    devices = sorted({record.meta["device"] for record in records})
-    facts = [
-        f"Profile {job.profile.name}",
-        job.data_name,
-        f"{len(records)} runs",
-        *devices,
-        f"built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        f"commit {provenance.commit() or 'unknown'}",
-    ]
-    return "lsce, MIT License. " + " · ".join(facts)
+    store, facts = Store(), ["lsce, MIT License."]
+    own = [store.load(spec) for spec in {s.id: s for s in job.specs}.values() if spec in store]
+    if job.profile.runs != "own":
+        results = list(Recorded())
+        devices = sorted({run.origin["device"] for run in results})
+        facts.append(" · ".join([f"Recorded results: {len(results)} runs", *devices]) + ".")
+    if own:
+        devices = sorted({record.meta["device"] for record in own})
+        words = [f"This machine: profile {job.profile.name}", job.data_name, f"{len(own)} runs"]
+        facts.append(" · ".join([*words, *devices]) + ".")
+    built = (
+        f"Built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC · commit {provenance.commit() or 'unknown'}"
+    )
+    return " ".join([*facts, built])
+
+
+def _say_reproduction(job: Job) -> None:
+    """End with how this machine's numbers compare with the recorded ones."""
+    page = "12_reproduction"
+    if job.profile.runs == "own" or page not in job.notebooks:
+        return
+    (own,) = evidence.gather(page, **job.notebooks[page] | {"runs": "own", "train_missing": False})
+    numbers = reproduction.with_recorded(own, Recorded())
+    print("\n" + "\n".join(reproduction.summary(numbers, own.profile)))
+
+
+def _notebooks_at_a_time() -> int:
+    return min(sweep.cores(), MOST_NOTEBOOKS)
 
 
 def _render(job: Job, stubs: list[str] = ()) -> Path:
     executed = paths.BUILD / "executed"
     shutil.rmtree(executed, ignore_errors=True)
-    pages = []
-    for name, parameters in job.notebooks.items():
+
+    def page(name: str) -> Path:
         notebook = paths.NOTEBOOKS / f"{name}.ipynb"
         if name in stubs:
-            message = (
-                "No run of this page is recorded on this machine; `make reproduce` trains them."
-            )
-            pages.append(report.stub(name, _title(notebook), message, executed))
-            continue
+            return report.stub(name, _title(notebook), NO_RESULTS, executed)
         start = time.monotonic()
         output = executed / f"{name}.ipynb"
-        report.execute(notebook, parameters, output)
-        pages.append(output)
+        report.execute(notebook, job.notebooks[name], output)
         print(f"  executed {name} in {duration(time.monotonic() - start)}", flush=True)
+        return output
+
+    with ThreadPoolExecutor(_notebooks_at_a_time()) as pool:
+        pages = list(pool.map(page, job.notebooks))
     start = time.monotonic()
     index = report.build(pages, paths.HTML, banner=job.banner, footer=_footer(job))
     print(f"  built the report in {duration(time.monotonic() - start)}", flush=True)

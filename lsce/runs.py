@@ -54,7 +54,8 @@ class Recipe:
     """How a network is trained: SGD with Nesterov momentum and a one-cycle learning rate.
 
     Weight decay acts on convolution and linear weights only. Augmentation is a random crop after
-    reflection padding by 4 pixels and a random horizontal flip.
+    reflection padding by 4 pixels and a random horizontal flip. The fields that are None by
+    default are for published recipes that differ.
     """
 
     version: int = RECIPE_VERSION
@@ -63,6 +64,13 @@ class Recipe:
     warmup_fraction: float = 0.25
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    #: Instead of the one cycle: the learning rate starts at its peak and is divided by 10 after
+    #: each of these shares of the training.
+    milestones: tuple[float, ...] | None = None
+    #: The gradient is that of the loss times this.
+    loss_factor: float | None = None
+    #: A gradient whose norm is larger is scaled down to it.
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         require(_whole(self.batch_size, 2), "batch_size", self.batch_size, "a whole number ≥ 2")
@@ -72,6 +80,18 @@ class Recipe:
         for name in ("warmup_fraction", "momentum"):
             value = getattr(self, name)
             require(_number(value) and 0 <= value < 1, name, value, "a number in [0, 1)")
+        for name in ("loss_factor", "clip_norm"):
+            value = getattr(self, name)
+            fits = value is None or (_number(value) and value > 0)
+            require(fits, name, value, "a number > 0 or None")
+        if self.milestones is not None:
+            fits = all(_number(share) and 0 < share < 1 for share in self.milestones)
+            require(fits, "milestones", self.milestones, "shares between 0 and 1, or None")
+            object.__setattr__(self, "milestones", tuple(self.milestones))
+
+
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +155,8 @@ class RunSpec:
         """The fields that identify the run; a field that is None is left out."""
         fields = dataclasses.asdict(self)
         del fields["keep"]
-        return {name: value for name, value in fields.items() if value is not None}
+        fields["recipe"] = _known(fields["recipe"])
+        return _known(fields)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "RunSpec":

@@ -89,6 +89,18 @@ def paired_difference(treatment: ArrayLike, control: ArrayLike, level: float = 0
     return mean_interval(treatment - control, level)
 
 
+def prediction_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The two-sided Student t interval for one more value like `values` (n,), n >= 2.
+
+    Raises ValueError as `mean_interval` does, and for a single value.
+    """
+    interval = mean_interval(values, level)
+    if interval.n < 2:
+        raise ValueError("values must hold two or more numbers, but there is one")
+    half = (interval.high - interval.mean) * np.sqrt(interval.n + 1)
+    return interval.mean - float(half), interval.mean + float(half)
+
+
 def wilcoxon_p(differences: ArrayLike) -> float:
     """The exact two-sided p-value of Wilcoxon's signed-rank test on `differences` (n,).
 

@@ -1,100 +1,113 @@
-"""Every study of the report: the runs it asks for, and the table it makes of their records."""
+"""Every study of the report: the runs it asks for, and the tables it makes of their digests."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from lsce import builtin, data, metrics
-from lsce.runs import Recipe, Record, RunSpec
+from lsce import data, metrics
+from lsce.digest import WIDTHS, Digest
+from lsce.runs import Recipe, RunSpec
+
+#: Whose runs a page shows: the larger set with the other beside it, or one alone.
+Shown = Literal["both", "own", "recorded"]
+
+#: The regime, in a study's labels, of runs on the built-in data beside runs on CIFAR-100.
+KNOWN_POSTERIOR = "known posterior"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A set of runs that answers one question; `labels[i]` says what part `specs[i]` plays."""
+    """A set of runs that answers one question; `labels[i]` says what part `specs[i]` plays.
+
+    The claims are judged at the ε `judged`, against 0.
+    """
 
     labels: list[dict[str, Any]]
     specs: list[RunSpec]
+    judged: float
 
-    def table(self, records: Sequence[Record], bins: int = 15) -> pd.DataFrame:
-        """One row a run: its labels, ε, seed, and what `measure` finds in its record."""
+    def in_full(self, spec: RunSpec) -> bool:
+        """Whether figures show the run image by image, and not in sums alone."""
+        return spec.epsilon in (0.0, self.judged) or spec.data == "built-in"
+
+    def split(self, runs: Sequence[Digest]) -> tuple["Study", list[Digest], list[Digest]]:
+        """The study without its `KNOWN_POSTERIOR` runs, its runs, and those."""
+        known = [label["regime"] == KNOWN_POSTERIOR for label in self.labels]
+        kept = [i for i, apart in enumerate(known) if not apart]
+        rest = Study([self.labels[i] for i in kept], [self.specs[i] for i in kept], self.judged)
+        apart = [run for run, away in zip(runs, known, strict=True) if away]
+        return rest, [runs[i] for i in kept], apart
+
+    def table(self, runs: Sequence[Digest]) -> pd.DataFrame:
+        """One row a run: its labels, ε, seed, id, status and scalars (see `lsce.digest`)."""
         rows = [
-            {**label, "epsilon": spec.epsilon, "seed": spec.seed} | measure(record, bins)
-            for label, spec, record in zip(self.labels, self.specs, records, strict=True)
+            {**label, "epsilon": run.spec.epsilon, "seed": run.spec.seed}
+            | {"run": run.spec.id, "status": run.status}
+            | run.scalars
+            for label, run in zip(self.labels, runs, strict=True)
         ]
         return pd.DataFrame(rows)
 
-    def histories(self, records: Sequence[Record]) -> pd.DataFrame:
+    def histories(self, runs: Sequence[Digest]) -> pd.DataFrame:
         """Every run's history (see `lsce.train.Outcome`), with its labels, ε and seed."""
         parts = [
-            record.history.assign(**label, epsilon=spec.epsilon, seed=spec.seed)
-            for label, spec, record in zip(self.labels, self.specs, records, strict=True)
+            run.history.assign(**label, epsilon=run.spec.epsilon, seed=run.spec.seed)
+            for label, run in zip(self.labels, runs, strict=True)
         ]
         return pd.concat(parts, ignore_index=True)
 
     def _completed(
-        self, records: Sequence[Record], epsilons: Sequence[float]
-    ) -> Iterator[tuple[str, RunSpec, Record]]:
-        """Regime, spec and record of the runs with one of `epsilons` that did not diverge."""
-        for label, spec, record in zip(self.labels, self.specs, records, strict=True):
-            if spec.epsilon in epsilons and not record.diverged:
-                yield label["regime"], spec, record
+        self, runs: Sequence[Digest], epsilons: Sequence[float]
+    ) -> Iterator[tuple[str, Digest]]:
+        """Regime and digest of the runs with one of `epsilons` that did not diverge."""
+        for label, run in zip(self.labels, runs, strict=True):
+            if run.spec.epsilon in epsilons and not run.diverged:
+                yield label["regime"], run
 
-    def histograms(
-        self, records: Sequence[Record], epsilons: Sequence[float], bins: int = 40
-    ) -> pd.DataFrame:
+    def histograms(self, runs: Sequence[Digest], epsilons: Sequence[float]) -> pd.DataFrame:
         """Densities over the test images, pooled over seeds, of the runs with one of `epsilons`.
 
         quantity is "confidence" or "gap": the largest logit less the mean of the others. Columns:
         regime, epsilon, quantity, left, right, density.
         """
-        values: dict[tuple[str, float, str], list[np.ndarray]] = {}
-        for regime, spec, record in self._completed(records, epsilons):
-            logits = record.outputs()["test_logits"].double().numpy()
-            top, classes = logits.max(axis=1), logits.shape[1]
-            gap = (classes * top - logits.sum(axis=1)) / (classes - 1)
-            confidence = metrics.softmax(logits).max(axis=1)
-            for quantity, found in (("confidence", confidence), ("gap", gap)):
-                values.setdefault((regime, spec.epsilon, quantity), []).append(found)
-        widest = max((max(map(np.max, v)) for k, v in values.items() if k[2] == "gap"), default=1.0)
+        counts: dict[tuple[str, float, str], list[np.ndarray]] = {}
+        for regime, run in self._completed(runs, epsilons):
+            for quantity, found in run.counts.items():
+                counts.setdefault((regime, run.spec.epsilon, quantity), []).append(found)
         rows = []
-        for (regime, epsilon, quantity), found in values.items():
-            edges = np.linspace(0, 1.0 if quantity == "confidence" else widest, bins + 1)
-            density, _ = np.histogram(np.concatenate(found), edges, density=True)
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "regime": regime,
-                        "epsilon": epsilon,
-                        "quantity": quantity,
-                        "left": edges[:-1],
-                        "right": edges[1:],
-                        "density": density,
-                    }
-                )
-            )
+        for (regime, epsilon, quantity), found in counts.items():
+            total = np.zeros(max(map(len, found)))
+            for part in found:
+                total[: len(part)] += part
+            edges = WIDTHS[quantity] * np.arange(len(total) + 1)
+            part = {"regime": regime, "epsilon": epsilon, "quantity": quantity}
+            part |= {"left": edges[:-1], "right": edges[1:]}
+            part["density"] = total / (total.sum() * WIDTHS[quantity])
+            rows.append(pd.DataFrame(part))
         return pd.concat(rows, ignore_index=True)
 
     def reliability(
-        self, records: Sequence[Record], epsilons: Sequence[float], seed: int, bins: int
+        self, runs: Sequence[Digest], epsilons: Sequence[float], seed: int, bins: int
     ) -> pd.DataFrame:
         """`lsce.metrics.reliability_table` of one seed's runs, as trained and with temperature.
 
         The columns `regime` and `panel` name each run.
         """
         parts = []
-        for regime, spec, record in self._completed(records, epsilons):
-            if spec.seed != seed:
+        for regime, run in self._completed(runs, epsilons):
+            if run.spec.seed != seed:
                 continue
-            outputs = record.outputs()
-            fitted = record.meta["temperature"]["value"]
-            for temperature, words in ((1.0, "as trained"), (fitted, f"T = {fitted:.2f}")):
-                probs = metrics.softmax(outputs["test_logits"], temperature)
-                found = metrics.reliability_table(probs, outputs["test_labels"], bins)
-                ece = metrics.expected_calibration_error(probs, outputs["test_labels"], bins)
-                panel = f"ε = {spec.epsilon:g}, {words}\nECE {ece:.3f}"
+            correct = run.samples["correct"]
+            fitted = f"T = {run.scalars['temperature']:.2f}"
+            for arm, words in (("confidence", "as trained"), ("scaled", fitted)):
+                sure = run.samples[arm]
+                ece = metrics.expected_calibration_error(sure, correct, bins)
+                panel = f"ε = {run.spec.epsilon:g}, {words}\nECE {ece:.3f}"
+                found = metrics.reliability_table(sure, correct, bins)
                 parts.append(found.assign(regime=regime, panel=panel))
         return pd.concat(parts, ignore_index=True)
 
@@ -126,36 +139,18 @@ def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.Dat
     )
 
 
-def measure(record: Record, bins: int = 15) -> dict[str, Any]:
-    """A record's scalars: hard-label NLL (nats) and accuracy on each split, the differences
-    between test and training, and `lsce.metrics.summarize` on the test split, with the logits as
-    they are and, with the suffix `_scaled`, after dividing them by the temperature that was
-    fitted on the validation split. A diverged run has its status only.
-    """
-    row: dict[str, Any] = {"run": record.spec.id, "status": record.status}
-    if record.diverged:
-        return row
-    final, temperature = record.meta["final"], record.meta["temperature"]["value"]
-    outputs = record.outputs()
-    logits, labels = outputs["test_logits"], outputs["test_labels"]
-    as_is = metrics.summarize(metrics.softmax(logits), labels, bins)
-    scaled = metrics.summarize(metrics.softmax(logits, temperature), labels, bins)
-    return (
-        row
-        | final
-        | {
-            "nll_gap": final["test_nll"] - final["train_nll"],
-            "accuracy_gap": final["train_accuracy"] - final["test_accuracy"],
-            "temperature": temperature,
-        }
-        | as_is
-        | {f"{name}_scaled": value for name, value in scaled.items()}
-    )
-
-
 def _named(name: str, value: Any, kind: type, want: str) -> None:
     if not isinstance(value, kind) or not value:
         raise ValueError(f"{name} is {value!r}; it must be {want}")
+
+
+def check_judged(epsilon: float, epsilons: Sequence[float]) -> None:
+    """Raise ValueError unless `epsilon` is one of `epsilons`, and can be compared with 0."""
+    if epsilon not in epsilons or epsilon == 0 or 0 not in epsilons:
+        raise ValueError(
+            f"judged_epsilon is {epsilon}; it must be one of epsilons {list(epsilons)} other than "
+            "0, which must be there too"
+        )
 
 
 def smoothing(
@@ -164,6 +159,7 @@ def smoothing(
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
+    judged_epsilon: float,
 ) -> Study:
     """Every ε with every seed in every regime.
 
@@ -186,7 +182,8 @@ def smoothing(
             for epsilon in epsilons:
                 labels.append({"regime": regime})
                 specs.append(_spec(data_name, regime, fields, epsilon, seed))
-    return Study(labels, specs)
+    check_judged(judged_epsilon, epsilons)
+    return Study(labels, specs, float(judged_epsilon))
 
 
 def _spec(data_name, regime, fields, epsilon, seed) -> RunSpec:
@@ -198,62 +195,90 @@ def _spec(data_name, regime, fields, epsilon, seed) -> RunSpec:
         raise ValueError(f"regimes[{regime!r}] is {dict(fields)}: {error}") from error
 
 
-def known_posterior(
-    *,
-    regimes: Mapping[str, Mapping[str, Any]],
-    truth_epsilons: Sequence[float],
-    seeds: Sequence[int],
-) -> Study:
-    """The first regime and seed on the built-in data, whose true posterior is known."""
-    first = dict(list(regimes.items())[:1])
-    return smoothing(data_name="built-in", regimes=first, epsilons=truth_epsilons, seeds=seeds[:1])
-
-
 def calibration(
     *,
     data_name: str,
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
+    judged_epsilon: float,
     truth_epsilons: Sequence[float],
 ) -> Study:
-    """All runs of the calibration page: `smoothing` and `known_posterior`."""
-    main = smoothing(data_name=data_name, regimes=regimes, epsilons=epsilons, seeds=seeds)
-    truth = known_posterior(regimes=regimes, truth_epsilons=truth_epsilons, seeds=seeds)
-    return Study(main.labels + truth.labels, main.specs + truth.specs)
+    """`smoothing`, and the first regime and seed on the built-in data, whose true posterior is
+    known, for each of `truth_epsilons`; the regime of these is `KNOWN_POSTERIOR`."""
+    main = smoothing(
+        data_name=data_name,
+        regimes=regimes,
+        epsilons=epsilons,
+        seeds=seeds,
+        judged_epsilon=judged_epsilon,
+    )
+    _named("truth_epsilons", truth_epsilons, Sequence, "a list of numbers in [0, 1]")
+    (first, fields), *_ = regimes.items()
+    truth = [_spec("built-in", first, fields, epsilon, seeds[0]) for epsilon in truth_epsilons]
+    labels = [{"regime": KNOWN_POSTERIOR}] * len(truth)
+    return Study(main.labels + labels, main.specs + truth, main.judged)
 
 
-def estimators(records: Sequence[Record], sizes: Sequence[int], draws: int = 20) -> pd.DataFrame:
+def reproduction(
+    *,
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+    published_regimes: Mapping[str, Mapping[str, Any]],
+    published_epsilons: Sequence[float],
+) -> Study:
+    """`smoothing`, and regimes that follow a published recipe, if any, with the ε of the paper."""
+    main = smoothing(
+        data_name=data_name,
+        regimes=regimes,
+        epsilons=epsilons,
+        seeds=seeds,
+        judged_epsilon=judged_epsilon,
+    )
+    if not published_regimes:
+        return main
+    more = smoothing(
+        data_name=data_name,
+        regimes=published_regimes,
+        epsilons=published_epsilons,
+        seeds=seeds,
+        judged_epsilon=judged_epsilon,
+    )
+    return Study(main.labels + more.labels, main.specs + more.specs, main.judged)
+
+
+def estimators(runs: Sequence[Digest], sizes: Sequence[int], draws: int = 20) -> pd.DataFrame:
     """How far calibration estimators are from the true error, by the number of test images.
 
-    `records` are runs on the built-in data. Each estimator sees `draws` random subsets of the
-    test images of each size; the true errors use the known posterior and all of them. Columns:
-    panel, estimator, images, mean, low and high (the middle 90% of the draws), norm, truth.
+    `runs` are on the built-in data. Each estimator sees `draws` random subsets of the test images
+    of each size; the true errors use the known posterior and all of them. Columns: panel,
+    estimator, images, mean, low and high (the middle 90% of the draws), norm, truth.
     """
-    dataset = data.load("built-in")
-    posterior = builtin.posterior(dataset.test.images)
     found = {
         "ECE": (metrics.expected_calibration_error, 1),
         "adaptive ECE": (metrics.adaptive_calibration_error, 1),
         "debiased CE": (metrics.debiased_calibration_error, 2),
     }
     rows = []
-    for record in records:
-        outputs = record.outputs()
-        probs, labels = metrics.softmax(outputs["test_logits"]), outputs["test_labels"].numpy()
+    for run in runs:
+        confidence, correct = run.samples["confidence"], run.samples["correct"]
+        likely = run.samples["true_probability"]
         truth = {
-            norm: metrics.true_calibration_error(probs, posterior, norm=norm) for norm in (1, 2)
+            norm: metrics.true_calibration_error(confidence, likely, norm=norm) for norm in (1, 2)
         }
         rng = np.random.default_rng(0)
         for size in sizes:
-            whole = size == len(labels)
-            chosen = [rng.permutation(len(labels))[:size] for _ in range(1 if whole else draws)]
+            whole = size == len(correct)
+            chosen = [rng.permutation(len(correct))[:size] for _ in range(1 if whole else draws)]
             for name, (estimate, norm) in found.items():
-                values = [estimate(probs[part], labels[part]) for part in chosen]
+                values = [estimate(confidence[part], correct[part]) for part in chosen]
                 low, high = np.quantile(values, [0.05, 0.95])
                 rows.append(
                     {
-                        "panel": f"ε = {record.spec.epsilon:g}",
+                        "panel": f"ε = {run.spec.epsilon:g}",
                         "estimator": name,
                         "images": size,
                         "mean": np.mean(values),
@@ -271,4 +296,16 @@ BY_NOTEBOOK: dict[str, Callable[..., Study]] = {
     "00_overview": smoothing,
     "02_epsilon_study": smoothing,
     "03_calibration": calibration,
+    "12_reproduction": reproduction,
 }
+
+
+def build(notebook: str, data_name: str, parameters: Mapping[str, Any]) -> Study:
+    """The study of a notebook with those of `parameters` that it has.
+
+    Raises ValueError or TypeError, naming the parameter and its value, if one is out of range.
+    """
+    build = BY_NOTEBOOK[notebook]
+    known = inspect.signature(build).parameters
+    given = {"data_name": data_name} | parameters
+    return build(**{name: value for name, value in given.items() if name in known})

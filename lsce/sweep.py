@@ -8,6 +8,7 @@ pairs. The workers that time the networks for the plan are those that train.
 
 import ctypes
 import functools
+import math
 import multiprocessing
 import os
 import queue
@@ -26,6 +27,7 @@ from concurrent.futures import (
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 
@@ -57,8 +59,8 @@ class Plan:
         """Expected wall-clock seconds."""
         if not self.missing:
             return 0.0
-        longest = max(self.seconds.values())
-        return max(longest, sum(self.seconds.values()) / self.workers)
+        seconds = [self.seconds[spec.id] for spec in self.missing]
+        return max(max(seconds), sum(seconds) / self.workers)
 
 
 def cores() -> int:
@@ -174,11 +176,16 @@ class _Workers:
         self._pool.shutdown(cancel_futures=True)
 
 
-def plan(specs: Sequence[RunSpec], store: Store | None = None, workers: int | None = None) -> Plan:
+def plan(
+    specs: Sequence[RunSpec],
+    store: Store | None = None,
+    workers: int | None = None,
+    first: Callable[[RunSpec], Any] = lambda spec: spec.seed,
+) -> Plan:
     """Find the runs that the store lacks and estimate their time from a short timing.
 
     `workers` is how many runs go on at a time; by default as many as there are cores, on a GPU
-    `GPU_WORKERS`.
+    `GPU_WORKERS`. Runs with the lowest `first` come first: by default all arms of a seed together.
     """
     missing = (store or Store()).missing(specs)
     if not missing:
@@ -193,27 +200,51 @@ def plan(specs: Sequence[RunSpec], store: Store | None = None, workers: int | No
         trained, evaluated = train.workload(spec)
         per_trained, per_evaluated = speed[spec.model]
         seconds[spec.id] = trained * per_trained + evaluated * per_evaluated
-    # All arms of a seed together, the longest first, so that no worker ends long after the rest.
-    missing.sort(key=lambda spec: (spec.seed, -seconds[spec.id]))
+    # The longest first, so that no worker ends long after the rest.
+    missing.sort(key=lambda spec: (first(spec), -seconds[spec.id]))
     return Plan(missing, seconds, crew.count, crew)
 
 
-def execute(todo: Plan, store: Store | None = None) -> None:
-    """Train the runs of a plan, once. Raises SweepFailed if a run or a worker fails."""
+def execute(
+    todo: Plan,
+    store: Store | None = None,
+    *,
+    deadline: float = math.inf,
+    on_done: Callable[[RunSpec], None] = lambda spec: None,
+) -> None:
+    """Train the runs of a plan, once, and call `on_done` after each.
+
+    A run that would not end before `deadline` (in `time.monotonic`'s seconds) is not started.
+    Raises SweepFailed if a run or a worker fails.
+    """
     if not todo.missing:
+        if todo.crew:
+            todo.crew.close()
         return
     store = store or Store()
-    progress = Progress("training", sum(todo.seconds.values()), len(todo.missing))
-    waiting = {todo.crew.submit(spec, store): spec for spec in todo.missing}
+    pace = _Pace(todo.seconds)
+    room = max(1.0, todo.workers * (deadline - time.monotonic()))
+    work = sum(todo.seconds[spec.id] for spec in todo.missing)
+    progress = Progress("training", min(room, work), len(todo.missing))
+    waiting, running = list(todo.missing), {}
     share = {spec.id: todo.seconds[spec.id] / spec.epochs for spec in todo.missing}
     try:
-        while waiting:
-            done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+        while True:
+            waiting = [spec for spec in waiting if pace.end(spec) <= deadline]
+            while waiting and len(running) < todo.workers:
+                spec = waiting.pop(0)
+                running[todo.crew.submit(spec, store)] = spec
+            if not running:
+                break
+            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             for run in todo.crew.finished_epochs():
                 progress.advance(share[run])
             for future in done:
-                spec = waiting.pop(future)
+                spec = running[future]
                 future.result()
+                del running[future]
+                pace.learn(store.load(spec))
+                on_done(spec)
                 progress.advance(0, finished=1)
     except BrokenProcessPool as error:
         raise SweepFailed(
@@ -224,10 +255,30 @@ def execute(todo: Plan, store: Store | None = None) -> None:
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         raise SweepFailed(f"run {spec.id} failed: {kind}{error}") from error
     finally:
-        if waiting:
+        if running:
             todo.crew.stop()
         todo.crew.close()
         progress.close()
+
+
+class _Pace:
+    """When a run would end, from the plan's estimates and how those of its network turned out."""
+
+    #: What a run may take beyond what the slowest so far of its network took.
+    MARGIN = 1.05
+
+    def __init__(self, seconds: dict[str, float]):
+        self._seconds = seconds
+        self._slowest: dict[str, float] = {}
+
+    def end(self, spec: RunSpec) -> float:
+        slow = max(1.0, self._slowest.get(spec.model, 1.0))
+        return time.monotonic() + self.MARGIN * slow * self._seconds[spec.id]
+
+    def learn(self, record: Record) -> None:
+        ratio = record.meta["seconds"]["total"] / self._seconds[record.spec.id]
+        model = record.spec.model
+        self._slowest[model] = max(ratio, self._slowest.get(model, 0.0))
 
 
 def ensure(

@@ -11,6 +11,7 @@ stream for data order and augmentation. Runs that differ in ε alone share all o
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -55,15 +56,30 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+_counting = threading.Lock()
+#: Runs on a CPU that go on in this process, and the threads PyTorch had before the first of them.
+_running, _threads = 0, 0
+
+
 @contextlib.contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
+    """The number of threads is the process's, so the last run that ends gives it back."""
+    global _running, _threads
+    if device.type != "cpu":
+        yield
+        return
+    with _counting:
+        if _running == 0:
+            _threads = torch.get_num_threads()
+        _running += 1
         torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _counting:
+            _running -= 1
+            if _running == 0:
+                torch.set_num_threads(_threads)
 
 
 def to_float(images: Tensor) -> Tensor:

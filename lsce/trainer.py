@@ -55,6 +55,15 @@ def one_cycle(step: int, steps: int, warmup: float) -> float:
     return (1 + math.cos(math.pi * (step - peak) / (steps - peak))) / 2
 
 
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate at a step: the recipe's peak times its schedule's share."""
+    if recipe.milestones is None:
+        share = one_cycle(step, steps, recipe.warmup_fraction)
+    else:
+        share = 0.1 ** sum(step >= milestone * steps for milestone in recipe.milestones)
+    return recipe.peak_learning_rate * share
+
+
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
     """Weight decay acts on convolution and linear weights only."""
     return [
@@ -123,8 +132,7 @@ class Trainer:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step on float32 (B, 3, 32, 32) images in [0, 1] and int64 (B,) labels."""
-        share = one_cycle(self._done, self._steps, self._recipe.warmup_fraction)
-        self._learning_rate.fill_(self._recipe.peak_learning_rate * share)
+        self._learning_rate.fill_(learning_rate(self._recipe, self._done, self._steps))
         if self._graph is None:
             self._step(images, labels)
         else:
@@ -138,7 +146,10 @@ class Trainer:
             logits = self._forward(images)
         loss = self._criterion(logits, labels)
         self._optimizer.zero_grad()
-        loss.backward()
+        factor, largest = self._recipe.loss_factor, self._recipe.clip_norm
+        (loss if factor is None else factor * loss).backward()
+        if largest is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), largest)
         self._optimizer.step()
         seen = logits.detach()
         right = (seen.argmax(1) == labels).float().mean()

@@ -332,6 +332,36 @@ def test_softmax():
         metrics.softmax([[0.0, math.nan]])
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.expected_calibration_error,
+        metrics.maximum_calibration_error,
+        metrics.adaptive_calibration_error,
+        metrics.debiased_calibration_error,
+        metrics.confidence_gap,
+    ],
+)
+def test_confidences_alone_give_what_the_probabilities_give(metric):
+    probs, labels, _ = draw()
+    probs = np.asarray(probs)
+    correct = probs.argmax(axis=1) == np.asarray(labels)
+    assert metric(probs.max(axis=1), correct) == metric(probs, labels)
+    with pytest.raises(ValueError, match="confidences must lie in"):
+        metric(probs.max(axis=1) + 1, correct)
+    with pytest.raises(ValueError, match="correct must have shape"):
+        metric(probs.max(axis=1), correct[:-1])
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_the_true_error_of_confidences_alone_is_that_of_the_probabilities(norm):
+    probs, _, _ = draw()
+    posterior = np.roll(probs, 1, axis=0)
+    likely = posterior[np.arange(len(probs)), probs.argmax(axis=1)]
+    alone = metrics.true_calibration_error(probs.max(axis=1), likely, norm=norm)
+    assert alone == metrics.true_calibration_error(probs, posterior, norm=norm)
+
+
 GOOD = [[0.5, 0.5], [0.25, 0.75]]
 
 

@@ -42,6 +42,9 @@ def test_identity_is_pinned():
         {"convention": "include-true"},
         {"epochs": 3},
         {"recipe": Recipe(peak_learning_rate=0.1)},
+        {"recipe": Recipe(milestones=(0.5,))},
+        {"recipe": Recipe(loss_factor=3.0)},
+        {"recipe": Recipe(clip_norm=1.0)},
         {"monitor_size": 100},
         {"seed": 1},
     ],
@@ -56,7 +59,9 @@ def test_what_does_not_change_the_run_keeps_its_id():
 
 
 def test_round_trip_through_json():
-    original = spec(noise="asymmetric", noise_rate=0.4, recipe=Recipe(batch_size=64))
+    original = spec(
+        noise="asymmetric", noise_rate=0.4, recipe=Recipe(batch_size=64, milestones=(0.5, 0.75))
+    )
     assert RunSpec.from_dict(json.loads(json.dumps(original.to_dict()))) == original
 
 

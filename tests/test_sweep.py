@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lsce import data, sweep
-from lsce.runs import Recipe, RunSpec, Store
+from lsce.runs import Recipe, Record, RunSpec, Store
 
 
 def spec(**changes) -> RunSpec:
@@ -57,6 +57,27 @@ def test_nothing_to_train_takes_no_time(tmp_path):
     todo = sweep.plan([], Store(tmp_path))
     assert todo.expected == 0
     sweep.execute(todo, Store(tmp_path))
+
+
+def test_a_run_that_would_not_end_in_time_is_not_started(tmp_path):
+    """And a shorter one after it is."""
+    store, done = Store(tmp_path), []
+    specs = [spec(seed=0, epochs=2000), spec(seed=1), spec(seed=2)]
+    todo = sweep.plan(specs, store, workers=1)
+    start = time.monotonic()
+    assert todo.seconds[specs[0].id] > 15 > 2 * todo.seconds[specs[1].id]
+    sweep.execute(todo, store, deadline=start + 15, on_done=done.append)
+    assert time.monotonic() - start < 15
+    assert done == specs[1:] and store.missing(specs) == specs[:1]
+
+
+def test_runs_that_took_longer_than_planned_teach_what_fits():
+    slow, other = spec(epochs=10), spec(epochs=10, model="resnet18")
+    pace = sweep._Pace({slow.id: 1.0, other.id: 1.0})
+    before = pace.end(slow) - time.monotonic()
+    pace.learn(Record(None, slow, "completed", {"seconds": {"total": 3.0}}))
+    assert pace.end(slow) - time.monotonic() == pytest.approx(3 * before, rel=0.01)
+    assert pace.end(other) - time.monotonic() == pytest.approx(before, rel=0.01)
 
 
 def test_without_training_a_missing_run_is_one_sentence(tmp_path):

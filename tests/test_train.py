@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import shutil
 
@@ -163,15 +164,32 @@ def test_threads_are_given_back(dataset):
     assert torch.get_num_threads() == before
 
 
+def test_a_run_that_ends_leaves_the_others_their_one_thread():
+    before, cpu = torch.get_num_threads(), torch.device("cpu")
+    torch.set_num_threads(2)
+    try:
+        with contextlib.ExitStack() as longer:
+            with train._one_thread(cpu):
+                longer.enter_context(train._one_thread(cpu))
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_trainer_used_before_gives_the_same_bits(dataset, outcome):
     train.train(spec(seed=5, epsilon=0.3), dataset)
     again = train.train(spec(), dataset)
     assert torch.equal(again.outputs["test_logits"], outcome.outputs["test_logits"])
 
 
-def test_the_step_is_sgd_with_the_scheduled_rate():
+PUBLISHED = {"milestones": (0.4, 0.8), "loss_factor": 3.0, "clip_norm": 0.5}
+
+
+@pytest.mark.parametrize("special", [{}, PUBLISHED], ids=["one-cycle", "published"])
+def test_the_step_is_sgd_with_the_scheduled_rate(special):
     """Against a loop of PyTorch's own parts, on a network without a second thought."""
-    steps, recipe = 5, Recipe(batch_size=20)
+    steps, recipe = 5, Recipe(batch_size=20, **special)
     device = torch.device("cpu")
     batches = [(torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))) for _ in range(steps)]
     trainer = Trainer("resnet6", 10, device)
@@ -188,11 +206,17 @@ def test_the_step_is_sgd_with_the_scheduled_rate():
         for p, decay in zip(plain.parameters(), decays, strict=True)
     ]
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
-    for step, (images, labels) in enumerate(batches):
+    rates = [0.3 * one_cycle(step, steps, 0.25) for step in range(steps)]
+    if special:
+        rates = [0.3, 0.3, 0.03, 0.03, 0.003]
+    for rate, (images, labels) in zip(rates, batches, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = 0.3 * one_cycle(step, steps, 0.25)
+            group["lr"] = rate
         optimizer.zero_grad()
-        F.cross_entropy(plain(images), labels).backward()
+        (F.cross_entropy(plain(images), labels) * (3 if special else 1)).backward()
+        if special:
+            norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+            assert norm > 0.5  # else nothing is tested
         optimizer.step()
     for ours, theirs in zip(trainer.network.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

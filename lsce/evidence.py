@@ -1,0 +1,147 @@
+"""Which runs a page shows: the recorded results, this machine's own, or both side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lsce import digest, models, plots, profiles, studies, sweep
+from lsce.digest import Digest
+from lsce.profiles import Profile
+from lsce.recorded import Recorded
+from lsce.runs import Store
+from lsce.studies import Shown, Study
+
+#: A set of this many seeds comes before one of fewer, however large: it has intervals.
+SEEDS = 3
+
+
+class NothingToShow(RuntimeError):
+    """A page for which there are no runs."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A complete set of runs for a page: every ε and regime of each of its seeds."""
+
+    #: Whether these are recorded results, and not this machine's own.
+    recorded: bool
+    profile: str
+    #: The notebook's parameters that the set was made with.
+    parameters: Mapping[str, Any]
+    study: Study
+    runs: Sequence[Digest]
+    #: Runs on the built-in data beside those on CIFAR-100 (`lsce.studies.KNOWN_POSTERIOR`).
+    known: Sequence[Digest]
+    #: Bins of the binned calibration errors.
+    bins: int
+
+    @property
+    def name(self) -> str:
+        return f"{'recorded results' if self.recorded else 'this machine'}, profile {self.profile}"
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """`Study.table` of the set."""
+        return self.study.table(self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.spec.seed for run in self.runs})
+
+    @property
+    def work(self) -> int:
+        """Multiplications that training took, forward passes only: how large the set is."""
+        return sum(
+            run.spec.epochs * run.spec.train_size * models.multiply_adds(run.spec.model)
+            for run in self.runs
+        )
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """The larger the more it decides: real images first, then seeds, then size."""
+        real = all(run.spec.data == "cifar-100" for run in self.runs)
+        return real, min(len(self.seeds), SEEDS), self.work
+
+    def publish(self, figure: Figure, name: str, numbers: pd.DataFrame) -> Figure:
+        """Save a figure of this set alone, see `lsce.plots.publish`."""
+        return plots.publish(figure, name, numbers, own=None if self.recorded else self.profile)
+
+
+def gather(
+    notebook: str,
+    *,
+    profile: str,
+    data_name: str,
+    runs: Shown,
+    train_missing: bool,
+    bins: int = digest.BINS,
+    **parameters: Any,
+) -> list[Evidence]:
+    """The sets that a page shows, the one that its main figures are drawn from first.
+
+    This machine's own set is the study that `parameters` describe; what it lacks is trained,
+    unless `train_missing` is false. The recorded set is the largest that `data/recorded` holds
+    of any profile. `runs` says which are wanted; of both, the larger comes first.
+
+    Raises ValueError, naming a parameter that is out of range; SweepFailed if a run cannot be
+    trained; NothingToShow if the recorded set is wanted and there is none.
+    """
+    if runs not in get_args(Shown):
+        raise ValueError(f"runs is {runs!r}; it must be one of {', '.join(get_args(Shown))}")
+    found = []
+    if runs != "own":
+        found += recorded(notebook)[:1]
+    if runs != "recorded":
+        study = studies.build(notebook, data_name, parameters)
+        records = sweep.ensure(study.specs, train_missing=train_missing)
+        digests = {run.spec.id: digest.of(run, bins) for run in records}
+        found.append(_evidence(False, profile, parameters, study, digests, bins))
+    if not found:
+        raise NothingToShow(f"no complete set of runs for {notebook} is recorded")
+    return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
+
+
+def recorded(notebook: str) -> list[Evidence]:
+    """The complete recorded sets for a notebook, a profile each, the largest first."""
+    results, found = Recorded(), []
+    for name in profiles.names():
+        profile = profiles.load(name)
+        study, seeds = complete(profile, notebook, profile.data, results)
+        if study is not None:
+            digests = {spec.id: results.load(spec) for spec in study.specs}
+            parameters = profile.notebooks[notebook] | {"seeds": seeds}
+            found.append(_evidence(True, name, parameters, study, digests, digest.BINS))
+    return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
+
+
+def complete(
+    profile: Profile, notebook: str, data_name: str, have: Recorded | Store
+) -> tuple[Study | None, list[int]]:
+    """A notebook's study with those of its seeds whose runs are all there, and these seeds.
+
+    None if there is no such seed.
+    """
+    whole = profile.study(notebook, data_name)
+    missing = {spec.seed for spec in have.missing(whole.specs)}
+    seeds = [seed for seed in profile.notebooks[notebook]["seeds"] if seed not in missing]
+    if not seeds:
+        return None, []
+    # With fewer seeds a study may ask for other runs, as the one with a known posterior does.
+    study = profile.study(notebook, data_name, seeds=seeds)
+    return (None, []) if have.missing(study.specs) else (study, seeds)
+
+
+def _evidence(
+    from_recorded: bool,
+    profile: str,
+    parameters: Mapping[str, Any],
+    study: Study,
+    digests: Mapping[str, Digest],
+    bins: int,
+) -> Evidence:
+    rest, runs, known = study.split([digests[spec.id] for spec in study.specs])
+    return Evidence(from_recorded, profile, parameters, rest, runs, known, bins)

@@ -1,0 +1,287 @@
+"""Recorded results: digests of runs in a few compact files, fit for git.
+
+A folder of recorded results holds::
+
+    manifest.json         data checksums, a checksum for every file, the names of the scalars, and
+                          for every run its spec, status, device, precision, versions, commit,
+                          time and seconds
+    runs.csv              one row a run: its id, what it is, and its scalars (`lsce.digest.measure`)
+    histories.parquet     one row a run and epoch
+    histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
+    samples.safetensors   image by image, for the runs that figures show so: `<id>.confidence` and
+                          `<id>.scaled` (and `<id>.true_probability` on the built-in data), uint16
+                          in units of 1/65535; `<id>.correct`, a bit an image
+
+The same runs make the same bytes, in whatever order they came.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load as load_samples
+from safetensors.numpy import save as save_samples
+
+from lsce import data, paths
+from lsce.digest import WIDTHS, Digest
+from lsce.runs import RunSpec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RUNS, HISTORIES = "runs.csv", "histories.parquet"
+HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
+
+#: uint16 units of a probability.
+UNIT = 65535
+
+#: Scalars without which a run is incomplete.
+NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
+
+#: Images of the test split, of either data set.
+TEST_IMAGES = 10_000
+
+
+class Recorded:
+    """The digests of a folder, read whole when it is opened; none if there is no such folder.
+
+    Raises ValueError, naming the file, if one is missing or is not what the manifest says.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder or paths.RECORDED
+        self._digests: dict[str, Digest] = {}
+        if (self.folder / MANIFEST).is_file():
+            self._digests = {run.spec.id: run for run in _read(self.folder)}
+
+    def __contains__(self, spec: RunSpec) -> bool:
+        return spec.id in self._digests
+
+    def __iter__(self) -> Iterator[Digest]:
+        return iter(self._digests.values())
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def missing(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
+        """The specs that are not recorded, each once, in the order given."""
+        return list({spec.id: spec for spec in specs if spec not in self}.values())
+
+    def load(self, spec: RunSpec) -> Digest:
+        """The digest of a spec. Raises KeyError if there is none."""
+        return self._digests[spec.id]
+
+
+def write(digests: Iterable[Digest], folder: Path) -> None:
+    """Replace what `folder` records by `digests`, of which there must be some.
+
+    Raises OSError, naming the folder, if it cannot be written.
+    """
+    runs = sorted(digests, key=lambda run: run.spec.id)
+    contents = {
+        RUNS: _table(runs).to_csv(index=False, lineterminator="\n").encode(),
+        HISTORIES: _parquet(_histories(runs)),
+        HISTOGRAMS: _parquet(_histograms(runs)),
+        SAMPLES: save_samples(_packed(runs)),
+    }
+    manifest = {
+        "format": FORMAT,
+        "data": {name: data.CHECKSUMS[name] for name in sorted({run.spec.data for run in runs})},
+        "scalars": sorted({name for run in runs for name in run.scalars}),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        "runs": {
+            run.spec.id: {"spec": run.spec.to_dict(), "status": run.status, **run.origin}
+            for run in runs
+        },
+    }
+    contents[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            _beside(folder / name).write_bytes(content)
+        for name in contents:  # at once, so that hardly any moment finds old beside new
+            _beside(folder / name).replace(folder / name)
+    except OSError as error:
+        raise OSError(f"results cannot be written to {folder} ({error.strerror})") from error
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}")
+
+
+def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
+    """Add the runs of `folders` to those recorded; returns the runs that are new.
+
+    The same result in any order and any number of times: of a run that several folders hold, the
+    one with samples stays, then the one that finished first. Raises ValueError, naming folder and
+    run, if one is incomplete or of other data; nothing is written then.
+    """
+    into = into or paths.RECORDED
+    recorded = Recorded(into)
+    kept = {run.spec.id: run for run in recorded}
+    for folder in folders:
+        if not (folder / MANIFEST).is_file():
+            raise ValueError(f"{folder} holds no recorded results: it has no {MANIFEST}")
+        for run in Recorded(folder):
+            try:
+                check(run)
+            except ValueError as error:
+                raise ValueError(f"{folder}, run {run.spec.id}: {error}") from error
+            kept[run.spec.id] = min(kept.get(run.spec.id, run), run, key=_rank)
+    write(kept.values(), into)
+    return [run for run in kept.values() if run.spec not in recorded]
+
+
+def _rank(run: Digest) -> tuple:
+    return not run.samples, run.origin["finished"], run.origin["device"], repr(run.scalars)
+
+
+def check(run: Digest) -> None:
+    """Raise ValueError, saying why, unless a digest is complete and of the pinned data."""
+    spec = run.spec
+    if spec.data_checksum != data.CHECKSUMS[spec.data]:
+        raise ValueError(
+            f"its data_checksum is {spec.data_checksum[:12]}…, but that of {spec.data} is "
+            f"{data.CHECKSUMS[spec.data][:12]}…"
+        )
+    if run.status not in ("completed", "diverged"):
+        raise ValueError(f"its status is {run.status!r}; it must be completed or diverged")
+    if run.diverged:
+        return
+    if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
+        raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
+    if lacking := sorted(NEEDED - set(run.scalars)):
+        raise ValueError(f"its {lacking[0]} is missing")
+    images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
+    images |= {name: len(values) for name, values in run.samples.items()}
+    for name, count in images.items():
+        if count != TEST_IMAGES:
+            raise ValueError(f"its {name} is of {count:,} test images instead of {TEST_IMAGES:,}")
+    if lacking := sorted(set(WIDTHS) - set(run.counts)):
+        raise ValueError(f"its histogram of {lacking[0]} is missing")
+
+
+# ---- writing ----
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def _table(runs: list[Digest]) -> pd.DataFrame:
+    return pd.DataFrame([_described(run) | dict(sorted(run.scalars.items())) for run in runs])
+
+
+def _described(run: Digest) -> dict[str, Any]:
+    """What a run is, in the columns of `RUNS` that are not its scalars."""
+    fields = dataclasses.asdict(run.spec)
+    recipe = fields.pop("recipe")
+    fields = {name: fields[name] for name in fields if name not in ("data_checksum", "keep")}
+    made = {name: run.origin[name] for name in ("device", "precision", "commit", "finished")}
+    made["training_seconds"] = run.origin["seconds"]["training"]
+    return {"run": run.spec.id, "status": run.status} | fields | recipe | made
+
+
+def _histories(runs: list[Digest]) -> pd.DataFrame:
+    frame = pd.concat([run.history.assign(run=run.spec.id) for run in runs], ignore_index=True)
+    narrow = {name: "float32" for name in frame if frame[name].dtype == "float64"}
+    frame = frame.astype(narrow | {"epoch": "int16", "run": "category"})
+    return frame[["run", *(name for name in frame if name != "run")]]
+
+
+def _histograms(runs: list[Digest]) -> pd.DataFrame:
+    rows = [
+        (run.spec.id, quantity, position, counts[position])
+        for run in runs
+        for quantity, counts in run.counts.items()
+        for position in np.flatnonzero(counts)
+    ]
+    frame = pd.DataFrame(rows, columns=["run", "quantity", "bin", "count"])
+    return frame.astype(
+        {"run": "category", "quantity": "category", "bin": "int16", "count": "int32"}
+    )
+
+
+def _packed(runs: list[Digest]) -> dict[str, np.ndarray]:
+    packed = {}
+    for run in runs:
+        for name, values in run.samples.items():
+            if values.dtype == bool:
+                packed[f"{run.spec.id}.{name}"] = np.packbits(values)
+            else:
+                packed[f"{run.spec.id}.{name}"] = np.rint(values * UNIT).astype(np.uint16)
+    return packed
+
+
+# ---- reading ----
+
+
+def _read(folder: Path) -> Iterator[Digest]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        known, files = manifest["format"], manifest["files"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
+    if known != FORMAT:
+        raise ValueError(f"{folder / MANIFEST} has format {known!r}; it must be {FORMAT}")
+    contents = {name: _verified(folder / name, checksum) for name, checksum in files.items()}
+    # As text first: not every pandas reads back the very number that was written.
+    table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
+    scalars = table[manifest["scalars"]].astype(float)
+    histories = _by_run(contents[HISTORIES])
+    histograms = _by_run(contents[HISTOGRAMS])
+    samples: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in load_samples(contents[SAMPLES]).items():
+        run, _, quantity = name.partition(".")
+        samples.setdefault(run, {})[quantity] = _unpacked(values)
+    for run, entry in manifest["runs"].items():
+        spec = RunSpec.from_dict(entry["spec"])
+        if spec.id != run:
+            raise ValueError(f"{folder / MANIFEST}: the spec of run {run} is that of {spec.id}")
+        origin = {name: value for name, value in entry.items() if name not in ("spec", "status")}
+        digest = Digest(spec, entry["status"], origin, {}, histories[run], {}, samples.get(run, {}))
+        if not digest.diverged:
+            digest.scalars.update(scalars.loc[run].dropna())
+            digest.counts.update(_dense(histograms[run]))
+        yield digest
+
+
+def _verified(file: Path, checksum: str) -> bytes:
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; {MANIFEST} beside it names it")
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != checksum:
+        raise ValueError(
+            f"{file} is damaged: its SHA-256 is {found[:12]}…, {MANIFEST} says {checksum[:12]}…"
+        )
+    return content
+
+
+def _by_run(content: bytes) -> dict[str, pd.DataFrame]:
+    frame = pd.read_parquet(io.BytesIO(content))
+    return {
+        run: part.drop(columns="run").reset_index(drop=True)
+        for run, part in frame.groupby("run", observed=True)
+    }
+
+
+def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {
+        quantity: np.bincount(part["bin"], weights=part["count"]).astype(np.int64)
+        for quantity, part in rows.groupby("quantity", observed=True)
+    }
+
+
+def _unpacked(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return np.unpackbits(values, count=TEST_IMAGES).astype(bool)
+    return values / UNIT

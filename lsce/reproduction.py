@@ -1,0 +1,208 @@
+"""Do the recorded numbers come out again: on this machine, and in the literature?
+
+The rules are declared here. A headline number is an effect that a claim is judged by, or a level
+of `LEVELS` at ε = 0 or at the judged ε, in one regime.
+
+On this machine: the same specs trained here and recorded, paired by seed. The number *agrees* if
+the 95% t interval of the difference contains 0, with Holm's correction over all numbers that are
+compared; it is *the same* if every run gave exactly the recorded value; otherwise it *differs*.
+With a single seed it is *undecided* unless the same.
+
+In the literature: networks and recipes differ, so only directions are compared. An effect goes *the
+same way* as a published one if its 95% interval lies on the published one's side of 0, the
+*opposite way* if it lies on the other side, and is *undecided* if it contains 0.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lsce import claims, paths, stats
+from lsce.claims import Claim
+from lsce.digest import Digest
+from lsce.evidence import Evidence
+from lsce.recorded import Recorded
+
+#: Levels beside the claims' effects: column of a study's table → words, scale and unit.
+LEVELS = {
+    "top1_error": ("top-1 error", 100, "points"),
+    "ece": ("ECE", 1, ""),
+    "ece_scaled": ("ECE after temperature scaling", 1, ""),
+    "temperature": ("temperature", 1, ""),
+}
+
+SAME, AGREES, DIFFERS, UNDECIDED = "the same", "agrees", "differs", "undecided"
+
+#: Family-wise level of the comparison with the recorded results.
+LEVEL = 0.05
+
+
+def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
+    """Every headline number of this machine's runs beside the recorded one.
+
+    Columns: regime, number, unit, n (seeds in both), recorded and here (means) with their
+    `_low` and `_high`, difference with its `_low` and `_high` (not corrected), p (corrected) and
+    outcome. Only runs that are recorded with the same spec are compared: empty if none is.
+    """
+    unknown = {run.spec.seed for run in own.runs if run.spec not in results}
+    paired = [
+        (label, run)
+        for label, run in zip(own.study.labels, own.runs, strict=True)
+        if run.spec.seed not in unknown
+    ]
+    if not paired:
+        return pd.DataFrame()
+    here = _numbers(own, paired)
+    there = _numbers(own, [(label, results.load(run.spec)) for label, run in paired])
+    rows = []
+    for key, mine in here.items():
+        theirs = there[key].reindex(mine.index)
+        usable = mine.notna() & theirs.notna()
+        if usable.any():
+            rows.append(_row(*key, mine[usable], theirs[usable]))
+    numbers = pd.DataFrame(rows)
+    known = numbers["p"].notna()
+    if known.any():
+        numbers.loc[known, "p"] = stats.holm(numbers.loc[known, "p"])
+    numbers["outcome"] = np.where(numbers["p"] < LEVEL, DIFFERS, AGREES)
+    numbers.loc[~known, "outcome"] = UNDECIDED
+    numbers.loc[numbers.pop("equal"), "outcome"] = SAME
+    return numbers
+
+
+def _numbers(
+    own: Evidence, runs: Sequence[tuple[dict, Digest]]
+) -> dict[tuple[str, str, str], pd.Series]:
+    """Values by seed of every headline number: (regime, words, unit) → series."""
+    frame = pd.DataFrame(
+        [label | {"epsilon": r.spec.epsilon, "seed": r.spec.seed} | r.scalars for label, r in runs]
+    )
+    judged, found = own.study.judged, {}
+    for regime, part in frame.groupby("regime", sort=False):
+        for claim in claims.load().values():
+            if claim.not_worse_by is None:  # else the rival is chosen, perhaps another one
+                pairs = part.pivot(index="seed", columns="epsilon", values=claim.measure)
+                words = f"effect: {claim.words}"
+                found[regime, words, claim.unit] = claim.sign * (pairs[judged] - pairs[0.0])
+        for column, (words, scale, unit) in LEVELS.items():
+            for epsilon in (0.0, judged):
+                values = part[part["epsilon"] == epsilon].set_index("seed")[column]
+                found[regime, f"{words}, ε = {epsilon:g}", unit] = scale * values
+    return found
+
+
+def _row(regime: str, number: str, unit: str, here: pd.Series, recorded: pd.Series) -> dict:
+    difference = stats.paired_difference(here, recorded)
+    row = {"regime": regime, "number": number, "unit": unit, "n": difference.n}
+    for name, interval in (
+        ("recorded", stats.mean_interval(recorded)),
+        ("here", stats.mean_interval(here)),
+        ("difference", difference),
+    ):
+        row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return row | {"p": difference.p, "equal": bool((here == recorded).all())}
+
+
+def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
+    """The effects in every regime beside each that the literature reports for the same claim.
+
+    Columns: claim, unit, source ("here" or "published"), name (the regime, or paper and network),
+    epsilon, effect (positive is as claimed), low and high (NaN for published ones), n. Ours are at
+    the regime's ε nearest to that of a published pair, one row for each such ε.
+    """
+    published = pd.read_csv(paths.PUBLISHED, index_col="id")
+    rows = []
+    for claim in declared:
+        if claim.published is None:
+            continue
+        common = {"claim": claim.claim, "unit": claim.unit}
+        theirs = [_published(claim, published, *pair) for pair in claim.published["pairs"]]
+        asked = {row["epsilon"] for row in theirs}
+        ours = [
+            row
+            for regime, part in shown.table.groupby("regime", sort=False)
+            for epsilon in sorted({_nearest(part, epsilon) for epsilon in asked})
+            for row in _ours(claim, regime, part, epsilon)
+        ]
+        rows += [common | row for row in (*ours, *theirs)]
+    return pd.DataFrame(rows)
+
+
+def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str) -> dict:
+    rows = published.loc[[plain, smoothed]]
+    values = rows["value"] / rows["unit"].map({"%": 100.0}).fillna(1.0)
+    if rows["metric"].str.contains("accuracy").all():
+        values = 1 - values
+    first, last = rows.iloc[0], rows.iloc[1]
+    paper = first["paper"].split(",")[0].removesuffix(" et al.")
+    return {
+        "source": "published",
+        "name": f"{paper} et al. {first['year']}, {first['architecture']}",
+        "epsilon": float(last["epsilon"]),
+        "effect": claim.sign * float(values.iloc[1] - values.iloc[0]),
+        "setting": first["setting"],
+    }
+
+
+def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
+    """The ε > 0 of some runs that is nearest; the conventions differ by 1% with 100 classes."""
+    return min((e for e in runs["epsilon"].unique() if e > 0), key=lambda e: abs(e - epsilon))
+
+
+def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list[dict]:
+    pairs = runs.pivot(index="seed", columns="epsilon", values=claim.published["measure"])
+    pairs = claim.sign * pairs[[epsilon, 0.0]].dropna()
+    if pairs.empty:
+        return []
+    effect = stats.paired_difference(pairs[epsilon], pairs[0.0])
+    row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
+    return [row | {"low": effect.low, "high": effect.high, "n": effect.n}]
+
+
+def directions(numbers: pd.DataFrame) -> pd.DataFrame:
+    """A row a published effect of `with_published`, with the outcome in each of our regimes."""
+    rows = []
+    for claim, part in numbers.groupby("claim", sort=False):
+        ours = part[part["source"] == "here"]
+        for _, theirs in part[part["source"] == "published"].iterrows():
+            row = {"claim": claim, "published": theirs["name"], "setting": theirs["setting"]}
+            row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
+            for regime, at in ours.groupby("name", sort=False):
+                nearest = (at["epsilon"] - theirs["epsilon"]).abs().idxmin()
+                row[regime] = _direction(at.loc[nearest], theirs["effect"])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _direction(ours: pd.Series, published: float) -> str:
+    if not (ours["low"] > 0 or ours["high"] < 0):
+        return UNDECIDED
+    return "the same way" if ours["effect"] * published > 0 else "the opposite way"
+
+
+def summary(numbers: pd.DataFrame, profile: str) -> list[str]:
+    """The comparison with the recorded results in a few lines of plain text."""
+    if numbers.empty:
+        return [f"No run of profile {profile} on this machine is recorded with the same spec."]
+    counts = numbers["outcome"].value_counts()
+    words = ", ".join(
+        f"{counts[outcome]} {phrase}"
+        for outcome, phrase in (
+            (SAME, "are exactly the same"),
+            (AGREES, "agree"),
+            (DIFFERS, "differ"),
+            (UNDECIDED, "are undecided (one seed)"),
+        )
+        if outcome in counts
+    )
+    lines = [
+        f"Of {len(numbers)} headline numbers of profile {profile}, this machine's against the "
+        f"recorded: {words}."
+    ]
+    for _, row in numbers[numbers["outcome"] == DIFFERS].iterrows():
+        lines.append(
+            f"  differs: {row['number']} ({row['regime']}): recorded {row['recorded']:.4g}, "
+            f"here {row['here']:.4g} {row['unit']}".rstrip()
+        )
+    return lines

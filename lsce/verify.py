@@ -1,0 +1,120 @@
+"""`lsce verify`: retrain recorded runs and see whether they fall where repeated seeds say."""
+
+import dataclasses
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsce import data, digest, stats, sweep
+from lsce.digest import Digest
+from lsce.progress import duration
+from lsce.recorded import Recorded
+from lsce.runs import RunSpec, Store
+
+#: What is compared, with words for it.
+MEASURES = {
+    "top1_error": "top-1 test error",
+    "test_nll": "test NLL",
+    "debiased_ce": "debiased calibration error",
+    "temperature": "temperature",
+}
+
+#: Recorded seeds of the same run, itself included, that a prediction needs: with three, the widened
+#: intervals are so wide that everything falls into them.
+SEEDS = 5
+
+#: How often all retrained runs together may miss their ranges by chance.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measure of a retrained run: its value, the recorded one and the range expected."""
+
+    measure: str
+    value: float
+    recorded: float
+    low: float
+    high: float
+
+    @property
+    def holds(self) -> bool:
+        return self.low <= self.value <= self.high
+
+
+def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
+    """Retrain `count` recorded runs drawn at random and compare; whether all fall where expected.
+
+    A value is expected within the prediction interval of one more run like those recorded with
+    the same spec but for the seed. The intervals are widened (Bonferroni) so that a faithful
+    rerun of all of them misses any with a probability of at most `LEVEL`. Runs expected to take
+    more than `longest` seconds on this machine are left out of the draw, and so are those with
+    fewer than `SEEDS` recorded seeds; both are said. `draw` seeds the draw.
+
+    Raises ValueError if nothing is recorded.
+    """
+    recorded = Recorded()  # in the order of their ids, so that `draw` alone decides
+    eligible = [run for run in recorded if len(_repeats(run, recorded)) >= SEEDS]
+    if not eligible:
+        raise ValueError(f"{recorded.folder} holds no run with {SEEDS} recorded seeds to verify")
+    if any(run.spec.data == "cifar-100" for run in eligible):
+        data.load("cifar-100", source)
+    with tempfile.TemporaryDirectory(prefix="lsce-verify-") as scratch:
+        store = Store(Path(scratch))
+        plan = sweep.plan([run.spec for run in eligible], store)
+        short = [run for run in eligible if plan.seconds[run.spec.id] <= longest]
+        chosen = random.Random(draw).sample(short, min(count, len(short)))
+        print(
+            f"{len(recorded)} runs are recorded; {len(recorded) - len(eligible)} have fewer than "
+            f"{SEEDS} seeds and {len(eligible) - len(short)} would take more than "
+            f"{duration(longest)} here.\n"
+            f"Retraining {len(chosen)} of the others, drawn with seed {draw}.",
+            flush=True,
+        )
+        sweep.execute(dataclasses.replace(plan, missing=[run.spec for run in chosen]), store)
+        results = []
+        for run in chosen:
+            again = digest.of(store.load(run.spec))
+            checks = compare(again, run, _repeats(run, recorded), len(chosen))
+            _say(run.spec, checks)
+            results.append(all(check.holds for check in checks))
+    print(
+        f"{sum(results)} of {len(results)} retrained runs fall where repeated seeds say they should"
+    )
+    return all(results)
+
+
+def compare(again: Digest, run: Digest, repeats: Sequence[Digest], runs: int) -> list[Check]:
+    """Every measure of a run trained `again`, where `runs` are compared in all."""
+    level = 1 - LEVEL / (runs * len(MEASURES))
+    checks = []
+    for measure in MEASURES:
+        values = [repeat.scalars[measure] for repeat in repeats]
+        low, high = stats.prediction_interval(values, level)
+        checks.append(Check(measure, again.scalars[measure], run.scalars[measure], low, high))
+    return checks
+
+
+def _repeats(run: Digest, recorded: Recorded) -> list[Digest]:
+    """The recorded runs that completed with a run's spec but for the seed, itself included."""
+    alike = dataclasses.replace(run.spec, seed=0).id
+    return [
+        other
+        for other in recorded
+        if not other.diverged and dataclasses.replace(other.spec, seed=0).id == alike
+    ]
+
+
+def _say(spec: RunSpec, checks: Sequence[Check]) -> None:
+    print(
+        f"\n{spec.id}: {spec.model}, {spec.train_size:,} images of {spec.data}, {spec.epochs} "
+        f"epochs, ε = {spec.epsilon:g}, seed {spec.seed}"
+    )
+    for check in checks:
+        same = "the same" if check.value == check.recorded else f"{check.recorded:.4f}"
+        print(
+            f"  {MEASURES[check.measure]:<27} {check.value:.4f}, recorded {same}, expected "
+            f"{check.low:.4f} to {check.high:.4f}: {'inside' if check.holds else 'OUTSIDE'}"
+        )

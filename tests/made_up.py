@@ -1,0 +1,62 @@
+"""Runs that nobody trained, for tests of what is done with runs."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lsce import data, digest
+from lsce.digest import Digest
+from lsce.runs import Record, RunSpec
+
+
+class MadeUp(Record):
+    """A record that lies in memory."""
+
+    def outputs(self):
+        return self.meta["outputs"]
+
+    @property
+    def history(self):
+        return self.meta["history"]
+
+
+def spec(**changes) -> RunSpec:
+    fields = dict(
+        data="cifar-100",
+        data_checksum=data.CHECKSUMS["cifar-100"],
+        train_size=300,
+        model="resnet6",
+        epsilon=0.1,
+        epochs=2,
+        seed=0,
+    )
+    return RunSpec(**fields | changes)
+
+
+def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Record:
+    generator = np.random.default_rng(spec.seed)
+    labels = np.arange(images) % 100
+    logits = generator.normal(size=(images, 100))
+    logits[np.arange(images), labels] += 3
+    history = {"epoch": range(1, spec.epochs + 1), "train_nll": 1.25, "validation_nll": 1.5}
+    meta = {
+        "final": {
+            f"{split}_{measure}": 0.5 + 0.1 * i
+            for i, split in enumerate(("train", "validation", "test"))
+            for measure in ("nll", "accuracy")
+        },
+        "temperature": {"value": 2.0, "converged": True},
+        "outputs": {"test_logits": torch.from_numpy(logits), "test_labels": torch.tensor(labels)},
+        "history": pd.DataFrame(history),
+        "device": "an abacus",
+        "precision": "float32",
+        "versions": {"torch": "2.14.1"},
+        "commit": "0123456789ab",
+        "finished": f"2026-01-0{1 + spec.seed}T00:00:00+00:00",
+        "seconds": {"training": 1.0, "total": 2.0},
+    }
+    return MadeUp(None, spec, status, meta)
+
+
+def digest_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Digest:
+    return digest.of(record_of(spec, status, images))

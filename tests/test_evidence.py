@@ -1,0 +1,145 @@
+"""Which runs a page shows, and what it says of the others."""
+
+import pytest
+from made_up import digest_of, record_of
+
+from lsce import evidence, models, pages, paths, profiles, recorded, sweep
+from lsce.evidence import Evidence, gather
+from lsce.recorded import Recorded
+
+PAGE = "02_epsilon_study"
+
+
+def record(*names: str, seeds=(0, 1, 2)) -> None:
+    """Record made-up runs of these profiles, for all their pages."""
+    specs = {}
+    for name in names:
+        profile = profiles.load(name)
+        for notebook in ("02_epsilon_study", "03_calibration", "12_reproduction"):
+            study = profile.study(notebook, profile.data)
+            specs |= {s.id: s for s in study.specs if s.seed in seeds}
+    # Built-in data have 10,000 test images, with which the true posterior is computed.
+    runs = [digest_of(s, images=10_000 if s.data == "built-in" else 100) for s in specs.values()]
+    recorded.write(runs, paths.RECORDED)
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(recorded, "TEST_IMAGES", 100)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """This machine's runs are made up, too."""
+    monkeypatch.setattr(
+        sweep, "ensure", lambda specs, **_: [record_of(spec, images=100) for spec in specs]
+    )
+
+
+def ask(profile: str = "quick", **changes) -> list[Evidence]:
+    parameters = profiles.load(profile).notebooks[PAGE]
+    given = dict(profile=profile, data_name="cifar-100", runs="both", train_missing=True)
+    return gather(PAGE, **given | parameters | changes)
+
+
+def test_the_larger_set_is_shown_and_the_other_beside_it(own):
+    record("cpu")
+    first, second = ask()
+    assert (first.recorded, first.profile) == (True, "cpu")
+    assert (second.recorded, second.profile) == (False, "quick")
+    first, second = ask(profile="paper")
+    assert (first.profile, second.profile) == ("paper", "cpu")
+
+
+def test_of_the_recorded_sets_the_largest_is_shown():
+    record("quick", "cpu")
+    assert [one.profile for one in evidence.recorded(PAGE)] == ["cpu", "quick"]
+    assert [one.profile for one in ask(runs="recorded")] == ["cpu"]
+
+
+def test_three_seeds_come_before_a_larger_set_of_one():
+    record("cpu", seeds=[0])
+    cpu = list(Recorded())
+    record("quick")
+    recorded.write([*Recorded(), *cpu], paths.RECORDED)
+    quick, larger = evidence.recorded(PAGE)
+    assert (quick.profile, larger.profile) == ("quick", "cpu") and larger.work > quick.work
+
+
+def test_synthetic_images_never_come_before_real_ones(own):
+    record("quick")
+    first, second = ask(profile="paper", data_name="built-in")
+    assert (first.recorded, first.profile) == (True, "quick")
+    assert second.runs[0].spec.data == "built-in" and second.work > first.work
+
+
+def test_one_set_alone_can_be_asked_for(own):
+    record("quick")
+    assert [one.recorded for one in ask(runs="own")] == [False]
+    assert [one.recorded for one in ask(runs="recorded")] == [True]
+    with pytest.raises(ValueError, match="runs is 'mine'; it must be one of both, own, recorded"):
+        ask(runs="mine")
+
+
+def test_without_recorded_results_this_machine_s_are_shown_or_nothing(own):
+    assert [one.recorded for one in ask()] == [False]
+    with pytest.raises(evidence.NothingToShow, match="no complete set of runs for 02_epsilon"):
+        ask(runs="recorded")
+
+
+def test_a_seed_that_is_not_complete_is_left_out():
+    record("quick")
+    runs = [run for run in Recorded() if (run.spec.seed, run.spec.epsilon) != (1, 0.9)]
+    recorded.write(runs, paths.RECORDED)
+    (found,) = evidence.recorded(PAGE)
+    assert found.seeds == [0, 2] == found.parameters["seeds"]
+    assert len(found.runs) == 2 * 18
+
+
+def test_a_page_s_other_runs_are_set_apart():
+    record("quick")
+    (found,) = evidence.recorded("03_calibration")
+    assert len(found.runs) == 54 and {run.spec.data for run in found.known} == {"built-in"}
+    assert {run.spec.data for run in found.runs} == {"cifar-100"}
+
+
+def test_work_counts_images_times_multiplications():
+    record("quick", seeds=[0])
+    (found,) = evidence.recorded(PAGE)
+    images = sum(run.spec.epochs * run.spec.train_size for run in found.runs)
+    assert found.work == images * models.multiply_adds("resnet6")
+    # 0.56 billion for ResNet-18 in its CIFAR form, as is usually reported.
+    assert models.multiply_adds("resnet18") == pytest.approx(0.556e9, rel=0.01)
+
+
+def test_the_banner_tells_whose_runs_are_shown(own):
+    record("cpu")
+    text = pages.banner(*ask()).data
+    shown, beside = text.split("**Beside it**")
+    assert "**Shown**: **recorded results, profile cpu**" in shown
+    assert "**this machine, profile quick**" in beside and "this machine" not in shown
+
+
+def test_effects_beside_are_told_apart_from_those_shown(own):
+    from lsce import claims
+
+    record("cpu")
+    numbers = pages.effects(ask(), list(claims.load().values()))
+    theirs = numbers[numbers["recorded"]]["regime"]
+    mine = numbers[~numbers["recorded"]]["regime"]
+    assert mine.str.endswith("(this machine)").all() and not theirs.str.contains("machine").any()
+    assert list(numbers["claim"].unique()) == [claim.claim for claim in claims.load().values()]
+
+
+def test_a_figure_of_this_machine_s_runs_never_replaces_one_of_the_recorded(
+    own, tmp_path, monkeypatch
+):
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    record("cpu")
+    for one in ask():
+        one.publish(Figure(), "some", one.table.head())
+    assert (tmp_path / "figures" / "some.csv").is_file()
+    assert (tmp_path / "figures" / "quick" / "some.csv").is_file()

@@ -1,0 +1,177 @@
+"""`lsce record`, `merge` and `verify`, as commands in a checkout of their own."""
+
+import dataclasses
+import json
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+from made_up import digest_of, spec
+from test_reproduce import environment, lsce, make_checkout, one_sentence
+
+from lsce import profiles, record, recorded, stats, verify
+from lsce.recorded import Recorded
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return make_checkout(tmp_path_factory.mktemp("record") / "checkout", data="built-in")
+
+
+@pytest.fixture(scope="module")
+def results(checkout):
+    """What `record` leaves of the tiny profile in two goes, and what it printed."""
+    said = []
+    for budget in ("1s", "90s"):
+        done = lsce(checkout, "record", "--profile", "tiny", "--budget", budget, "--out", "out")
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    return checkout / "out", said
+
+
+@pytest.mark.slow
+def test_it_stops_within_its_budget_and_goes_on_the_next_time(results):
+    out, (first, second) = results
+    assert "12 of 12 runs are not recorded" in first and "0 runs recorded" in first
+    assert "12 of 12 runs are not recorded" in second
+    assert "12 runs recorded" in second and "0 still to do" in second
+    found = Recorded(out)
+    assert len(found) == 12
+    judged = [run for run in found if run.spec.epsilon in (0.0, 0.1)]
+    assert all(run.samples for run in judged)
+    assert all(run.origin["seconds"]["training"] > 0 and run.scalars for run in found)
+
+
+@pytest.mark.slow
+def test_what_is_merged_is_not_recorded_again(results, checkout):
+    out, _ = results
+    for new in (12, 0):
+        done = lsce(checkout, "merge", "out")
+        assert f"{new} runs are new; 12 are recorded" in done.stdout
+    again = lsce(checkout, "record", "--profile", "tiny", "--budget", "9s", "--out", "other")
+    assert "0 of 12 runs are not recorded" in again.stdout
+    assert not (checkout / "other").exists()
+
+
+@pytest.mark.slow
+def test_recorded_runs_are_verified_by_training_them_again(results, checkout):
+    """The tiny profile has two seeds, and a prediction wants five: three are made up."""
+    out, _ = results
+    runs = list(Recorded(out))
+    more = [
+        dataclasses.replace(
+            run,
+            spec=dataclasses.replace(run.spec, seed=seed),
+            scalars={name: factor * value for name, value in run.scalars.items()},
+        )
+        for run in runs
+        for seed, factor in ((2, 0.98), (3, 1.01), (4, 1.02))
+        if run.spec.seed == 0
+    ]
+    recorded.write([*runs, *more], checkout / "data" / "recorded")
+    order = list(Recorded(checkout / "data" / "recorded"))
+    real = next(  # a draw of runs that somebody trained
+        draw
+        for draw in range(10_000)
+        if all(run.spec.seed < 2 for run in random.Random(draw).sample(order, 2))
+    )
+    done = lsce(checkout, "verify", "--runs", "2", "--draw", str(real))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("recorded the same") == 2 * len(verify.MEASURES)
+    assert "2 of 2 retrained runs fall where repeated seeds say they should" in done.stdout
+
+
+def test_an_output_folder_with_other_things_is_left_alone(checkout):
+    (checkout / "precious").mkdir(exist_ok=True)
+    (checkout / "precious" / "thesis.txt").write_text("three years")
+    command = ["record", "--profile", "tiny", "--budget", "9m", "--out", "precious"]
+    line = one_sentence(lsce(checkout, *command), 2)
+    assert "OUT is precious; it must be a new or empty folder" in line
+    assert [path.name for path in (checkout / "precious").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("budget", ["9", "nine", "-1m", "9d"])
+def test_a_wrong_budget_is_named(checkout, budget):
+    command = ["record", "--profile", "tiny", f"--budget={budget}", "--out", "out"]
+    done = lsce(checkout, *command)
+    assert done.returncode == 2 and f"'{budget}' must be a time such as" in done.stderr
+
+
+def test_nothing_to_verify_is_one_sentence(checkout, tmp_path):
+    root = make_checkout(tmp_path / "checkout", data="built-in")
+    assert "holds no run with 5 recorded seeds" in one_sentence(lsce(root, "verify"), 2)
+
+
+def test_recording_needs_only_the_core_dependencies(checkout):
+    """A bare GPU machine has PyTorch and the like, and nothing that the report is made with."""
+    script = (
+        "import sys\n"
+        "for name in ('IPython', 'papermill', 'yaml', 'matplotlib', 'seaborn', 'scipy', 'sklearn',"
+        " 'sphinx', 'myst_nb', 'nbformat', 'torchmetrics'):\n"
+        "    sys.modules[name] = None\n"
+        "from lsce import cli\n"
+        "cli.main(['record', '--profile', 'tiny', '--budget', '1s', '--out', 'bare'])\n"
+        "from lsce import recorded\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(checkout),
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d+ still to do", done.stdout)
+
+
+def test_the_pair_that_the_claims_compare_comes_first():
+    profile = profiles.load("paper")
+    wanted = sorted(record._wanted(profile).values(), key=lambda entry: entry[2])
+    order = [spec for spec, _, _ in wanted]
+    regimes = len(profile.notebooks["00_overview"]["regimes"])
+    assert {(s.seed, s.epsilon) for s in order[: 2 * regimes]} == {(0, 0.0), (0, 0.1)}
+    seeds = [s.seed for s in order[: 5 * 8 * regimes]]
+    assert seeds == sorted(seeds)
+    # What is only compared with the literature comes last.
+    assert {s.model for s in order[-15:]} == {"resnet56"}
+
+
+def repeats(values: list[float]):
+    """Recorded runs that differ in the seed, with these values of every measure."""
+    runs = [digest_of(spec(seed=seed)) for seed in range(len(values))]
+    for run, value in zip(runs, values, strict=True):
+        run.scalars.update(dict.fromkeys(verify.MEASURES, value))
+    return runs
+
+
+def test_a_value_is_expected_within_the_widened_prediction_interval():
+    runs = repeats([1.0, 1.1, 1.2, 1.3, 1.4])
+    low, high = stats.prediction_interval([1.0, 1.1, 1.2, 1.3, 1.4], 1 - 0.05 / (3 * 4))
+    for value, holds in ((high - 1e-6, True), (high + 1e-6, False), (low - 1e-6, False)):
+        again = digest_of(spec(seed=1))
+        again.scalars.update(dict.fromkeys(verify.MEASURES, value))
+        checks = verify.compare(again, runs[1], runs, 3)
+        assert [check.measure for check in checks] == list(verify.MEASURES)
+        assert all(check.holds == holds for check in checks)
+        assert checks[0].recorded == 1.1
+
+
+def test_only_runs_with_the_same_spec_but_for_the_seed_repeat_a_run(tmp_path):
+    runs = [
+        *repeats([1.0, 2.0, 3.0]),
+        digest_of(spec(seed=4, epsilon=0.2)),
+        digest_of(spec(seed=5), status="diverged"),
+    ]
+    recorded.write(runs, tmp_path)
+    found = verify._repeats(runs[0], Recorded(tmp_path))
+    assert sorted(run.spec.seed for run in found) == [0, 1, 2]
+
+
+def test_a_manifest_says_where_every_run_came_from(tmp_path):
+    recorded.write(repeats([1.0]), tmp_path)
+    (entry,) = json.loads((tmp_path / recorded.MANIFEST).read_text())["runs"].values()
+    assert entry["device"] == "an abacus" and entry["commit"] == "0123456789ab"
+    assert entry["spec"]["recipe"]["peak_learning_rate"] == 0.3 and entry["versions"]["torch"]
