@@ -225,7 +225,7 @@ def appendix(root: Path) -> str:
         shutil.copytree(paths.ROOT / folder, root / folder, ignore=ignored)
     script = (
         "from lsce import paths, report; out = paths.BUILD / 'executed' / 'A1_speed.ipynb'; "
-        "report.execute(paths.NOTEBOOKS / 'A1_speed.ipynb', {'profile': 'quick'}, out); "
+        "report.execute(paths.NOTEBOOKS / 'A1_speed.ipynb', {}, out); "
         "first = report.stub('01_loss', 'The loss', 'm', out.parent); "
         "report.build([out, first], paths.HTML)"
     )
@@ -267,7 +267,7 @@ def test_the_appendix_shows_every_machine(runner, monkeypatch, tmp_path):
     ):
         assert words in html, words
     for ending in ("svg", "png", "csv"):
-        assert (tmp_path / "figures" / "quick" / f"speed.{ending}").stat().st_size > 100
+        assert (tmp_path / "figures" / f"speed.{ending}").stat().st_size > 100
     index = (tmp_path / "build" / "html" / "index.html").read_text()
     assert index.index("01_loss.html") < index.index("A1_speed.html") < index.index("how_to.html")
 
