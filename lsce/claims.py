@@ -70,13 +70,22 @@ def judge(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
     ]
 
 
+def seed_effects(
+    claim: Claim, runs: pd.DataFrame, measure: str, epsilon: float, control: float = 0.0
+) -> pd.Series:
+    """The effect of `epsilon` against `control` on a measure, in the claim's unit and positive as
+    claimed, for each seed of a regime's runs that has both."""
+    pairs = runs.pivot(index="seed", columns="epsilon", values=measure)
+    pairs = claim.sign * pairs[[epsilon, control]].dropna()
+    return pairs[epsilon] - pairs[control]
+
+
 def _judge(claim: Claim, table: pd.DataFrame, regime: str, epsilon: float) -> Judgement:
     control = 0.0 if claim.not_worse_by is None else _best_other(table, epsilon)
-    pairs = table.pivot(index="seed", columns="epsilon", values=claim.measure)
-    pairs = pairs[[epsilon, control]].dropna()
-    if pairs.empty:
+    effects = seed_effects(claim, table, claim.measure, epsilon, control)
+    if effects.empty:
         return Judgement(regime, control, stats.UNDECIDED, None)
-    effect = stats.paired_difference(claim.sign * pairs[epsilon], claim.sign * pairs[control])
+    effect = stats.mean_interval(effects)
     if claim.not_worse_by is None:
         found = stats.judge(effect, claim.smallest)
     else:  # non-inferiority: the effect, moved up by the margin, must be above 0

@@ -343,13 +343,24 @@ def published(directions: pd.DataFrame) -> Styler:
     return table(shown, {"ε": "{:g}"}, wrapped=["published"], width="13em")
 
 
-def benchmarks() -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
-    """For each machine that `make bench` ran on: what each of its parts rests on, and the rows."""
+def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
+    """For each machine that `make bench` ran on: what each of its parts rests on, and the rows.
+
+    With `parts` only the rows of these. Raises ValueError if no machine has measured one of them.
+    """
     found = {}
     for file in sorted(paths.BENCHMARKS.glob("*.csv")):
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         machine = "{device}, {cores} cores, {precision}".format(**about["machine"])
         found[machine] = about["modules"], pd.read_csv(file)
+    known = sorted({name for modules, _ in found.values() for name in modules})
+    if strangers := sorted(set(parts) - set(known)) if found else []:
+        raise ValueError(f"parts names {strangers[0]!r}; it must name some of {', '.join(known)}")
+    if parts:
+        found = {
+            machine: (modules, rows[rows["module"].isin(parts)])
+            for machine, (modules, rows) in found.items()
+        }
     return found
 
 

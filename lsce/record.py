@@ -33,18 +33,18 @@ def record(profile_name: str, budget: float, out: Path, source: Path | None) -> 
     data.load(profile.data, source if profile.data == "cifar-100" else None)
     new: list[Digest] = []
 
-    def save(spec: RunSpec) -> None:
-        run, study = digest.of(store.load(spec)), wanted[spec.id][1]
-        new.append(run if study.in_full(spec) else dataclasses.replace(run, samples={}))
+    def save(*specs: RunSpec) -> None:
+        for spec in specs:
+            run, study = digest.of(store.load(spec)), wanted[spec.id][1]
+            new.append(run if study.in_full(spec) else dataclasses.replace(run, samples={}))
         recorded.write([*mine, *new], out)
 
     missing = store.missing(todo)
-    for spec in todo:
-        if spec not in missing:
-            save(spec)
+    if trained := [spec for spec in todo if spec in store]:
+        save(*trained)
     plan = sweep.plan(missing, store, first=lambda spec: wanted[spec.id][2])
     print(
-        f"{len(todo)} of {len(wanted)} runs are not recorded; {len(todo) - len(missing)} of them "
+        f"{len(todo)} of {len(wanted)} runs are not recorded; {len(trained)} of them "
         f"are on this machine, the others take about {duration(plan.expected)}",
         flush=True,
     )

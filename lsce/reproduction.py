@@ -23,6 +23,7 @@ from lsce.claims import Claim
 from lsce.digest import Digest
 from lsce.evidence import Evidence
 from lsce.recorded import Recorded
+from lsce.studies import Study
 
 #: Levels beside the claims' effects: column of a study's table → words, scale and unit.
 LEVELS = {
@@ -46,15 +47,12 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     outcome. Only runs that are recorded with the same spec are compared: empty if none is.
     """
     unknown = {run.spec.seed for run in own.runs if run.spec not in results}
-    paired = [
-        (label, run)
-        for label, run in zip(own.study.labels, own.runs, strict=True)
-        if run.spec.seed not in unknown
-    ]
-    if not paired:
+    both = [i for i, run in enumerate(own.runs) if run.spec.seed not in unknown]
+    if not both:
         return pd.DataFrame()
-    here = _numbers(own, paired)
-    there = _numbers(own, [(label, results.load(run.spec)) for label, run in paired])
+    study = own.study.part(both)
+    here = _numbers(study, [own.runs[i] for i in both])
+    there = _numbers(study, [results.load(spec) for spec in study.specs])
     rows = []
     for key, mine in here.items():
         theirs = there[key].reindex(mine.index)
@@ -71,20 +69,14 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     return numbers
 
 
-def _numbers(
-    own: Evidence, runs: Sequence[tuple[dict, Digest]]
-) -> dict[tuple[str, str, str], pd.Series]:
+def _numbers(study: Study, runs: Sequence[Digest]) -> dict[tuple[str, str, str], pd.Series]:
     """Values by seed of every headline number: (regime, words, unit) → series."""
-    frame = pd.DataFrame(
-        [label | {"epsilon": r.spec.epsilon, "seed": r.spec.seed} | r.scalars for label, r in runs]
-    )
-    judged, found = own.study.judged, {}
-    for regime, part in frame.groupby("regime", sort=False):
+    judged, found = study.judged, {}
+    for regime, part in study.table(runs).groupby("regime", sort=False):
         for claim in claims.load().values():
             if claim.not_worse_by is None:  # else the rival is chosen, perhaps another one
-                pairs = part.pivot(index="seed", columns="epsilon", values=claim.measure)
-                words = f"effect: {claim.words}"
-                found[regime, words, claim.unit] = claim.sign * (pairs[judged] - pairs[0.0])
+                effects = claims.seed_effects(claim, part, claim.measure, judged)
+                found[regime, f"effect: {claim.words}", claim.unit] = effects
         for column, (words, scale, unit) in LEVELS.items():
             for epsilon in (0.0, judged):
                 values = part[part["epsilon"] == epsilon].set_index("seed")[column]
@@ -151,11 +143,10 @@ def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
 
 
 def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list[dict]:
-    pairs = runs.pivot(index="seed", columns="epsilon", values=claim.published["measure"])
-    pairs = claim.sign * pairs[[epsilon, 0.0]].dropna()
-    if pairs.empty:
+    effects = claims.seed_effects(claim, runs, claim.published["measure"], epsilon)
+    if effects.empty:
         return []
-    effect = stats.paired_difference(pairs[epsilon], pairs[0.0])
+    effect = stats.mean_interval(effects)
     row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
     return [row | {"low": effect.low, "high": effect.high, "n": effect.n}]
 

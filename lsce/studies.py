@@ -1,5 +1,6 @@
 """Every study of the report: the runs it asks for, and the tables it makes of their digests."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +35,17 @@ class Study:
         """Whether figures show the run image by image, and not in sums alone."""
         return spec.epsilon in (0.0, self.judged) or spec.data == "built-in"
 
+    def part(self, positions: Sequence[int]) -> "Study":
+        """The study of some of its runs alone."""
+        labels, specs = ([every[i] for i in positions] for every in (self.labels, self.specs))
+        return Study(labels, specs, self.judged)
+
     def split(self, runs: Sequence[Digest]) -> tuple["Study", list[Digest], list[Digest]]:
         """The study without its `KNOWN_POSTERIOR` runs, its runs, and those."""
         known = [label["regime"] == KNOWN_POSTERIOR for label in self.labels]
         kept = [i for i, apart in enumerate(known) if not apart]
-        rest = Study([self.labels[i] for i in kept], [self.specs[i] for i in kept], self.judged)
         apart = [run for run, away in zip(runs, known, strict=True) if away]
-        return rest, [runs[i] for i in kept], apart
+        return self.part(kept), [runs[i] for i in kept], apart
 
     def table(self, runs: Sequence[Digest]) -> pd.DataFrame:
         """One row a run: its labels, ε, seed, id, status and scalars (see `lsce.digest`)."""
@@ -231,22 +236,13 @@ def reproduction(
     published_epsilons: Sequence[float],
 ) -> Study:
     """`smoothing`, and regimes that follow a published recipe, if any, with the ε of the paper."""
-    main = smoothing(
-        data_name=data_name,
-        regimes=regimes,
-        epsilons=epsilons,
-        seeds=seeds,
-        judged_epsilon=judged_epsilon,
+    study = functools.partial(
+        smoothing, data_name=data_name, seeds=seeds, judged_epsilon=judged_epsilon
     )
+    main = study(regimes=regimes, epsilons=epsilons)
     if not published_regimes:
         return main
-    more = smoothing(
-        data_name=data_name,
-        regimes=published_regimes,
-        epsilons=published_epsilons,
-        seeds=seeds,
-        judged_epsilon=judged_epsilon,
-    )
+    more = study(regimes=published_regimes, epsilons=published_epsilons)
     return Study(main.labels + more.labels, main.specs + more.specs, main.judged)
 
 

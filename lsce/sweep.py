@@ -272,13 +272,13 @@ class _Pace:
         self._slowest: dict[str, float] = {}
 
     def end(self, spec: RunSpec) -> float:
-        slow = max(1.0, self._slowest.get(spec.model, 1.0))
+        slow = self._slowest.get(spec.model, 1.0)
         return time.monotonic() + self.MARGIN * slow * self._seconds[spec.id]
 
     def learn(self, record: Record) -> None:
         ratio = record.meta["seconds"]["total"] / self._seconds[record.spec.id]
         model = record.spec.model
-        self._slowest[model] = max(ratio, self._slowest.get(model, 0.0))
+        self._slowest[model] = max(ratio, self._slowest.get(model, 1.0))
 
 
 def ensure(

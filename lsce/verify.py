@@ -56,7 +56,8 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
     Raises ValueError if nothing is recorded.
     """
     recorded = Recorded()  # in the order of their ids, so that `draw` alone decides
-    eligible = [run for run in recorded if len(_repeats(run, recorded)) >= SEEDS]
+    repeats = _repeats(recorded)
+    eligible = [run for run in recorded if len(repeats[_but_for_the_seed(run.spec)]) >= SEEDS]
     if not eligible:
         raise ValueError(f"{recorded.folder} holds no run with {SEEDS} recorded seeds to verify")
     if any(run.spec.data == "cifar-100" for run in eligible):
@@ -77,7 +78,7 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
         results = []
         for run in chosen:
             again = digest.of(store.load(run.spec))
-            checks = compare(again, run, _repeats(run, recorded), len(chosen))
+            checks = compare(again, run, repeats[_but_for_the_seed(run.spec)], len(chosen))
             _say(run.spec, checks)
             results.append(all(check.holds for check in checks))
     print(
@@ -97,14 +98,17 @@ def compare(again: Digest, run: Digest, repeats: Sequence[Digest], runs: int) ->
     return checks
 
 
-def _repeats(run: Digest, recorded: Recorded) -> list[Digest]:
-    """The recorded runs that completed with a run's spec but for the seed, itself included."""
-    alike = dataclasses.replace(run.spec, seed=0).id
-    return [
-        other
-        for other in recorded
-        if not other.diverged and dataclasses.replace(other.spec, seed=0).id == alike
-    ]
+def _but_for_the_seed(spec: RunSpec) -> str:
+    return dataclasses.replace(spec, seed=0).id
+
+
+def _repeats(recorded: Recorded) -> dict[str, list[Digest]]:
+    """The recorded runs that completed, those together that differ in the seed alone."""
+    found: dict[str, list[Digest]] = {_but_for_the_seed(run.spec): [] for run in recorded}
+    for run in recorded:
+        if not run.diverged:
+            found[_but_for_the_seed(run.spec)].append(run)
+    return found
 
 
 def _say(spec: RunSpec, checks: Sequence[Check]) -> None:

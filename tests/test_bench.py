@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsce import paths, plots
+from lsce import pages, paths, plots
 
 FOLDER = paths.ROOT / "benchmarks"
 #: What every machine measures, and against whom: words of the rivals' names, module by module.
@@ -270,6 +270,15 @@ def test_the_appendix_shows_every_machine(runner, monkeypatch, tmp_path):
         assert (tmp_path / "figures" / f"speed.{ending}").stat().st_size > 100
     index = (tmp_path / "build" / "html" / "index.html").read_text()
     assert index.index("01_loss.html") < index.index("A1_speed.html") < index.index("how_to.html")
+
+
+def test_the_appendix_can_show_some_parts_alone():
+    every = pages.benchmarks()
+    some = pages.benchmarks(["loss"])
+    for machine, (_, rows) in every.items():
+        assert set(rows["module"]) > {"loss"} == set(some[machine][1]["module"])
+    with pytest.raises(ValueError, match="parts names 'los'; it must name some of .*loss"):
+        pages.benchmarks(["los"])
 
 
 @pytest.mark.slow

@@ -76,6 +76,7 @@ def test_a_notebook_is_clean_and_opens_with_its_claim(notebook):
     cells = content["cells"]
     assert all(not c.get("outputs") and c.get("execution_count") is None for c in cells)
     assert "papermill" not in json.dumps(content["metadata"])
+    assert any("parameters" in cell["metadata"].get("tags", []) for cell in cells)
     first = "".join(cells[0]["source"])
     headings = re.findall(r"^## (.+)$", "\n".join("".join(c["source"]) for c in cells), re.M)
     if notebook.stem.startswith("A"):  # an appendix judges nothing

@@ -4,12 +4,10 @@ import dataclasses
 import json
 import random
 import re
-import subprocess
-import sys
 
 import pytest
 from made_up import digest_of, spec
-from test_reproduce import environment, lsce, make_checkout, one_sentence
+from test_reproduce import lsce, make_checkout, one_sentence, python
 
 from lsce import profiles, record, recorded, stats, verify
 from lsce.recorded import Recorded
@@ -113,16 +111,8 @@ def test_recording_needs_only_the_core_dependencies(checkout):
         "    sys.modules[name] = None\n"
         "from lsce import cli\n"
         "cli.main(['record', '--profile', 'tiny', '--budget', '1s', '--out', 'bare'])\n"
-        "from lsce import recorded\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment(checkout),
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = python(checkout, "-c", script)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+ still to do", done.stdout)
 
@@ -166,7 +156,7 @@ def test_only_runs_with_the_same_spec_but_for_the_seed_repeat_a_run(tmp_path):
         digest_of(spec(seed=5), status="diverged"),
     ]
     recorded.write(runs, tmp_path)
-    found = verify._repeats(runs[0], Recorded(tmp_path))
+    found = verify._repeats(Recorded(tmp_path))[verify._but_for_the_seed(runs[0].spec)]
     assert sorted(run.spec.seed for run in found) == [0, 1, 2]
 
 

@@ -65,11 +65,15 @@ def environment(root: Path) -> dict[str, str]:
     return os.environ | {"LSCE_ROOT": str(root), "http_proxy": nowhere, "https_proxy": nowhere}
 
 
-def lsce(root: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "lsce", *arguments]
+def python(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *arguments]
     return subprocess.run(
-        command, env=environment(root), cwd=root, capture_output=True, text=True, timeout=timeout
+        command, env=environment(root), cwd=root, capture_output=True, text=True, timeout=600
     )
+
+
+def lsce(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return python(root, "-m", "lsce", *arguments)
 
 
 def one_sentence(done: subprocess.CompletedProcess, status: int) -> str:
@@ -149,14 +153,7 @@ def test_a_wrong_parameter_in_jupyter_is_a_sentence_and_no_traceback(checkout):
         "report.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', {'epsilons': [0.0, 1.5]}, "
         "paths.BUILD / 'tweaked.ipynb')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment(checkout),
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = python(checkout, "-c", script)
     sentence = "ValueError: epsilon is 1.5; it must be a number in [0, 1]"
     assert f"02_epsilon_study.ipynb stopped with {sentence}" in done.stderr
     partial = json.loads((checkout / "build" / "tweaked.partial.ipynb").read_text())
