@@ -1,17 +1,22 @@
-"""The claims that the report judges, and their verdicts from a study's table.
+"""The claims that the report judges, and their verdicts from the tables of a study.
 
 The claims are declared in `claims.yaml` beside this file, before the runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from lsce import stats, studies
+from lsce.studies import MAIN
+
+#: An arm: what is trained by, and its setting (NaN where it has none).
+Arm = tuple[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,6 +26,8 @@ class Claim:
     id: str
     claim: str
     notebook: str
+    family: str
+    figure: str
     measure: str
     words: str
     unit: str
@@ -28,6 +35,19 @@ class Claim:
     better: str
     smallest: float | None = None
     not_worse_by: float | None = None
+    #: The group of runs that it is judged in, see `lsce.studies.Study`.
+    group: str = MAIN
+    #: A rule of `_arm`, or methods of which the best setting is taken.
+    treatment: str | list[str] = "judged"
+    control: str | list[str] = "plain"
+    #: The control's measure, if it is another one.
+    control_measure: str | None = None
+    #: What settings are chosen by, on the validation split; an NLL is better when lower.
+    chosen_by: str = "validation_accuracy"
+    #: The effect is how much more there is for every tenfold fewer training images.
+    per_tenfold_fewer: bool = False
+    #: What a practitioner should make of each verdict.
+    advice: Mapping[str, str]
     #: What the literature measured of it: `measure`, and `pairs` of rows of `data/published.csv`,
     #: without and with smoothing.
     published: Mapping[str, Any] | None = None
@@ -37,19 +57,32 @@ class Claim:
         """Turns a difference in the measure into an effect: in the unit, positive as claimed."""
         return self.scale * (1 if self.better == "higher" else -1)
 
+    @property
+    def matters(self) -> float:
+        """The smallest effect, or loss, that matters."""
+        return self.smallest if self.not_worse_by is None else self.not_worse_by
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it compares the judged ε with ε = 0 and nothing else."""
+        simple = (self.treatment, self.control, self.control_measure) == ("judged", "plain", None)
+        return simple and self.group == MAIN and not self.per_tenfold_fewer
+
 
 @dataclass(frozen=True)
 class Judgement:
     """A claim's verdict in one regime; the effect is positive where it is as claimed.
 
-    `control` is the ε that was compared against. With fewer than one complete pair the verdict is
-    "undecided" and there is no effect.
+    `treatment` and `control` say in words what was compared. With fewer than one complete pair the
+    verdict is "undecided" and there is no effect. `p` is corrected for the claim's family.
     """
 
     regime: str
-    control: float
+    treatment: str
+    control: str
     verdict: str
     effect: stats.Interval | None
+    p: float = np.nan
     more_runs: int | None = None
 
 
@@ -59,66 +92,130 @@ def load() -> dict[str, Claim]:
     return {name: Claim(id=name, **fields) for name, fields in declared.items()}
 
 
-def judge(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
-    """Judge a claim at `epsilon` in every regime of a study's table (see `Study.table`).
+def judge(
+    family: Iterable[Claim], tables: Mapping[str, pd.DataFrame], epsilon: float
+) -> dict[str, list[Judgement]]:
+    """Judge a family of claims, by id, in every regime, with Holm's correction over all of them.
 
-    Raises ValueError as `lsce.studies.check_judged` does.
+    tables: those of a study's groups (see `lsce.studies.Study.table`). Claims whose measure or
+    group the study lacks are left out. epsilon: the judged one.
     """
-    studies.check_judged(epsilon, sorted(set(table["epsilon"])))
-    return [
-        _judge(claim, part, regime, epsilon) for regime, part in table.groupby("regime", sort=False)
-    ]
+    found: list[tuple[Claim, Judgement]] = []
+    for claim in family:
+        table = tables.get(claim.group, pd.DataFrame())
+        if claim.measure in table:
+            found += [(claim, each) for each in _compare(claim, table, epsilon)]
+    # Non-inferiority: the effect, moved up by the margin, must be above 0.
+    known = [(claim, each) for claim, each in found if each.effect is not None]
+    margins = [claim.not_worse_by or 0.0 for claim, _ in known]
+    moved = [_moved(each.effect, up) for (_, each), up in zip(known, margins, strict=True)]
+    verdicts = stats.judge_family(moved, [claim.smallest or 0.0 for claim, _ in known])
+    of = dict(zip([id(each) for _, each in known], verdicts, strict=True))
+    judged: dict[str, list[Judgement]] = {}
+    for claim, each in found:
+        if (verdict := of.get(id(each))) is not None:
+            each = replace(each, verdict=verdict.verdict, p=verdict.p, more_runs=verdict.more_runs)
+        judged.setdefault(claim.id, []).append(each)
+    return judged
+
+
+def _moved(effect: stats.Interval, up: float) -> stats.Interval:
+    return replace(effect, mean=effect.mean + up, low=effect.low + up, high=effect.high + up)
+
+
+def _compare(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
+    """The claim's effect in every regime, or over all of them, not yet judged."""
+    if claim.per_tenfold_fewer:
+        sizes = sorted(table["train_size"].unique())
+        effects, arms = _slopes(claim, table, epsilon), (("smoothing", epsilon), ("smoothing", 0.0))
+        return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} images", arms, effects)]
+    found = []
+    for regime, part in table.groupby("regime", sort=False):
+        treatment = _arm(claim.treatment, claim, part, epsilon)
+        control = _arm(claim.control, claim, part, epsilon)
+        if treatment is not None and control is not None:
+            effects = seed_effects(claim, part, claim.measure, treatment, control)
+            found.append(_judgement(claim, regime, (treatment, control), effects))
+    return found
+
+
+def _judgement(claim: Claim, regime: str, arms: tuple[Arm, Arm], effects: pd.Series) -> Judgement:
+    treatment, control = (studies.arm(*arm) for arm in arms)
+    if claim.control_measure is not None:
+        control += ", stopped early"
+    effect = None if effects.empty else stats.mean_interval(effects)
+    return Judgement(regime, treatment, control, stats.UNDECIDED, effect)
+
+
+def _arm(rule: str | list[str], claim: Claim, part: pd.DataFrame, epsilon: float) -> Arm | None:
+    """The arm of a regime that a rule means; None if there is none that never diverged.
+
+    "judged" and "plain" are ε = `epsilon` and 0; "tuned" and "another ε" the best smoothing but
+    for ε = 0 and for the judged one; a list of methods, the best of these. The best is that of the
+    highest mean on the validation split.
+    """
+    if rule in ("judged", "plain"):
+        return "smoothing", epsilon if rule == "judged" else 0.0
+    smoothing = part["method"] == "smoothing"
+    if rule == "tuned":
+        part = part[smoothing & (part["setting"] > 0)]
+    elif rule == "another ε":
+        part = part[smoothing & (part["setting"] != epsilon)]
+    else:
+        part = part[part["method"].isin(rule)]
+    return studies.best_arm(part, claim.chosen_by)
 
 
 def seed_effects(
-    claim: Claim, runs: pd.DataFrame, measure: str, epsilon: float, control: float = 0.0
+    claim: Claim, runs: pd.DataFrame, measure: str, treatment: Arm, control: Arm
 ) -> pd.Series:
-    """The effect of `epsilon` against `control` on a measure, in the claim's unit and positive as
+    """The effect of one arm against another on a measure, in the claim's unit and positive as
     claimed, for each seed of a regime's runs that has both."""
-    pairs = runs.pivot(index="seed", columns="epsilon", values=measure)
-    pairs = claim.sign * pairs[[epsilon, control]].dropna()
-    return pairs[epsilon] - pairs[control]
+    first = _values(runs, treatment, measure)
+    second = _values(runs, control, claim.control_measure or measure)
+    return (claim.sign * (first - second)).dropna()
 
 
-def _judge(claim: Claim, table: pd.DataFrame, regime: str, epsilon: float) -> Judgement:
-    control = 0.0 if claim.not_worse_by is None else _best_other(table, epsilon)
-    effects = seed_effects(claim, table, claim.measure, epsilon, control)
-    if effects.empty:
-        return Judgement(regime, control, stats.UNDECIDED, None)
-    effect = stats.mean_interval(effects)
-    if claim.not_worse_by is None:
-        found = stats.judge(effect, claim.smallest)
-    else:  # non-inferiority: the effect, moved up by the margin, must be above 0
-        margin = claim.not_worse_by
-        moved = replace(
-            effect, mean=effect.mean + margin, low=effect.low + margin, high=effect.high + margin
-        )
-        found = stats.judge(moved, 0.0)
-    return Judgement(regime, control, found.verdict, effect, found.more_runs)
+def smoothing_effects(claim: Claim, runs: pd.DataFrame, measure: str, epsilon: float) -> pd.Series:
+    """`seed_effects` of smoothing at `epsilon` against none."""
+    return seed_effects(claim, runs, measure, ("smoothing", epsilon), ("smoothing", 0.0))
 
 
-def _best_other(table: pd.DataFrame, epsilon: float) -> float:
-    """The ε other than `epsilon` with the best mean accuracy on the validation split."""
-    others = table[table["epsilon"] != epsilon]
-    return float(others.groupby("epsilon")["validation_accuracy"].mean().idxmax())
+def _values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:
+    method, setting = arm
+    same = runs["setting"].isna() if np.isnan(setting) else runs["setting"] == setting
+    return runs[(runs["method"] == method) & same].set_index("seed")[measure]
 
 
-def effects(judged: dict[Claim, list[Judgement]]) -> pd.DataFrame:
+def _slopes(claim: Claim, table: pd.DataFrame, epsilon: float) -> pd.Series:
+    """For each seed the least-squares slope of the effect by −log10 of the training images."""
+    effects = {
+        size: smoothing_effects(claim, part, claim.measure, epsilon)
+        for size, part in table.groupby("train_size")
+    }
+    by_seed = pd.DataFrame(effects).dropna()
+    if len(effects) < 2 or by_seed.empty:
+        return pd.Series(dtype=float)
+    fewer = -np.log10(by_seed.columns.to_numpy(dtype=float))
+    return pd.Series(np.polyfit(fewer, by_seed.to_numpy().T, 1)[0], by_seed.index)
+
+
+def effects(judged: Mapping[Claim, list[Judgement]]) -> pd.DataFrame:
     """Every effect in smallest effects that matter, for `lsce.plots.effects`."""
-    rows = []
-    for claim, judgements in judged.items():
-        matters = claim.smallest if claim.not_worse_by is None else claim.not_worse_by
-        for found in judgements:
-            if found.effect is not None:
-                rows.append(
-                    {
-                        "claim": claim.claim,
-                        "regime": found.regime,
-                        "n": found.effect.n,
-                        "effect": found.effect.mean / matters,
-                        "low": found.effect.low / matters,
-                        "high": found.effect.high / matters,
-                        "verdict": found.verdict,
-                    }
-                )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [
+            {
+                "claim": claim.claim,
+                "regime": found.regime,
+                "n": found.effect.n,
+                "effect": found.effect.mean / claim.matters,
+                "low": found.effect.low / claim.matters,
+                "high": found.effect.high / claim.matters,
+                "p": found.p,
+                "verdict": found.verdict,
+            }
+            for claim, judgements in judged.items()
+            for found in judgements
+            if found.effect is not None
+        ]
+    )

@@ -15,10 +15,10 @@ import shutil
 import socket
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +69,27 @@ _SUPERCLASS_OF = {c: s for s, names in enumerate(_TAXONOMY.values()) for c in na
 _CLASSES = tuple(sorted(_SUPERCLASS_OF))
 _SUPERCLASS = tuple(_SUPERCLASS_OF[c] for c in _CLASSES)
 
+#: The names of each data set's 100 classes, in the order of their indices.
+CLASSES = {"cifar-100": _CLASSES, "built-in": builtin.CLASSES}
+
+#: Three classes that resemble each other (Müller et al. 2019 show these of CIFAR-100), and three
+#: of superclasses that have little in common.
+EXAMPLES = {
+    "cifar-100": {"similar": ("beaver", "dolphin", "otter"), "unlike": ("bus", "rose", "wolf")},
+    "built-in": {
+        "similar": ("s00-c00", "s00-c01", "s00-c02"),
+        "unlike": ("s05-c25", "s10-c50", "s15-c75"),
+    },
+}
+
 #: Images of each class in CIFAR-100's two parts, and all images of each split made of them.
 _PER_CLASS = {"train": 500, "test": 100}
 _SIZES = {"train": 45_000, "validation": 5_000, "test": 10_000}
 #: Also names the split in the cache: change it if the rule of the split changes.
 _SPLIT_SEED = 50_000
-#: Keeps the draws of one seed for subsets apart from those for label noise.
-_SUBSET_STREAM = 1
+#: Keeps the draws of one seed for subsets, of images and of classes, apart from each other and
+#: from those for label noise (2).
+_SUBSET_STREAM, _CLASS_STREAM = 1, 3
 
 _WANTED = (
     "torchvision's `cifar-100-python` folder, `cifar-100-python.tar.gz`, or "
@@ -262,6 +276,36 @@ def subset(labels: torch.Tensor, size: int, seed: int) -> torch.Tensor:
     order = torch.from_numpy(np.argsort(generator.random(n), kind="stable"))
     by_class = order[labels[order].argsort(stable=True)].split(counts.tolist())
     return torch.cat([members[:share] for members in by_class]).sort().values
+
+
+def class_subset(count: int, seed: int) -> list[int]:
+    """`count` of the 100 classes, ascending; those of one seed are nested.
+
+    Raises ValueError unless 1 <= count <= 100.
+    """
+    if not 1 <= count <= 100:
+        raise ValueError(f"count must lie in 1..100, got {count}")
+    generator = np.random.Generator(np.random.PCG64([seed, _CLASS_STREAM]))
+    return sorted(np.argsort(generator.random(100), kind="stable")[:count].tolist())
+
+
+def restrict(dataset: Dataset, classes: Sequence[int]) -> Dataset:
+    """The images of some classes alone, labelled 0, 1, … in the order of `classes`."""
+    new = torch.full((len(dataset.classes),), -1)
+    new[list(classes)] = torch.arange(len(classes))
+
+    def part(split: Split) -> Split:
+        labels = new[split.labels]
+        return Split(split.images[labels >= 0], labels[labels >= 0])
+
+    return replace(
+        dataset,
+        train=part(dataset.train),
+        validation=part(dataset.validation),
+        test=part(dataset.test),
+        classes=tuple(dataset.classes[k] for k in classes),
+        superclass=tuple(dataset.superclass[k] for k in classes),
+    )
 
 
 def checksum(

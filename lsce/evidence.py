@@ -1,14 +1,14 @@
 """Which runs a page shows: the recorded results, this machine's own, or both side by side."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lsce import digest, models, plots, profiles, studies, sweep
+from lsce import claims, digest, models, plots, profiles, studies, sweep
 from lsce.digest import Digest
 from lsce.profiles import Profile
 from lsce.recorded import Recorded
@@ -25,19 +25,21 @@ class NothingToShow(RuntimeError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """A complete set of runs for a page: every ε and regime of each of its seeds."""
+    """A complete set of runs for a page: every run of each of its seeds."""
 
+    notebook: str
     #: Whether these are recorded results, and not this machine's own.
     recorded: bool
     profile: str
     #: The notebook's parameters that the set was made with.
     parameters: Mapping[str, Any]
+    #: The runs of the main figures.
     study: Study
     runs: Sequence[Digest]
-    #: Runs on the built-in data beside those on CIFAR-100 (`lsce.studies.KNOWN_POSTERIOR`).
-    known: Sequence[Digest]
     #: Bins of the binned calibration errors.
     bins: int
+    #: The study's other groups of runs, by their names.
+    others: Mapping[str, "Evidence"]
 
     @property
     def name(self) -> str:
@@ -45,8 +47,22 @@ class Evidence:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """`Study.table` of the set."""
+        """`Study.table` of the main runs."""
         return self.study.table(self.runs)
+
+    @cached_property
+    def judgements(self) -> dict[str, list[claims.Judgement]]:
+        """Every claim of this page, by its id, judged in each regime."""
+        tables = {studies.MAIN: self.table}
+        tables |= {name: other.table for name, other in self.others.items()}
+        declared = [claim for claim in claims.load().values() if claim.notebook == self.notebook]
+        return claims.judge(declared, tables, self.study.judged)
+
+    @property
+    def all_runs(self) -> list[Digest]:
+        """The runs of all groups, each once."""
+        groups = [self.runs, *(other.runs for other in self.others.values())]
+        return list({run.spec.id: run for group in groups for run in group}.values())
 
     @property
     def seeds(self) -> list[int]:
@@ -57,7 +73,7 @@ class Evidence:
         """Multiplications that training took, forward passes only: how large the set is."""
         return sum(
             run.spec.epochs * run.spec.train_size * models.multiply_adds(run.spec.model)
-            for run in self.runs
+            for run in self.all_runs
         )
 
     @property
@@ -79,13 +95,15 @@ def gather(
     runs: Shown,
     train_missing: bool,
     bins: int = digest.BINS,
+    classes: Mapping[str, Sequence[str]] | None = None,
     **parameters: Any,
 ) -> list[Evidence]:
     """The sets that a page shows, the one that its main figures are drawn from first.
 
     This machine's own set is the study that `parameters` describe; what it lacks is trained,
     unless `train_missing` is false. The recorded set is the largest that `data/recorded` holds
-    of any profile. `runs` says which are wanted; of both, the larger comes first.
+    of any profile. `runs` says which are wanted; of both, the larger comes first. `bins` and
+    `classes` are those of `lsce.digest.of`, for this machine's runs.
 
     Raises ValueError, naming a parameter that is out of range; SweepFailed if a run cannot be
     trained; NothingToShow if the recorded set is wanted and there is none.
@@ -98,8 +116,9 @@ def gather(
     if runs != "recorded":
         study = studies.build(notebook, data_name, parameters)
         records = sweep.ensure(study.specs, train_missing=train_missing)
-        digests = {run.spec.id: digest.of(run, bins) for run in records}
-        found.append(_evidence(False, profile, parameters, study, digests, bins))
+        distinct = {record.spec.id: record for record in records}
+        digests = {run: digest.of(record, bins, classes) for run, record in distinct.items()}
+        found.append(_evidence(notebook, False, profile, parameters, study, digests, bins))
     if not found:
         raise NothingToShow(f"no complete set of runs for {notebook} is recorded")
     return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
@@ -114,7 +133,7 @@ def recorded(notebook: str) -> list[Evidence]:
         if study is not None:
             digests = {spec.id: results.load(spec) for spec in study.specs}
             parameters = profile.notebooks[notebook] | {"seeds": seeds}
-            found.append(_evidence(True, name, parameters, study, digests, digest.BINS))
+            found.append(_evidence(notebook, True, name, parameters, study, digests, digest.BINS))
     return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
 
 
@@ -136,6 +155,7 @@ def complete(
 
 
 def _evidence(
+    notebook: str,
     from_recorded: bool,
     profile: str,
     parameters: Mapping[str, Any],
@@ -143,5 +163,12 @@ def _evidence(
     digests: Mapping[str, Digest],
     bins: int,
 ) -> Evidence:
-    rest, runs, known = study.split([digests[spec.id] for spec in study.specs])
-    return Evidence(from_recorded, profile, parameters, rest, runs, known, bins)
+    groups = {}
+    for name, positions in study.groups().items():
+        part = study.part(positions)
+        runs = [digests[spec.id] for spec in part.specs]
+        groups[name] = Evidence(
+            notebook, from_recorded, profile, parameters, part, runs, bins, others={}
+        )
+    main = groups.pop(studies.MAIN)
+    return replace(main, others=groups)

@@ -8,7 +8,7 @@ so that logits are never rounded to 8 bits of mantissa.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -125,33 +125,29 @@ class Branches(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-def _small_inception(num_classes: int) -> ImageClassifier:
-    layers: list[nn.Module] = [ConvBN(3, 96, 3)]
-    inputs = 96
-
-    def inception(ones: int, threes: int) -> None:
-        nonlocal inputs
-        layers.append(Branches(ConvBN(inputs, ones, 1), ConvBN(inputs, threes, 3)))
-        inputs = ones + threes
-
-    def downsample(threes: int) -> None:
-        nonlocal inputs
-        pool = nn.MaxPool2d(3, stride=2, padding=1)
-        layers.append(Branches(ConvBN(inputs, threes, 3, stride=2), pool))
-        inputs += threes
-
-    inception(32, 32)
-    inception(32, 48)
-    downsample(80)
-    inception(112, 48)
-    inception(96, 64)
-    inception(80, 80)
-    inception(48, 96)
-    downsample(96)
-    inception(176, 160)
-    inception(176, 160)
+def _inception(
+    num_classes: int, stem: ConvBN, modules: Sequence[int | tuple[int, int]]
+) -> ImageClassifier:
+    """Inception modules (1×1 and 3×3 channels) and, for a single number, downsampling ones."""
+    layers: list[nn.Module] = [stem]
+    inputs = stem[0].out_channels
+    for channels in modules:
+        if isinstance(channels, int):
+            pool = nn.MaxPool2d(3, stride=2, padding=1)
+            layers.append(Branches(ConvBN(inputs, channels, 3, stride=2), pool))
+            inputs += channels
+        else:
+            ones, threes = channels
+            layers.append(Branches(ConvBN(inputs, ones, 1), ConvBN(inputs, threes, 3)))
+            inputs = ones + threes
     return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
 
+
+_SMALL_INCEPTION = (
+    *((32, 32), (32, 48), 80),
+    *((112, 48), (96, 64), (80, 80), (48, 96), 96),
+    *((176, 160), (176, 160)),
+)
 
 #: Name → function of the number of classes.
 MODELS = {
@@ -163,7 +159,11 @@ MODELS = {
     "resnet56": lambda classes: _resnet(classes, (16, 32, 64), 9, PadShortcut),
     # Zhang et al. 2017, "Understanding deep learning requires rethinking generalization", fig. 3,
     # on whole 32×32 images.
-    "inception-small": _small_inception,
+    "inception-small": lambda classes: _inception(classes, ConvBN(3, 96, 3), _SMALL_INCEPTION),
+    # The same modules where `resnet6` works, on maps of 8×8 to 2×2, at about its cost.
+    "inception-tiny": lambda classes: _inception(
+        classes, ConvBN(3, 32, 6, stride=4), ((16, 32), 48, (32, 64), 64, (64, 96))
+    ),
 }
 
 

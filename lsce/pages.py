@@ -15,7 +15,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from lsce import claims, paths, plots, provenance, stats
+from lsce import claims, paths, plots, provenance, stats, studies
 from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
@@ -62,14 +62,13 @@ def banner(*shown: Evidence) -> Markdown:
 
 
 def _rests_on(evidence: Evidence) -> str:
-    runs = [*evidence.runs, *evidence.known]
+    runs = evidence.all_runs
     diverged = sum(run.diverged for run in runs)
     latest = max(run.origin["finished"] for run in runs)[:16]
     parts = [
         f"**{evidence.name}**",
         f"**data** {_listed([DATA_NAMES[run.spec.data] for run in runs])}",
-        f"**runs** {len({run.spec.id for run in runs})}"
-        + (f", of which {diverged} diverged" if diverged else ""),
+        f"**runs** {len(runs)}" + (f", of which {diverged} diverged" if diverged else ""),
         f"**seeds** {len(evidence.seeds)}",
         f"**device** {_listed([r.origin['device'] + ', ' + r.origin['precision'] for r in runs])}",
         f"**trained at commit** {_listed([run.origin['commit'] or 'unknown' for run in runs])}",
@@ -132,44 +131,25 @@ def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
     return sorted({0.0, judged, max(epsilons), *picked} & set(epsilons))
 
 
-def means(evidence: Evidence, columns: Mapping[str, str], percent: set[str]) -> Styler:
-    """The means over seeds by regime and ε, with the number of runs behind each."""
+def means(evidence: Evidence, columns: Mapping[str, str], percent: Iterable[str] = ()) -> Styler:
+    """The means over seeds by regime and arm, with the number of runs behind each."""
     frame = evidence.table
-    groups = frame.groupby(["regime", "epsilon"], sort=False)
+    arms = [studies.arm(*each) for each in zip(frame["method"], frame["setting"], strict=True)]
+    groups = frame.assign(arm=arms).groupby(["regime", "arm"], sort=False)
     found = groups[list(columns)].mean()
     found.insert(0, "runs", groups[next(iter(columns))].count())
     formats = {columns[name]: "{:.1%}" if name in percent else "{:.3f}" for name in columns}
-    found = found.rename(columns=columns).reset_index().rename(columns={"epsilon": "ε"})
+    found = found.rename(columns=columns).reset_index()
     found.loc[found["regime"].duplicated(), "regime"] = ""
-    return table(found, formats | {"ε": "{:g}"}, wrapped=["regime"])
-
-
-def verdicts(evidence: Evidence, declared: Iterable[claims.Claim]) -> Styler:
-    """Every claim's verdict over all regimes, and in each its effect, interval and verdict."""
-    rows = []
-    for claim in declared:
-        judgements = judge(claim, evidence)
-        row = {"claim": claim.claim, "verdict": f"<b>{stats.combine(judgements)}</b>"}
-        for found in judgements:
-            effect = f"against ε = {found.control:g}<br>"
-            if found.effect is not None:
-                mean, interval = _mean_and_interval(found.effect)
-                effect += f"{mean} {claim.unit}<br>{interval}<br>n = {found.effect.n}<br>"
-            row[found.regime] = effect + found.verdict
-        rows.append(row)
-    return table(pd.DataFrame(rows), {}, wrapped=["claim"], width="6em")
-
-
-def judge(claim: claims.Claim, evidence: Evidence) -> list[claims.Judgement]:
-    """A claim judged in every regime of a set of runs."""
-    return claims.judge(claim, evidence.table, evidence.study.judged)
+    return table(found, formats, wrapped=["regime"])
 
 
 def effects(shown: Sequence[Evidence], declared: Iterable[claims.Claim]) -> pd.DataFrame:
     """`lsce.claims.effects` in every set of runs; regimes beside the first say whose they are."""
     parts = []
     for position, evidence in enumerate(shown):
-        part = claims.effects({claim: judge(claim, evidence) for claim in declared})
+        found = evidence.judgements
+        part = claims.effects({claim: found.get(claim.id, []) for claim in declared})
         part["profile"] = evidence.profile
         part["recorded"] = evidence.recorded
         if position:
@@ -191,7 +171,7 @@ def publish_effects(
     return plots.publish(plots.effects(numbers), name, numbers, own=own[0] if own else None)
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """A signed number with two significant digits and a real minus sign."""
     return f"{value:+.2g}".replace("-", "−")
 
@@ -200,7 +180,7 @@ def _mean_and_interval(effect: stats.Interval) -> tuple[str, str]:
     """Both with as many decimals as the interval's half width has until its second digit (its
     first, if that is 3 or more); the interval is empty for a single seed."""
     if effect.n < 2:
-        return _signed(effect.mean), ""
+        return signed(effect.mean), ""
     half = (effect.high - effect.low) / 2
     exponent = math.floor(math.log10(half)) if half > 0 else -2
     decimals = max(0, -exponent + (half < 3 * 10**exponent))
@@ -211,21 +191,23 @@ def _mean_and_interval(effect: stats.Interval) -> tuple[str, str]:
     return mean, f"{low} to {high}"
 
 
-def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
+def effect(claim: claims.Claim, judged: claims.Judgement) -> str:
+    """A judgement's effect in words, with its interval, the number of pairs and p."""
     if judged.effect is None:
         return "no complete pair of runs"
     e = judged.effect
     unit = f" {claim.unit}" if claim.unit else ""
     mean, interval = _mean_and_interval(e)
     text = mean + unit + (f", 95% interval {interval}" if interval else "")
-    return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "")
+    p = f", p = {judged.p:.2g} corrected" if interval else ""
+    return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "") + p
 
 
 def verdict(claim: claims.Claim, shown: Sequence[Evidence]) -> Markdown:
     """The claim's verdict in words, with the effect and its interval in every regime; then what
     it is in the sets of runs beside."""
     first, *others = shown
-    lines = [f"**“{claim.claim}” — {stats.combine(judge(claim, first))}.**", ""]
+    lines = [f"**“{claim.claim}” — {overall(claim, first)}.**", ""]
     wanted = (
         f"an effect of at least {claim.smallest:g} {claim.unit}".rstrip()
         if claim.not_worse_by is None
@@ -234,15 +216,21 @@ def verdict(claim: claims.Claim, shown: Sequence[Evidence]) -> Markdown:
     lines += [f"Measure: {claim.words}; what matters: {wanted}. Positive is as claimed.", ""]
     lines += _judged(claim, first)
     for other in others:
-        word = stats.combine(judge(claim, other))
+        word = overall(claim, other)
         lines += ["", f"Beside it, {other.name}: *{word}*.", "", *_judged(claim, other)]
     return Markdown("\n".join(lines))
+
+
+def overall(claim: claims.Claim, evidence: Evidence) -> str:
+    """The verdict over all regimes of a set of runs."""
+    judged = evidence.judgements.get(claim.id)
+    return stats.combine(judged) if judged else stats.UNDECIDED
 
 
 def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
     """A line of a list for every regime."""
     lines = []
-    for judged in judge(claim, evidence):
+    for judged in evidence.judgements.get(claim.id, []):
         more = ""
         if judged.more_runs is not None:
             more = (
@@ -250,10 +238,45 @@ def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
                 "spread stayed as they are"
             )
         lines.append(
-            f"- *{judged.regime}*, ε = {evidence.study.judged:g} against ε = {judged.control:g}: "
-            f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
+            f"- *{judged.regime}*, {judged.treatment} against {judged.control}: "
+            f"{effect(claim, judged)} → **{judged.verdict}**{more}"
         )
-    return lines
+    return lines or ["- no complete pair of runs"]
+
+
+def conditions(evidence: Evidence) -> Markdown:
+    """What the runs of a page that vary only labels and loss have in common."""
+    spec = evidence.study.specs[0]
+    recipe = spec.recipe
+    return Markdown(
+        f"Every run: {spec.model}, {spec.train_size:,} training images, {spec.epochs} epochs, peak "
+        f"learning rate {recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}."
+    )
+
+
+def selected(evidence: Evidence) -> Markdown:
+    """Which epochs validation chose."""
+    frame = evidence.table.dropna(subset="selected_epoch")
+    epochs = {spec.id: spec.epochs for spec in evidence.study.specs}
+    share = frame["selected_epoch"] / frame["run"].map(epochs)
+    return Markdown(
+        f"Of {len(frame)} runs, validation chose the last epoch in {(share == 1).sum()}; on "
+        f"average it chose the epoch at {share.mean():.0%} of the run."
+    )
+
+
+def divergence(evidence: Evidence) -> Markdown:
+    """Which arms did not finish training."""
+    frame = evidence.table
+    names = [studies.arm(*each) for each in zip(frame["method"], frame["setting"], strict=True)]
+    lines = [
+        f"- *{regime}*, {arm}: {(part == 'diverged').sum()} of {len(part)} runs diverged"
+        for (regime, arm), part in frame.assign(arm=names).groupby(["regime", "arm"], sort=False)[
+            "status"
+        ]
+        if (part == "diverged").any()
+    ]
+    return Markdown("\n".join(lines) or "No run diverged.")
 
 
 def temperatures(evidence: Evidence) -> Markdown:
@@ -308,8 +331,7 @@ def estimators(numbers: pd.DataFrame) -> Markdown:
         for name, curve in part.groupby("estimator", sort=False):
             at = curve.set_index("images")["mean"] - curve["truth"].iloc[0]
             errors.append(
-                f"{name} {_signed(at[fewest])} at {fewest:,} images, "
-                f"{_signed(at[most])} at {most:,}"
+                f"{name} {signed(at[fewest])} at {fewest:,} images, {signed(at[most])} at {most:,}"
             )
         lines.append(f"- {panel}: " + "; ".join(errors))
     return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))

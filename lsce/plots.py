@@ -102,9 +102,23 @@ def _row_heading(ax: Axes, line: float, words: str) -> None:
 
 
 def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = False) -> Figure:
-    """Small multiples of a value against ε: the mean over seeds with its 95% t interval.
+    """`against` for values of ε."""
+    return against(numbers, x="epsilon", xlabel="ε", columns=columns, percent=percent)
 
-    `numbers` has the columns panel, arm, epsilon, seed and value; ε is drawn evenly spaced.
+
+def against(
+    numbers: pd.DataFrame,
+    *,
+    x: str,
+    xlabel: str,
+    columns: int = 2,
+    percent: bool = False,
+    form: str = "{:g}",
+) -> Figure:
+    """Small multiples of a value against `x`: the mean over seeds with its 95% t interval.
+
+    `numbers` has the columns panel, arm, `x`, seed and value; `x` is drawn evenly spaced, its
+    values written as `form`.
     """
     panels, arms = list(numbers["panel"].unique()), list(numbers["arm"].unique())
     columns = min(columns, len(panels))
@@ -114,48 +128,154 @@ def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = 
         part = numbers[numbers["panel"] == panel].dropna(subset="value")
         sns.pointplot(
             part,
-            x="epsilon",
+            x=x,
             y="value",
             hue="arm",
             hue_order=arms,
             errorbar=_t_interval,
             markers=MARKERS[: len(arms)],
             palette=COLOURS[: len(arms)],
-            dodge=0.25 * (len(arms) > 1),
+            dodge=min(0.5, 0.13 * len(arms)) * (len(arms) > 1),
             capsize=0.12,
             err_kws={"linewidth": 1.2},
             markersize=5,
             linewidth=1.4,
             ax=ax,
         )
-        ax.set(title=_wrapped(panel, columns), xlabel="ε", ylabel="")
-        values = sorted(part["epsilon"].unique())
-        ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        ax.set(title=_wrapped(panel, columns), xlabel=xlabel, ylabel="")
+        values = sorted(part[x].unique())
+        ax.set_xticks(range(len(values)), [form.format(value) for value in values])
         if percent:
             ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         ax.get_legend().remove()
     for ax in axes.flat[len(panels) :]:
         ax.remove()
-    _legend_below(figure, axes.flat[0], len(arms))
+    _legend_below(figure, axes.flat[0], min(len(arms), 4))
     return figure
 
 
-def histories(numbers: pd.DataFrame) -> Figure:
-    """Hard-label NLL by epoch, training (dashed) and validation (solid); a panel a regime.
+def histories(
+    numbers: pd.DataFrame,
+    *,
+    solid: str,
+    dashed: str | None,
+    ylabel: str,
+    columns: int = 3,
+    percent: bool = False,
+) -> Figure:
+    """Two columns of histories by epoch, means over seeds: a panel a regime, a colour an arm.
 
-    `numbers` has regime, epsilon, epoch, train_nll and validation_nll (means over seeds).
+    `numbers` has regime, arm, epoch, and the columns `solid` and `dashed`.
     """
-    regimes = list(numbers["regime"].unique())
-    figure, axes = _figure(1, len(regimes), 3.4)
-    for ax, regime in zip(axes.flat, regimes, strict=True):
+    regimes, arms = list(numbers["regime"].unique()), list(numbers["arm"].unique())
+    columns = min(columns, len(regimes))
+    rows = math.ceil(len(regimes) / columns)
+    figure, axes = _figure(rows, columns, 0.6 + 2.8 * rows)
+    for ax, regime in zip(axes.flat, regimes, strict=False):
         part = numbers[numbers["regime"] == regime]
-        for colour, (epsilon, run) in zip(COLOURS, part.groupby("epsilon"), strict=False):
-            ax.plot(run["epoch"], run["validation_nll"], color=colour, label=f"ε = {epsilon:g}")
-            ax.plot(run["epoch"], run["train_nll"], color=colour, linestyle="--")
-        ax.set(title=_wrapped(regime, len(regimes)), xlabel="epoch", ylim=(0, None))
+        for colour, arm in zip(COLOURS, arms, strict=False):
+            run = part[part["arm"] == arm]
+            ax.plot(run["epoch"], run[solid], color=colour, label=arm)
+            if dashed is not None:
+                ax.plot(run["epoch"], run[dashed], color=colour, linestyle="--")
+        ax.set(title=_wrapped(regime, columns), xlabel="epoch", ylim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 0].set_ylabel("NLL (hard labels), nats")
-    _legend_below(figure, axes.flat[0], 6)
+        if percent:
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    for ax in axes.flat[len(regimes) :]:
+        ax.remove()
+    for row in axes:
+        row[0].set_ylabel(ylabel)
+    _legend_below(figure, axes.flat[0], min(len(arms), 4))
+    return figure
+
+
+def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure:
+    """A panel a regime and a row an arm: the mean over seeds with its 95% t interval.
+
+    `numbers` has panel, arm, method, seed, value and `chosen`: whether validation chose the arm
+    among those of its method, which are filled; the others are hollow.
+    """
+    panels, rows = list(numbers["panel"].unique()), list(numbers["arm"].unique())
+    methods = list(numbers["method"].unique())
+    columns = min(3, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure, axes = _figure(lines, columns, 0.9 + lines * (0.6 + 0.24 * len(rows)), sharey=True)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        part = numbers[numbers["panel"] == panel]
+        for height, arm in enumerate(rows):
+            mine = part[part["arm"] == arm]
+            values = mine["value"].dropna()
+            if values.empty:
+                if len(mine):
+                    ax.text(
+                        0.5,
+                        height,
+                        "diverged",
+                        transform=ax.get_yaxis_transform(),
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color="#777777",
+                    )
+                continue
+            interval = stats.mean_interval(values)
+            colour = COLOURS[methods.index(mine["method"].iloc[0]) % len(COLOURS)]
+            errors = None
+            if interval.n > 1:
+                errors = [[interval.mean - interval.low], [interval.high - interval.mean]]
+            ax.errorbar(
+                interval.mean,
+                height,
+                xerr=errors,
+                fmt="o",
+                color=colour,
+                markerfacecolor=colour if mine["chosen"].iloc[0] else "white",
+                capsize=2.5,
+                markersize=6,
+                elinewidth=1.2,
+            )
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.set(title=_wrapped(panel, columns), xlabel=xlabel)
+        if percent:
+            ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    return figure
+
+
+def projections(numbers: pd.DataFrame) -> Figure:
+    """Penultimate features of three classes on the plane of their templates.
+
+    `numbers` has row (three classes and a split), column (the arm), name (the class), x and y.
+    Every panel has its own scale, equal on both axes and written on them, since it is a finding.
+    """
+    rows, columns = list(numbers["row"].unique()), list(numbers["column"].unique())
+    figure, axes = _figure(len(rows), len(columns), 0.5 + 2.5 * len(rows))
+    for line, row in zip(axes, rows, strict=True):
+        for ax, column in zip(line, columns, strict=True):
+            part = numbers[(numbers["row"] == row) & (numbers["column"] == column)]
+            for colour, marker, (name, points) in zip(
+                COLOURS, MARKERS, part.groupby("name", sort=False), strict=False
+            ):
+                ax.plot(
+                    points["x"],
+                    points["y"],
+                    marker,
+                    color=colour,
+                    markersize=2.5,
+                    alpha=0.7,
+                    linestyle="",
+                    label=name,
+                )
+            ax.set_title(column, fontsize=9)
+            ax.set_aspect("equal", adjustable="datalim")
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.yaxis.set_major_locator(MaxNLocator(4))
+        line[0].set_ylabel(row, fontsize=9)
+        line[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2)
     return figure
 
 

@@ -10,7 +10,8 @@ A folder of recorded results holds::
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
     samples.safetensors   image by image, for the runs that figures show so: `<id>.confidence` and
                           `<id>.scaled` (and `<id>.true_probability` on the built-in data), uint16
-                          in units of 1/65535; `<id>.correct`, a bit an image
+                          in units of 1/65535; `<id>.correct`, a bit an image. And where features
+                          were kept, `<id>.projection.similar.train`, …, float32 (3, P, 2)
 
 The same runs make the same bytes, in whatever order they came.
 """
@@ -30,7 +31,7 @@ from safetensors.numpy import load as load_samples
 from safetensors.numpy import save as save_samples
 
 from lsce import data, paths
-from lsce.digest import WIDTHS, Digest
+from lsce.digest import MONITORED, WIDTHS, Digest
 from lsce.runs import RunSpec
 
 FORMAT = 1
@@ -41,11 +42,14 @@ HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
 #: uint16 units of a probability.
 UNIT = 65535
 
+#: How the names of projections begin, behind the run's.
+_PROJECTION = "projection."
+
 #: Scalars without which a run is incomplete.
 NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
 
-#: Images of the test split, of either data set.
-TEST_IMAGES = 10_000
+#: Images of each class in the test split, of either data set.
+PER_CLASS = 100
 
 
 class Recorded:
@@ -61,7 +65,7 @@ class Recorded:
             self._digests = {run.spec.id: run for run in _read(self.folder)}
 
     def __contains__(self, spec: RunSpec) -> bool:
-        return spec.id in self._digests
+        return spec.id in self._digests and self._digests[spec.id].has(spec.keep)
 
     def __iter__(self) -> Iterator[Digest]:
         return iter(self._digests.values())
@@ -119,8 +123,9 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
     """Add the runs of `folders` to those recorded; returns the runs that are new.
 
     The same result in any order and any number of times: of a run that several folders hold, the
-    one with samples stays, then the one that finished first. Raises ValueError, naming folder and
-    run, if one is incomplete or of other data; nothing is written then.
+    one with more scalars stays, then one with samples, then the one that finished first. Raises
+    ValueError, naming folder and run, if one is incomplete or of other data; nothing is written
+    then.
     """
     into = into or paths.RECORDED
     recorded = Recorded(into)
@@ -139,7 +144,13 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
 
 
 def _rank(run: Digest) -> tuple:
-    return not run.samples, run.origin["finished"], run.origin["device"], repr(run.scalars)
+    return (
+        -len(run.scalars),
+        not run.samples,
+        run.origin["finished"],
+        run.origin["device"],
+        repr(run.scalars),
+    )
 
 
 def check(run: Digest) -> None:
@@ -160,9 +171,10 @@ def check(run: Digest) -> None:
         raise ValueError(f"its {lacking[0]} is missing")
     images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
     images |= {name: len(values) for name, values in run.samples.items()}
+    expected = PER_CLASS * (spec.classes or 100)
     for name, count in images.items():
-        if count != TEST_IMAGES:
-            raise ValueError(f"its {name} is of {count:,} test images instead of {TEST_IMAGES:,}")
+        if count != expected:
+            raise ValueError(f"its {name} is of {count:,} test images instead of {expected:,}")
     if lacking := sorted(set(WIDTHS) - set(run.counts)):
         raise ValueError(f"its histogram of {lacking[0]} is missing")
 
@@ -194,7 +206,8 @@ def _histories(runs: list[Digest]) -> pd.DataFrame:
     frame = pd.concat([run.history.assign(run=run.spec.id) for run in runs], ignore_index=True)
     narrow = {name: "float32" for name in frame if frame[name].dtype == "float64"}
     frame = frame.astype(narrow | {"epoch": "int16", "run": "category"})
-    return frame[["run", *(name for name in frame if name != "run")]]
+    always = [name for name in frame if name not in ("run", *MONITORED)]
+    return frame[["run", *always, *(name for name in MONITORED if name in frame)]]
 
 
 def _histograms(runs: list[Digest]) -> pd.DataFrame:
@@ -218,6 +231,8 @@ def _packed(runs: list[Digest]) -> dict[str, np.ndarray]:
                 packed[f"{run.spec.id}.{name}"] = np.packbits(values)
             else:
                 packed[f"{run.spec.id}.{name}"] = np.rint(values * UNIT).astype(np.uint16)
+        for name, points in run.projections.items():
+            packed[f"{run.spec.id}.{_PROJECTION}{name}"] = points
     return packed
 
 
@@ -241,16 +256,22 @@ def _read(folder: Path) -> Iterator[Digest]:
     samples: dict[str, dict[str, np.ndarray]] = {}
     for name, values in load_samples(contents[SAMPLES]).items():
         run, _, quantity = name.partition(".")
-        samples.setdefault(run, {})[quantity] = _unpacked(values)
+        samples.setdefault(run, {})[quantity] = values
     for run, entry in manifest["runs"].items():
         spec = RunSpec.from_dict(entry["spec"])
         if spec.id != run:
             raise ValueError(f"{folder / MANIFEST}: the spec of run {run} is that of {spec.id}")
         origin = {name: value for name, value in entry.items() if name not in ("spec", "status")}
-        digest = Digest(spec, entry["status"], origin, {}, histories[run], {}, samples.get(run, {}))
+        digest = Digest(spec, entry["status"], origin, {}, histories[run], {}, {}, {})
         if not digest.diverged:
             digest.scalars.update(scalars.loc[run].dropna())
             digest.counts.update(_dense(histograms[run]))
+            for quantity, values in samples.get(run, {}).items():
+                if quantity.startswith(_PROJECTION):
+                    digest.projections[quantity.removeprefix(_PROJECTION)] = values
+                else:
+                    images = PER_CLASS * (spec.classes or 100)
+                    digest.samples[quantity] = _unpacked(values, images)
         yield digest
 
 
@@ -269,9 +290,14 @@ def _verified(file: Path, checksum: str) -> bytes:
 def _by_run(content: bytes) -> dict[str, pd.DataFrame]:
     frame = pd.read_parquet(io.BytesIO(content))
     return {
-        run: part.drop(columns="run").reset_index(drop=True)
+        run: part.drop(columns=["run", *_empty(part)]).reset_index(drop=True)
         for run, part in frame.groupby("run", observed=True)
     }
+
+
+def _empty(rows: pd.DataFrame) -> list[str]:
+    """Columns of a history that only other runs have measured."""
+    return [name for name in rows if name in MONITORED and rows[name].isna().all()]
 
 
 def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -281,7 +307,7 @@ def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def _unpacked(values: np.ndarray) -> np.ndarray:
+def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
     if values.dtype == np.uint8:
-        return np.unpackbits(values, count=TEST_IMAGES).astype(bool)
+        return np.unpackbits(values, count=images).astype(bool)
     return values / UNIT

@@ -64,10 +64,11 @@ class Job:
     def __post_init__(self) -> None:
         for name, parameters in self.profile.notebooks.items():
             common: dict[str, Any] = {}
-            study = self.profile.study(name, self.data_name)
-            if study is not None:
+            if name in studies.SHOW_RUNS:
                 common = {"profile": self.profile.name, "data_name": self.data_name}
                 common["runs"] = self.profile.runs
+            study = self.profile.study(name, self.data_name)
+            if study is not None:
                 self.specs += study.specs
             self.notebooks[name] = common | parameters
 

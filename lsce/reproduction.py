@@ -74,8 +74,9 @@ def _numbers(study: Study, runs: Sequence[Digest]) -> dict[tuple[str, str, str],
     judged, found = study.judged, {}
     for regime, part in study.table(runs).groupby("regime", sort=False):
         for claim in claims.load().values():
-            if claim.not_worse_by is None:  # else the rival is chosen, perhaps another one
-                effects = claims.seed_effects(claim, part, claim.measure, judged)
+            # Of the others the rival is chosen, and perhaps another one each time.
+            if claim.is_plain and claim.measure in part:
+                effects = claims.smoothing_effects(claim, part, claim.measure, judged)
                 found[regime, f"effect: {claim.words}", claim.unit] = effects
         for column, (words, scale, unit) in LEVELS.items():
             for epsilon in (0.0, judged):
@@ -143,7 +144,7 @@ def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
 
 
 def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list[dict]:
-    effects = claims.seed_effects(claim, runs, claim.published["measure"], epsilon)
+    effects = claims.smoothing_effects(claim, runs, claim.published["measure"], epsilon)
     if effects.empty:
         return []
     effect = stats.mean_interval(effects)

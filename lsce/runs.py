@@ -6,6 +6,7 @@ A record is a folder named by the spec's hash::
     data/runs/<id>/history.parquet       one row an epoch
     data/runs/<id>/outputs.safetensors   logits and labels, validation and test
     data/runs/<id>/features.safetensors  penultimate features, where a study asked for them
+    data/runs/<id>/selected.safetensors  logits at the validation-chosen epoch, likewise
 
 It is written under a temporary name and renamed, so a record is there whole or not at all.
 """
@@ -33,6 +34,12 @@ from lsce.noise import KINDS as NOISE_KINDS
 
 #: Part of every spec's identity; raise it when the same spec would train differently.
 RECIPE_VERSION = 1
+
+#: Losses that smoothing is compared with (`lsce.baselines`), and the name of their parameter.
+LOSSES = {"focal": "gamma", "maxsup": "weight", "gce": "q", "forward": None, "backward": None}
+
+#: What a record can be asked to hold beside the rest; none of it changes the run.
+EXTRAS = ("features", "information", "selected")
 
 
 def require(ok: bool, name: str, value: Any, want: str) -> None:
@@ -109,16 +116,27 @@ class RunSpec:
     #: Label noise on the training split: a kind of `lsce.noise`, and the share of labels flipped.
     noise: str | None = None
     noise_rate: float | None = None
+    #: Classes trained and tested on, drawn by the seed and nested; all 100 by default. Sizes are
+    #: of images of these classes.
+    classes: int | None = None
     model: str
+    #: At most 1; negative values sharpen the targets (Wei et al. 2022).
     epsilon: float
     convention: str = "exclude-true"
+    #: Epochs of plain cross entropy before ε takes effect.
+    warmup_epochs: int | None = None
+    #: Instead of smoothing: one of `LOSSES` with its parameter.
+    loss: str | None = None
+    loss_parameter: float | None = None
+    #: Images and labels are mixed in pairs by shares from Beta(mixup, mixup) (Zhang et al. 2018).
+    mixup: float | None = None
     recipe: Recipe = field(default_factory=Recipe)
     epochs: int
     #: Validation images that are measured after each epoch, an equal number a class (all of them
     #: after the last).
     monitor_size: int = 5_000
     seed: int
-    #: Extra tensors that the record must hold ("features"); they do not change the run.
+    #: Some of `EXTRAS`.
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -126,13 +144,18 @@ class RunSpec:
         for name, low in (("epochs", 1), ("seed", 0)):
             value = getattr(self, name)
             require(_whole(value, low), name, value, f"a whole number ≥ {low}")
-        for name, most in (("train_size", 45_000), ("monitor_size", 5_000)):
+        few = self.classes
+        fits = few is None or (_whole(few, 2) and few < 100)
+        require(fits, "classes", few, "a whole number from 2 to 99, or None for all 100")
+        classes = few or 100
+        for name, most in (("train_size", 450 * classes), ("monitor_size", 50 * classes)):
             value = getattr(self, name)
-            fits = _whole(value, 100) and value <= most and value % 100 == 0
-            require(fits, name, value, f"a multiple of the 100 classes, at most {most:,}")
+            fits = _whole(value, classes) and value <= most and value % classes == 0
+            want = f"a multiple of the {classes} classes, at most {most:,}"
+            require(fits, name, value, want)
         require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
-        in_range = _number(self.epsilon) and 0 <= self.epsilon <= 1
-        require(in_range, "epsilon", self.epsilon, "a number in [0, 1]")
+        in_range = _number(self.epsilon) and self.epsilon <= 1
+        require(in_range, "epsilon", self.epsilon, "a number of at most 1")
         conventions = get_args(Convention)
         require(
             self.convention in conventions,
@@ -140,6 +163,18 @@ class RunSpec:
             self.convention,
             "one of " + ", ".join(conventions),
         )
+        self._check_noise()
+        self._check_method()
+        known = set(self.keep) <= set(EXTRAS)
+        require(known, "keep", self.keep, f"some of {', '.join(EXTRAS)}")
+        fits = few is None or "information" not in self.keep
+        require(fits, "keep", self.keep, "without 'information' where classes are left out")
+        # 0 and 0.0 are the same parameter and must name the same record.
+        for name in ("epsilon", "noise_rate", "loss_parameter", "mixup"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value))
+
+    def _check_noise(self) -> None:
         kinds = f"one of {', '.join(NOISE_KINDS)} or None"
         require(self.noise in (None, *NOISE_KINDS), "noise", self.noise, kinds)
         if self.noise is None:
@@ -147,9 +182,28 @@ class RunSpec:
         else:
             rate = self.noise_rate
             require(_number(rate) and 0 < rate <= 1, "noise_rate", rate, "a number in (0, 1]")
-        require(set(self.keep) <= {"features"}, "keep", self.keep, "empty or ('features',)")
-        # 0 and 0.0 are the same parameter and must name the same record.
-        object.__setattr__(self, "epsilon", float(self.epsilon))
+            require(self.classes is None, "classes", self.classes, "None with noise")
+
+    def _check_method(self) -> None:
+        """Smoothing (with a warm-up or mixup, perhaps) or another loss, and not both."""
+        warmup, loss, parameter = self.warmup_epochs, self.loss, self.loss_parameter
+        fits = warmup is None or (_whole(warmup, 1) and warmup < self.epochs)
+        require(fits, "warmup_epochs", warmup, f"a whole number below the {self.epochs} epochs")
+        fits = self.mixup is None or (_number(self.mixup) and self.mixup > 0)
+        require(fits, "mixup", self.mixup, "a number > 0 or None")
+        plain = warmup is None and loss is None and self.epsilon >= 0
+        require(self.mixup is None or plain, "mixup", self.mixup, "None beside another method")
+        require(loss in (None, *LOSSES), "loss", loss, f"one of {', '.join(LOSSES)} or None")
+        if loss is None or LOSSES[loss] is None:
+            require(parameter is None, "loss_parameter", parameter, "None, as the loss has none")
+        else:
+            want = f"a number, the {LOSSES[loss]} of the {loss} loss"
+            require(_number(parameter), "loss_parameter", parameter, want)
+        if loss is not None:
+            require(self.epsilon == 0, "epsilon", self.epsilon, f"0 with the {loss} loss")
+            require(warmup is None, "warmup_epochs", warmup, f"None with the {loss} loss")
+        if loss in ("forward", "backward"):
+            require(self.noise is not None, "noise", self.noise, f"given for {loss} correction")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that identify the run; a field that is None is left out."""
@@ -160,7 +214,8 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "RunSpec":
-        return cls(**{**fields, "recipe": Recipe(**fields["recipe"])})
+        keep = tuple(fields.get("keep", ()))
+        return cls(**{**fields, "recipe": Recipe(**fields["recipe"]), "keep": keep})
 
     @cached_property
     def id(self) -> str:
@@ -194,8 +249,13 @@ class Record:
         return load_file(self.folder / "outputs.safetensors")
 
     def features(self) -> dict[str, Tensor]:
-        """`{train,validation,test}_features` float32 (N, D) and `train_labels` int64 (N,)."""
+        """`{train,validation,test}_features` float32 (N, D), `train_labels` int64 (N,), and the
+        last layer's `classifier_weight` (C, D) and `classifier_bias` (C,)."""
         return load_file(self.folder / "features.safetensors")
+
+    def selected(self) -> dict[str, Tensor]:
+        """`{test,validation}_logits` float32 (N, C) at the epoch that validation chose."""
+        return load_file(self.folder / "selected.safetensors")
 
 
 class Store:
@@ -208,9 +268,13 @@ class Store:
         return self.root / spec.id
 
     def __contains__(self, spec: RunSpec) -> bool:
-        folder = self._folder(spec)
-        names = ["record.json", *(f"{part}.safetensors" for part in spec.keep)]
-        return all((folder / name).is_file() for name in names)
+        file = self._folder(spec) / "record.json"
+        if not spec.keep:
+            return file.is_file()
+        try:
+            return set(spec.keep) <= set(json.loads(file.read_text())["spec"].get("keep", ()))
+        except (OSError, ValueError, KeyError):
+            return False
 
     def missing(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
         """The specs without a record, each once, in the order given.
@@ -246,7 +310,7 @@ class Store:
         meta: Mapping[str, Any],
         history: pd.DataFrame,
         outputs: Mapping[str, Tensor],
-        features: Mapping[str, Tensor],
+        extras: Mapping[str, Mapping[str, Tensor]],
     ) -> Record:
         """Write a record, whole or not at all; a record that is already there is replaced.
 
@@ -258,9 +322,10 @@ class Store:
             temporary.mkdir(parents=True)
             history.to_parquet(temporary / "history.parquet", index=False)
             save_file(dict(outputs), temporary / "outputs.safetensors")
-            if spec.keep:
-                save_file(dict(features), temporary / "features.safetensors")
-            text = json.dumps({"spec": spec.to_dict(), "status": status, **meta}, indent=1)
+            for name, tensors in extras.items():
+                save_file(dict(tensors), temporary / f"{name}.safetensors")
+            fields = spec.to_dict() | ({"keep": spec.keep} if spec.keep else {})
+            text = json.dumps({"spec": fields, "status": status, **meta}, indent=1)
             (temporary / "record.json").write_text(text)
             folder = self._folder(spec)
             shutil.rmtree(folder, ignore_errors=True)

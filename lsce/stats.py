@@ -5,13 +5,16 @@ by them (Bouthillier et al. 2021).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
 SUPPORTED, REFUTED, UNDECIDED, DEPENDS = "supported", "refuted", "undecided", "depends"
+
+#: What a single effect can say; claims judged in several regimes may also be `DEPENDS`.
+VERDICTS = (SUPPORTED, REFUTED, UNDECIDED)
 
 #: Beyond this many more runs, `judge` does not say how many are needed.
 MOST_RUNS = 10_000
@@ -44,6 +47,8 @@ class Verdict:
     #: For an undecided claim, how many more runs would decide it if the mean and the standard
     #: deviation stayed as they are; None for a decided one, and where that can't be told.
     more_runs: int | None
+    #: Corrected for the family, see `judge_family`.
+    p: float
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         return Interval(mean, np.nan, np.nan, 1, np.nan, np.nan, level)
     sd = float(values.std(ddof=1))
     half = float(_half_width(sd, n, level))
-    if sd > 0:
-        p = float(2 * stats.t.sf(abs(mean) * np.sqrt(n) / sd, n - 1))
-    else:
-        p = 1.0 if mean == 0 else 0.0
-    return Interval(mean, mean - half, mean + half, n, sd, p, level)
+    interval = Interval(mean, mean - half, mean + half, n, sd, np.nan, level)
+    return replace(interval, p=_p(interval, 0.0))
 
 
 def paired_difference(treatment: ArrayLike, control: ArrayLike, level: float = 0.95) -> Interval:
@@ -136,13 +138,41 @@ def judge(effect: Interval, smallest: float) -> Verdict:
     interval lies above 0 and the mean is at least `smallest`. Refuted: the interval lies below
     `smallest`. Undecided: neither, and always so with a single seed.
     """
-    if not 0 <= smallest < np.inf:
-        raise ValueError(f"smallest must be at least 0 and finite, but it is {smallest!r}")
-    if effect.low > 0 and effect.mean >= smallest:
-        return Verdict(SUPPORTED, effect, smallest, None)
-    if effect.high < smallest:
-        return Verdict(REFUTED, effect, smallest, None)
-    return Verdict(UNDECIDED, effect, smallest, _more_runs(effect, smallest))
+    return judge_family([effect], [smallest])[0]
+
+
+def judge_family(effects: Sequence[Interval], smallest: Sequence[float]) -> list[Verdict]:
+    """`judge` for each of a family, with Holm's correction over all of them.
+
+    What is tested of an effect is that it is not above 0, if its mean reaches the smallest one
+    that matters, and else that it is not below that one. Raises ValueError as `judge` does.
+    """
+    for value in smallest:
+        if not 0 <= value < np.inf:
+            raise ValueError(f"smallest must be at least 0 and finite, but it is {value!r}")
+    if not len(effects):
+        return []
+    pairs = list(zip(effects, smallest, strict=True))
+    p = holm([1.0 if e.n < 2 else _p(e, 0.0 if e.mean >= s else s) for e, s in pairs])
+    alpha = 1 - effects[0].level
+    left = int((p >= alpha).sum())
+    found = []
+    for (effect, least), corrected in zip(pairs, p, strict=True):
+        if corrected >= alpha:
+            more = _more_runs(effect, least, 1 - alpha / left)
+            found.append(Verdict(UNDECIDED, effect, least, more, float(corrected)))
+        else:
+            word = SUPPORTED if effect.mean >= least else REFUTED
+            found.append(Verdict(word, effect, least, None, float(corrected)))
+    return found
+
+
+def _p(effect: Interval, value: float) -> float:
+    """The two-sided p-value of the t test that the mean is `value`."""
+    off = abs(effect.mean - value)
+    if effect.sd == 0:
+        return 1.0 if off == 0 else 0.0
+    return float(2 * stats.t.sf(off * np.sqrt(effect.n) / effect.sd, effect.n - 1))
 
 
 def combine(verdicts: Iterable[Verdict]) -> str:
@@ -217,10 +247,10 @@ def _half_width(sd: float, n: ArrayLike, level: float) -> np.ndarray:
     return stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n)
 
 
-def _more_runs(effect: Interval, smallest: float) -> int | None:
+def _more_runs(effect: Interval, smallest: float, level: float) -> int | None:
     if effect.n < 2 or effect.sd == 0:
         return None
     room = effect.mean if effect.mean >= smallest else smallest - effect.mean
     more = np.arange(1, MOST_RUNS + 1)
-    enough = _half_width(effect.sd, effect.n + more, effect.level) < room
+    enough = _half_width(effect.sd, effect.n + more, level) < room
     return int(more[enough.argmax()]) if enough.any() else None

@@ -1,9 +1,9 @@
 """Every study of the report: the runs it asks for, and the tables it makes of their digests."""
 
-import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,20 +11,56 @@ import pandas as pd
 
 from lsce import data, metrics
 from lsce.digest import WIDTHS, Digest
-from lsce.runs import Recipe, RunSpec
+from lsce.runs import Recipe, RunSpec, require
 
 #: Whose runs a page shows: the larger set with the other beside it, or one alone.
 Shown = Literal["both", "own", "recorded"]
 
-#: The regime, in a study's labels, of runs on the built-in data beside runs on CIFAR-100.
+#: The group of a study's runs that its main figures show.
+MAIN = "main"
+
+#: The group of runs on the built-in data beside those on CIFAR-100.
 KNOWN_POSTERIOR = "known posterior"
+
+#: What a run is trained by → the words for it with its setting.
+METHODS = {
+    "smoothing": "ε = {:g}",
+    "negative smoothing": "ε = {:g}",
+    "negative smoothing, warmed up": "ε = {:g} after a warm-up",
+    "weight decay": "weight decay {:g}",
+    "focal loss": "focal loss, γ = {:g}",
+    "mixup": "mixup, α = {:g}",
+    "MaxSup": "MaxSup, weight {:g}",
+    "generalised cross entropy": "generalised CE, q = {:g}",
+    "forward correction": "forward correction",
+    "backward correction": "backward correction",
+}
+
+
+def best_arm(runs: pd.DataFrame, chosen_by: str) -> tuple[str, float] | None:
+    """Method and setting of the highest mean of `chosen_by`, a column measured on the validation
+    split (of the lowest, if it is an NLL); None if each diverged with some seed."""
+    arms = runs.groupby(["method", "setting"], dropna=False, sort=False)[chosen_by]
+    # A mean over the seeds that did not diverge would favour an arm that does.
+    means = arms.agg(lambda values: values.mean(skipna=False)).dropna()
+    if means.empty:
+        return None
+    method, setting = means.idxmin() if "nll" in chosen_by else means.idxmax()
+    return method, float(setting)
+
+
+def arm(method: str, setting: float) -> str:
+    """The words for a method with its setting."""
+    return METHODS[method].format(setting).replace("-", "−")
 
 
 @dataclass(frozen=True)
 class Study:
     """A set of runs that answers one question; `labels[i]` says what part `specs[i]` plays.
 
-    The claims are judged at the ε `judged`, against 0.
+    A label has the run's `group` (`MAIN` or what else a page compares), its `regime`, and its arm:
+    the `method`, one of `METHODS`, and its `setting`, the ε of smoothing. The claims are judged at
+    the ε `judged`.
     """
 
     labels: list[dict[str, Any]]
@@ -33,25 +69,29 @@ class Study:
 
     def in_full(self, spec: RunSpec) -> bool:
         """Whether figures show the run image by image, and not in sums alone."""
-        return spec.epsilon in (0.0, self.judged) or spec.data == "built-in"
+        plain = spec.noise is None and spec.classes is None and spec.loss is None
+        shown = spec.epsilon in (0.0, self.judged) and spec.mixup is None
+        return (plain and shown) or spec.data == "built-in"
 
     def part(self, positions: Sequence[int]) -> "Study":
         """The study of some of its runs alone."""
         labels, specs = ([every[i] for i in positions] for every in (self.labels, self.specs))
         return Study(labels, specs, self.judged)
 
-    def split(self, runs: Sequence[Digest]) -> tuple["Study", list[Digest], list[Digest]]:
-        """The study without its `KNOWN_POSTERIOR` runs, its runs, and those."""
-        known = [label["regime"] == KNOWN_POSTERIOR for label in self.labels]
-        kept = [i for i, apart in enumerate(known) if not apart]
-        apart = [run for run, away in zip(runs, known, strict=True) if away]
-        return self.part(kept), [runs[i] for i in kept], apart
+    def groups(self) -> dict[str, list[int]]:
+        """The positions of the runs of every group, in order."""
+        found: dict[str, list[int]] = {}
+        for position, label in enumerate(self.labels):
+            found.setdefault(label["group"], []).append(position)
+        return found
 
     def table(self, runs: Sequence[Digest]) -> pd.DataFrame:
-        """One row a run: its labels, ε, seed, id, status and scalars (see `lsce.digest`)."""
+        """One row a run: its labels, ε, training images, kind and rate of label noise, seed, id,
+        status and scalars (see `lsce.digest`)."""
         rows = [
-            {**label, "epsilon": run.spec.epsilon, "seed": run.spec.seed}
-            | {"run": run.spec.id, "status": run.status}
+            {**label, "epsilon": run.spec.epsilon, "train_size": run.spec.train_size}
+            | {"noise": run.spec.noise, "noise_rate": run.spec.noise_rate or 0.0}
+            | {"seed": run.spec.seed, "run": run.spec.id, "status": run.status}
             | run.scalars
             for label, run in zip(self.labels, runs, strict=True)
         ]
@@ -117,33 +157,6 @@ class Study:
         return pd.concat(parts, ignore_index=True)
 
 
-def tidy(table: pd.DataFrame, columns: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
-    """A study's table in long form, for `lsce.plots.against_epsilon`.
-
-    Each of `columns` is (column, panel, arm); "{regime}" in a panel or an arm stands for the
-    row's regime. Columns: panel, arm, epsilon, seed, value.
-    """
-    parts = []
-    for column, panel, arm in columns:
-        for regime, rows in table.groupby("regime", sort=False):
-            names = {"panel": panel.format(regime=regime), "arm": arm.format(regime=regime)}
-            parts.append(rows[["epsilon", "seed"]].assign(**names, value=rows[column]))
-    return pd.concat(parts, ignore_index=True)
-
-
-def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
-    """`tidy` for measures as trained and after temperature scaling; a panel a regime, measure."""
-    arms = {"as trained": "", "after temperature scaling": "_scaled"}
-    return tidy(
-        table,
-        [
-            (column + suffix, f"{{regime}}: {words}", arm)
-            for column, words in measures.items()
-            for arm, suffix in arms.items()
-        ],
-    )
-
-
 def _named(name: str, value: Any, kind: type, want: str) -> None:
     if not isinstance(value, kind) or not value:
         raise ValueError(f"{name} is {value!r}; it must be {want}")
@@ -156,6 +169,82 @@ def check_judged(epsilon: float, epsilons: Sequence[float]) -> None:
             f"judged_epsilon is {epsilon}; it must be one of epsilons {list(epsilons)} other than "
             "0, which must be there too"
         )
+
+
+def _distinct(name: str, values: Any, want: str) -> None:
+    """Raise ValueError unless `values` is a list of at least one value, each once."""
+    _named(name, values, Sequence, f"a list of {want}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} is {list(values)}; it must not name a value twice")
+
+
+#: A run's label and spec.
+Run = tuple[dict[str, Any], RunSpec]
+
+
+def _study(runs: Iterable[Run], judged: float) -> Study:
+    labels, specs = zip(*runs, strict=True)
+    return Study(list(labels), list(specs), float(judged))
+
+
+def _label(group: str, regime: str, method: str, setting: float = math.nan) -> dict[str, Any]:
+    return {"group": group, "regime": regime, "method": method, "setting": float(setting)}
+
+
+def _smoothed(
+    group: str,
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+) -> list[Run]:
+    """Every ε with every seed in every regime."""
+    return [
+        (
+            _label(group, regime, "smoothing", epsilon),
+            _spec(data_name, regime, fields | {"epsilon": epsilon, "seed": seed}),
+        )
+        for regime, fields in regimes.items()
+        for seed in seeds
+        for epsilon in epsilons
+    ]
+
+
+def _check(
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+) -> None:
+    if data_name not in data.CHECKSUMS:
+        raise ValueError(f"data_name is {data_name!r}; it must be {' or '.join(data.CHECKSUMS)}")
+    _named("regimes", regimes, Mapping, "a mapping from a name to the fields of a run")
+    _distinct("epsilons", epsilons, "numbers in [0, 1]")
+    _distinct("seeds", seeds, "whole numbers")
+    for epsilon in epsilons:
+        require(0 <= epsilon <= 1, "epsilons", list(epsilons), "numbers in [0, 1]")
+    check_judged(judged_epsilon, epsilons)
+
+
+def _compared(names: Sequence[str], regimes: Mapping[str, Any]) -> dict[str, Any]:
+    """The regimes of these names, in which other methods are trained, too."""
+    for name in names:
+        want = f"some of {', '.join(regimes)}"
+        require(name in regimes, "compared_regimes", list(names), want)
+    return {name: regimes[name] for name in names}
+
+
+def _check_effort(
+    compared: Sequence[float], epsilons: Sequence[float], **rivals: Sequence[float]
+) -> None:
+    """Every method is tuned over as many settings as smoothing is."""
+    fits = set(compared) <= {epsilon for epsilon in epsilons if epsilon > 0} and len(compared)
+    require(fits, "compared_epsilons", list(compared), "some of epsilons above 0")
+    for name, settings in rivals.items():
+        fits = len(settings) == len(compared)
+        want = f"{len(compared)} values, as many as compared_epsilons has, for equal tuning"
+        require(fits, name, list(settings), want)
 
 
 def smoothing(
@@ -173,31 +262,98 @@ def smoothing(
 
     Raises ValueError, naming the parameter and its value, if one is out of range.
     """
-    if data_name not in data.CHECKSUMS:
-        raise ValueError(f"data_name is {data_name!r}; it must be {' or '.join(data.CHECKSUMS)}")
-    _named("regimes", regimes, Mapping, "a mapping from a name to the fields of a run")
-    _named("epsilons", epsilons, Sequence, "a list of numbers in [0, 1]")
-    _named("seeds", seeds, Sequence, "a list of whole numbers")
-    for name, values in (("epsilons", epsilons), ("seeds", seeds)):
-        if len(set(values)) < len(values):
-            raise ValueError(f"{name} is {list(values)}; it must not name a value twice")
-    labels, specs = [], []
-    for regime, fields in regimes.items():
-        for seed in seeds:
-            for epsilon in epsilons:
-                labels.append({"regime": regime})
-                specs.append(_spec(data_name, regime, fields, epsilon, seed))
-    check_judged(judged_epsilon, epsilons)
-    return Study(labels, specs, float(judged_epsilon))
+    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    return _study(_smoothed(MAIN, data_name, regimes, epsilons, seeds), judged_epsilon)
 
 
-def _spec(data_name, regime, fields, epsilon, seed) -> RunSpec:
+def _spec(data_name: str, regime: str, fields: Mapping[str, Any]) -> RunSpec:
     common = {"data": data_name, "data_checksum": data.CHECKSUMS[data_name]}
     try:
         recipe = Recipe(**fields.get("recipe", {}))
-        return RunSpec(**common | fields | {"recipe": recipe}, epsilon=epsilon, seed=seed)
+        return RunSpec(**common | fields | {"recipe": recipe})
     except TypeError as error:
         raise ValueError(f"regimes[{regime!r}] is {dict(fields)}: {error}") from error
+
+
+def over_fitting(
+    *,
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    more_regimes: Mapping[str, Mapping[str, Any]],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+    fractions: Sequence[float],
+    fraction_run: Mapping[str, Any],
+    fraction_epsilons: Sequence[float],
+    compared_regimes: Sequence[str],
+    compared_epsilons: Sequence[float],
+    weight_decays: Sequence[float],
+) -> Study:
+    """`smoothing` in `regimes` and `more_regimes`; and two groups of runs beside it.
+
+    "fractions": `fraction_run` with these fractions of its training images, for as many more
+    epochs, so that all take the same number of steps. "alternatives": the compared regimes with
+    plain cross entropy and each of `weight_decays`, and their smoothed runs again. Runs at ε = 0
+    and at the judged ε keep the epoch that validation chose.
+    """
+    regimes = {**regimes, **more_regimes}
+    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
+    _distinct("fractions", fractions, "numbers in (0, 1]")
+    _distinct("fraction_epsilons", fraction_epsilons, "numbers in [0, 1]")
+    sizes = {}
+    for fraction in fractions:
+        require(0 < fraction <= 1, "fractions", list(fractions), "numbers in (0, 1]")
+        size = 100 * round(fraction * fraction_run.get("train_size", 45_000) / 100)
+        epochs = round(fraction_run["epochs"] / fraction)
+        sizes[f"{fraction:.0%} of the images"] = {
+            **fraction_run,
+            "train_size": size,
+            "epochs": epochs,
+        }
+    runs += _smoothed("fractions", data_name, sizes, fraction_epsilons, seeds)
+    compared = _compared(compared_regimes, regimes)
+    _check_effort(compared_epsilons, epsilons, weight_decays=weight_decays)
+    runs += _smoothed("alternatives", data_name, compared, [0.0, *compared_epsilons], seeds)
+    for regime, fields in compared.items():
+        for decay in weight_decays:
+            recipe = {**fields.get("recipe", {}), "weight_decay": decay}
+            runs += _arm(
+                "alternatives",
+                data_name,
+                regime,
+                fields | {"recipe": recipe},
+                seeds,
+                "weight decay",
+                decay,
+            )
+    return _study(
+        (
+            (label, replace(spec, keep=("selected",)) if label["group"] == "alternatives" else spec)
+            for label, spec in runs
+        ),
+        judged_epsilon,
+    )
+
+
+def _arm(
+    group: str,
+    data_name: str,
+    regime: str,
+    fields: Mapping[str, Any],
+    seeds: Sequence[int],
+    method: str,
+    setting: float = math.nan,
+) -> list[Run]:
+    """The runs of one arm, a seed each."""
+    return [
+        (
+            _label(group, regime, method, setting),
+            _spec(data_name, regime, {"epsilon": 0.0, **fields, "seed": seed}),
+        )
+        for seed in seeds
+    ]
 
 
 def calibration(
@@ -208,21 +364,121 @@ def calibration(
     seeds: Sequence[int],
     judged_epsilon: float,
     truth_epsilons: Sequence[float],
+    compared_regimes: Sequence[str],
+    compared_epsilons: Sequence[float],
+    focal_gammas: Sequence[float],
+    mixup_alphas: Sequence[float],
+    maxsup_weights: Sequence[float],
 ) -> Study:
-    """`smoothing`, and the first regime and seed on the built-in data, whose true posterior is
-    known, for each of `truth_epsilons`; the regime of these is `KNOWN_POSTERIOR`."""
-    main = smoothing(
-        data_name=data_name,
-        regimes=regimes,
-        epsilons=epsilons,
-        seeds=seeds,
-        judged_epsilon=judged_epsilon,
+    """`smoothing`; and two groups of runs beside it.
+
+    `KNOWN_POSTERIOR`: the first regime and seed on the built-in data, whose true posterior is
+    known, for each of `truth_epsilons`. "peers": the compared regimes with focal loss, mixup and
+    MaxSup, and with `compared_epsilons`.
+    """
+    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
+    _distinct("truth_epsilons", truth_epsilons, "numbers in [0, 1]")
+    first = dict([next(iter(regimes.items()))])
+    runs += _smoothed(KNOWN_POSTERIOR, "built-in", first, truth_epsilons, seeds[:1])
+    compared = _compared(compared_regimes, regimes)
+    _check_effort(
+        compared_epsilons,
+        epsilons,
+        focal_gammas=focal_gammas,
+        mixup_alphas=mixup_alphas,
+        maxsup_weights=maxsup_weights,
     )
-    _named("truth_epsilons", truth_epsilons, Sequence, "a list of numbers in [0, 1]")
-    (first, fields), *_ = regimes.items()
-    truth = [_spec("built-in", first, fields, epsilon, seeds[0]) for epsilon in truth_epsilons]
-    labels = [{"regime": KNOWN_POSTERIOR}] * len(truth)
-    return Study(main.labels + labels, main.specs + truth, main.judged)
+    runs += _smoothed("peers", data_name, compared, [0.0, *compared_epsilons], seeds)
+    peers = {
+        "focal loss": [(g, {"loss": "focal", "loss_parameter": g}) for g in focal_gammas],
+        "mixup": [(a, {"mixup": a}) for a in mixup_alphas],
+        "MaxSup": [(w, {"loss": "maxsup", "loss_parameter": w}) for w in maxsup_weights],
+    }
+    for regime, fields in compared.items():
+        for method, settings in peers.items():
+            for setting, changes in settings:
+                runs += _arm(
+                    "peers", data_name, regime, {**fields, **changes}, seeds, method, setting
+                )
+    return _study(runs, judged_epsilon)
+
+
+def penultimate(
+    *,
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+    compared_regimes: Sequence[str],
+    seen_classes: int,
+    similar_classes: Sequence[str] | None = None,
+    unlike_classes: Sequence[str] | None = None,
+) -> Study:
+    """`smoothing` with features and information kept; and the group "unseen": the compared regimes
+    with `seen_classes` of the 100 classes, at ε = 0 and at the judged ε."""
+    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    for name, three in (("similar_classes", similar_classes), ("unlike_classes", unlike_classes)):
+        known = three is None or (len(set(three)) == 3 and {*three} <= {*data.CLASSES[data_name]})
+        require(known, name, three, f"three names of classes of {data_name}, or None")
+    runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
+    runs = [(label, replace(spec, keep=("features", "information"))) for label, spec in runs]
+    fewer = {}
+    for regime, fields in _compared(compared_regimes, regimes).items():
+        shares = {
+            name: fields[name] * seen_classes // 100
+            for name in ("train_size", "monitor_size")
+            if name in fields
+        }
+        default = {"train_size": 450 * seen_classes, "monitor_size": 50 * seen_classes}
+        fewer[regime] = {**fields, **default, **shares, "classes": seen_classes}
+    unseen = _smoothed("unseen", data_name, fewer, [0.0, judged_epsilon], seeds)
+    runs += [(label, replace(spec, keep=("features",))) for label, spec in unseen]
+    return _study(runs, judged_epsilon)
+
+
+def noisy_labels(
+    *,
+    data_name: str,
+    noise_run: Mapping[str, Any],
+    symmetric_rates: Sequence[float],
+    asymmetric_rates: Sequence[float],
+    epsilons: Sequence[float],
+    negative_epsilons: Sequence[float],
+    warmup_epochs: int,
+    gce_qs: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+) -> Study:
+    """`noise_run` with labels flipped at each rate, a regime a kind and rate.
+
+    By smoothing, negative smoothing with and without a warm-up, generalised cross entropy, and
+    forward and backward correction with the true noise; and the group "clean" without noise, by
+    smoothing. All keep the epoch that (noisy) validation chose."""
+    cells: dict[str, dict[str, Any]] = {"no noise": {}}
+    for kind, rates in (("symmetric", symmetric_rates), ("asymmetric", asymmetric_rates)):
+        for rate in rates:
+            cells[f"{kind}, {rate:.0%}"] = {"noise": kind, "noise_rate": rate}
+    _check(data_name, cells, epsilons, seeds, judged_epsilon)
+    runs: list[Run] = []
+    for regime, cell in cells.items():
+        group = MAIN if cell else "clean"
+        fields = {**noise_run, **cell, "keep": ("selected",)}
+        runs += _smoothed(group, data_name, {regime: fields}, epsilons, seeds)
+        arms: list[tuple[str, float, dict[str, Any]]] = []
+        for epsilon in negative_epsilons:
+            require(epsilon < 0, "negative_epsilons", list(negative_epsilons), "numbers below 0")
+            warm = {"epsilon": epsilon, "warmup_epochs": warmup_epochs}
+            arms.append(("negative smoothing", epsilon, {"epsilon": epsilon}))
+            arms.append(("negative smoothing, warmed up", epsilon, warm))
+        for q in gce_qs:
+            arms.append(("generalised cross entropy", q, {"loss": "gce", "loss_parameter": q}))
+        for loss in ("forward", "backward"):
+            arms.append((f"{loss} correction", math.nan, {"loss": loss}))
+        for method, setting, changes in arms if cell else []:
+            runs += _arm(group, data_name, regime, {**fields, **changes}, seeds, method, setting)
+    return _study(runs, judged_epsilon)
 
 
 def reproduction(
@@ -236,64 +492,26 @@ def reproduction(
     published_epsilons: Sequence[float],
 ) -> Study:
     """`smoothing`, and regimes that follow a published recipe, if any, with the ε of the paper."""
-    study = functools.partial(
-        smoothing, data_name=data_name, seeds=seeds, judged_epsilon=judged_epsilon
-    )
-    main = study(regimes=regimes, epsilons=epsilons)
-    if not published_regimes:
-        return main
-    more = study(regimes=published_regimes, epsilons=published_epsilons)
-    return Study(main.labels + more.labels, main.specs + more.specs, main.judged)
-
-
-def estimators(runs: Sequence[Digest], sizes: Sequence[int], draws: int = 20) -> pd.DataFrame:
-    """How far calibration estimators are from the true error, by the number of test images.
-
-    `runs` are on the built-in data. Each estimator sees `draws` random subsets of the test images
-    of each size; the true errors use the known posterior and all of them. Columns: panel,
-    estimator, images, mean, low and high (the middle 90% of the draws), norm, truth.
-    """
-    found = {
-        "ECE": (metrics.expected_calibration_error, 1),
-        "adaptive ECE": (metrics.adaptive_calibration_error, 1),
-        "debiased CE": (metrics.debiased_calibration_error, 2),
-    }
-    rows = []
-    for run in runs:
-        confidence, correct = run.samples["confidence"], run.samples["correct"]
-        likely = run.samples["true_probability"]
-        truth = {
-            norm: metrics.true_calibration_error(confidence, likely, norm=norm) for norm in (1, 2)
-        }
-        rng = np.random.default_rng(0)
-        for size in sizes:
-            whole = size == len(correct)
-            chosen = [rng.permutation(len(correct))[:size] for _ in range(1 if whole else draws)]
-            for name, (estimate, norm) in found.items():
-                values = [estimate(confidence[part], correct[part]) for part in chosen]
-                low, high = np.quantile(values, [0.05, 0.95])
-                rows.append(
-                    {
-                        "panel": f"ε = {run.spec.epsilon:g}",
-                        "estimator": name,
-                        "images": size,
-                        "mean": np.mean(values),
-                        "low": low,
-                        "high": high,
-                        "norm": norm,
-                        "truth": truth[norm],
-                    }
-                )
-    return pd.DataFrame(rows)
+    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
+    if published_regimes:
+        check_judged(judged_epsilon, published_epsilons)
+    runs += _smoothed(MAIN, data_name, published_regimes, published_epsilons, seeds)
+    return _study(runs, judged_epsilon)
 
 
 #: Notebook → the study it asks for; a notebook that is not here trains nothing.
 BY_NOTEBOOK: dict[str, Callable[..., Study]] = {
     "00_overview": smoothing,
-    "02_epsilon_study": smoothing,
+    "02_epsilon_study": over_fitting,
     "03_calibration": calibration,
+    "04_penultimate": penultimate,
+    "05_noisy_labels": noisy_labels,
     "12_reproduction": reproduction,
 }
+
+#: Notebooks that show runs, the last of them those of the others.
+SHOW_RUNS = (*BY_NOTEBOOK, "11_summary")
 
 
 def build(notebook: str, data_name: str, parameters: Mapping[str, Any]) -> Study:

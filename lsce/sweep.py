@@ -116,7 +116,7 @@ def _train_and_save(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]
         meta=meta,
         history=pd.DataFrame(outcome.history),
         outputs=outcome.outputs,
-        features=outcome.features,
+        extras=outcome.extras,
     )
 
 

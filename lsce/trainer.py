@@ -113,9 +113,19 @@ class Trainer:
         return torch.cuda.stream(self._stream) if self._on_cuda else contextlib.nullcontext()
 
     def begin(
-        self, recipe: Recipe, criterion: Criterion, *, steps: int, batch_size: int, seed: int
+        self,
+        recipe: Recipe,
+        criterion: Criterion,
+        *,
+        steps: int,
+        batch_size: int,
+        seed: int,
+        soft: bool = False,
     ) -> None:
-        """Get ready for a run of `steps` steps with the initialisation that `seed` draws."""
+        """Get ready for a run of `steps` steps with the initialisation that `seed` draws.
+
+        With `soft` the labels of a step are probabilities.
+        """
         self._recipe, self._criterion, self._steps, self._done = recipe, criterion, steps, 0
         self._learning_rate = torch.zeros((), device=self.device)
         self._optimizer = make_optimizer(self.network, recipe, self._learning_rate)
@@ -124,14 +134,15 @@ class Trainer:
             initial = self._build().state_dict()
             self.network.load_state_dict(initial)
             if self._on_cuda:
-                self._capture(batch_size)
+                self._capture(batch_size, soft)
                 self.network.load_state_dict(initial)
                 for state in self._optimizer.state.values():
                     state["momentum_buffer"].zero_()
         self.totals.zero_()
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """One step on float32 (B, 3, 32, 32) images in [0, 1] and int64 (B,) labels."""
+        """One step on float32 (B, 3, 32, 32) images in [0, 1] and labels, int64 (B,) or, if the
+        run began with `soft`, float32 (B, C)."""
         self._learning_rate.fill_(learning_rate(self._recipe, self._done, self._steps))
         if self._graph is None:
             self._step(images, labels)
@@ -152,14 +163,18 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), largest)
         self._optimizer.step()
         seen = logits.detach()
-        right = (seen.argmax(1) == labels).float().mean()
+        likeliest = labels.argmax(1) if labels.is_floating_point() else labels
+        right = (seen.argmax(1) == likeliest).float().mean()
         self.totals += torch.stack([loss.detach(), F.cross_entropy(seen, labels), right])
 
-    def _capture(self, batch_size: int) -> None:
+    def _capture(self, batch_size: int, soft: bool) -> None:
         self._graph = None  # frees the last run's
         self._images = torch.rand(batch_size, 3, 32, 32, device=self.device)
         self._images = self._images.to(memory_format=torch.channels_last)
         self._labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        if soft:
+            classes = self.network.classifier.out_features
+            self._labels = F.one_hot(self._labels, classes).float()
         self.network.train()
         for _ in range(WARMUP_STEPS):
             try:

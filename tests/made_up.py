@@ -1,5 +1,8 @@
 """Runs that nobody trained, for tests of what is done with runs."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -13,6 +16,9 @@ class MadeUp(Record):
     """A record that lies in memory."""
 
     def outputs(self):
+        return self.meta["outputs"]
+
+    def selected(self):
         return self.meta["outputs"]
 
     @property
@@ -33,6 +39,9 @@ def spec(**changes) -> RunSpec:
     return RunSpec(**fields | changes)
 
 
+FOLDERS = tempfile.TemporaryDirectory()
+
+
 def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Record:
     generator = np.random.default_rng(spec.seed)
     labels = np.arange(images) % 100
@@ -46,7 +55,14 @@ def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Re
             for measure in ("nll", "accuracy")
         },
         "temperature": {"value": 2.0, "converged": True},
-        "outputs": {"test_logits": torch.from_numpy(logits), "test_labels": torch.tensor(labels)},
+        "outputs": {
+            f"{split}_{name}": values
+            for split in ("test", "validation")
+            for name, values in (
+                ("logits", torch.from_numpy(logits)),
+                ("labels", torch.tensor(labels)),
+            )
+        },
         "history": pd.DataFrame(history),
         "device": "an abacus",
         "precision": "float32",
@@ -55,7 +71,12 @@ def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Re
         "finished": f"2026-01-0{1 + spec.seed}T00:00:00+00:00",
         "seconds": {"training": 1.0, "total": 2.0},
     }
-    return MadeUp(None, spec, status, meta)
+    if "selected" in spec.keep:
+        meta["final"] |= {"selected_epoch": 1, "selected_validation_accuracy": 0.5}
+    if "features" in spec.keep:
+        meta["final"] |= {"nc1": 0.5, "within": 1.0, "between": 2.0, "superclass_probe": 0.4}
+        meta["final"] |= {"unseen_probe": 0.3}
+    return MadeUp(Path(tempfile.mkdtemp(dir=FOLDERS.name)), spec, status, meta)
 
 
 def digest_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Digest:

@@ -22,7 +22,7 @@ def save(store: Store, a_spec: RunSpec):
         meta={"final": {"test_nll": 1.5}},
         history=pd.DataFrame({"epoch": [1, 2], "train_nll": [2.0, 1.0]}),
         outputs={"test_logits": torch.rand(3, 4)},
-        features={"test_features": torch.rand(3, 2)},
+        extras={"features": {"test_features": torch.rand(3, 2)}},
     )
 
 

@@ -51,12 +51,12 @@ def test_an_outcome_has_what_a_record_promises(outcome):
     assert [row["epoch"] for row in outcome.history] == [1, 2]
     assert outcome.outputs["test_logits"].shape == (10_000, 100)
     assert outcome.outputs["validation_logits"].shape == (5_000, 100)
-    assert outcome.features["train_features"].shape == (300, 128)
-    assert outcome.features["train_labels"].bincount().tolist() == [3] * 100
+    assert outcome.extras["features"]["train_features"].shape == (300, 128)
+    assert outcome.extras["features"]["train_labels"].bincount().tolist() == [3] * 100
     rebuilt = F.linear(
-        outcome.features["test_features"],
-        outcome.features["classifier_weight"],
-        outcome.features["classifier_bias"],
+        outcome.extras["features"]["test_features"],
+        outcome.extras["features"]["classifier_weight"],
+        outcome.extras["features"]["classifier_bias"],
     )
     torch.testing.assert_close(rebuilt, outcome.outputs["test_logits"])
     assert outcome.temperature["value"] > 0
@@ -64,18 +64,18 @@ def test_an_outcome_has_what_a_record_promises(outcome):
 
 def test_reported_losses_are_hard_label_nll(dataset, outcome, monkeypatch):
     """Never the training criterion: shifted by 100, it shifts the training loss alone."""
-    original = train.LabelSmoothingCrossEntropy
 
-    def shifted(*args, **kwargs):
-        criterion = original(*args, **kwargs)
-        return lambda logits, labels: criterion(logits, labels) + 100
 
-    monkeypatch.setattr(train, "LabelSmoothingCrossEntropy", shifted)
+    class Shifted(train.LabelSmoothingCrossEntropy):
+        def forward(self, preds, targets):
+            return super().forward(preds, targets) + 100
+
+    monkeypatch.setattr(train, "LabelSmoothingCrossEntropy", Shifted)
     found = train.train(spec(), dataset)
     for row, plain in zip(found.history, outcome.history, strict=True):
         assert row.pop("train_loss") == pytest.approx(plain["train_loss"] + 100, abs=1e-3)
         assert row == {name: plain[name] for name in row}
-    assert found.final == outcome.final
+    assert found.final == {name: outcome.final[name] for name in found.final}
     logits, labels = found.outputs["test_logits"], found.outputs["test_labels"]
     nll = F.cross_entropy(logits.double(), labels).item()
     assert found.final["test_nll"] == pytest.approx(nll, abs=1e-12)
@@ -100,12 +100,18 @@ def test_other_data_than_the_spec_names_are_refused(dataset):
         train.train(spec(data_checksum="abc"), dataset)
 
 
-def test_noise_is_on_the_training_labels_only(dataset):
+def test_noise_is_on_training_and_validation_labels_and_not_on_test(dataset):
     noisy = spec(noise="symmetric", noise_rate=0.5)
-    _, labels, truth = train._training_data(noisy, dataset, torch.device("cpu"))
-    _, clean, same_truth = train._training_data(spec(), dataset, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    (_, labels, truth), (_, validation) = train._labelled(noisy, dataset, cpu)
+    (_, clean, same_truth), (_, right) = train._labelled(spec(), dataset, cpu)
     assert torch.equal(truth, same_truth) and torch.equal(clean, truth)
+    assert torch.equal(right, dataset.validation.labels)
     assert 0.4 < (labels != truth).double().mean() < 0.6
+    assert 0.45 < (validation != right).double().mean() < 0.55
+    found = train.train(noisy, dataset)
+    assert torch.equal(found.outputs["test_labels"], dataset.test.labels)
+    assert torch.equal(found.outputs["validation_labels"], validation)
 
 
 def test_augmented_images_are_mirrored_crops_of_the_originals():

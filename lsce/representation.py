@@ -1,0 +1,150 @@
+"""Numbers from penultimate features: projections, neural collapse, linear transfer, information.
+
+Arrays are NumPy's or tensors on the CPU; all is computed in float64.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lsce.metrics import Values
+
+#: Inverse strengths of the L2 penalty that a linear probe chooses from.
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+
+
+def _array(values: Values) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _plane(weight: np.ndarray, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The first template and an orthonormal basis (D, 2) of the plane through all three."""
+    distinct = len(set(classes)) == 3 and all(0 <= k < len(weight) for k in classes)
+    if len(classes) != 3 or not distinct:
+        raise ValueError(
+            f"classes is {list(classes)}; it must be three different ones in [0, {len(weight)})"
+        )
+    first, second, third = weight[list(classes)]
+    across, up = second - first, third - first
+    along = across / np.linalg.norm(across)
+    rest = up - along * (along @ up)
+    if not np.linalg.norm(rest) > 1e-9 * np.linalg.norm(up):
+        raise ValueError(f"the templates of classes {list(classes)} lie on a line, not on a plane")
+    return first, np.stack([along, rest / np.linalg.norm(rest)], axis=1)
+
+
+def projection(features: Values, weight: Values, classes: Sequence[int]) -> np.ndarray:
+    """Features on the plane through three classes' templates (Müller et al. 2019).
+
+    features (N, D); weight (K, D), the last layer's, whose rows are the templates; the bias
+    coordinate is not used. Returns float64 (N, 2): the first class's template is the origin, the
+    second's lies on the positive first axis, the third's above it. Raises ValueError unless
+    `classes` are three different ones whose templates span a plane.
+    """
+    origin, basis = _plane(_array(weight), classes)
+    return (_array(features) - origin) @ basis
+
+
+def neural_collapse(
+    features: Values, labels: Values, weight: Values, bias: Values
+) -> dict[str, float]:
+    """How near a network is to neural collapse, where NC1 to NC4 are 0 (Papyan et al. 2020, in the
+    form of Zhou et al. 2022).
+
+    features (N, D), of training images; labels, integers (N,), each of the K classes among them;
+    weight (K, D) and bias (K,), the last layer's. `nc1` is tr(Σ_W Σ_B⁺)/K; `nc2` the distance of
+    the normalised WWᵀ from a simplex, `nc2_equinorm` and `nc2_equiangular` those of the centred
+    class means; `nc3` that of W times the centred means; `nc4` the share of images that the
+    nearest class mean classifies otherwise. `within` and `between` are the traces of Σ_W and Σ_B.
+    Raises ValueError, naming it, if a class has no image.
+    """
+    features, weight, bias = _array(features), _array(weight), _array(bias)
+    labels, classes = np.asarray(labels), len(weight)
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all():
+        raise ValueError(f"labels hold no image of class {int(counts.argmin())}")
+    means = np.zeros_like(weight)
+    np.add.at(means, labels, features)
+    means /= counts[:, None]
+    centred = means - means.mean(axis=0)
+    share = np.sqrt(1 / (classes * counts[labels]))  # every class counts alike
+    inside = (features - means[labels]) * share[:, None]
+    between = centred.T @ centred / classes
+    # The class means span K − 1 dimensions at most; beyond them there is rounding alone.
+    inverse = np.linalg.pinv(between, rcond=1e-8, hermitian=True)
+    simplex = (np.eye(classes) - 1 / classes) / np.sqrt(classes - 1)
+    norms = np.linalg.norm(centred, axis=1)
+    cosines = (centred @ centred.T) / np.outer(norms, norms)
+    apart = ~np.eye(classes, dtype=bool)
+    distance = (means**2).sum(axis=1) - 2 * features @ means.T
+    predicted = (features @ weight.T + bias).argmax(axis=1)
+    found = {
+        "nc1": (inside * (inside @ inverse)).sum() / classes,
+        "nc2": np.linalg.norm(_normalised(weight @ weight.T) - simplex),
+        "nc2_equinorm": norms.std() / norms.mean(),
+        "nc2_equiangular": np.abs(cosines + 1 / (classes - 1))[apart].mean(),
+        "nc3": np.linalg.norm(_normalised(weight @ centred.T) - simplex),
+        "nc4": (predicted != distance.argmin(axis=1)).mean(),
+        "within": (inside**2).sum(),
+        "between": np.trace(between),
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+def _normalised(matrix: np.ndarray) -> np.ndarray:
+    return matrix / np.linalg.norm(matrix)
+
+
+def linear_probe(
+    train_features: Values,
+    train_labels: Values,
+    choice_features: Values,
+    choice_labels: Values,
+    test_features: Values,
+    test_labels: Values,
+) -> tuple[float, float]:
+    """Test accuracy in [0, 1] of a linear classifier of features, and the strength it chose.
+
+    features (N, D) and labels, integers (N,), of each split. Multinomial logistic regression on
+    features standardised by the training split; of `STRENGTHS` that with the best accuracy on the
+    choice split, the smallest of equals.
+    """
+    from sklearn.linear_model import LogisticRegression  # a second to import
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(_array(train_features))
+    train, choice, test = (
+        scaler.transform(_array(part)) for part in (train_features, choice_features, test_features)
+    )
+    best = (-1.0, 0.0, 0.0)
+    probe = LogisticRegression(max_iter=1000, warm_start=True)
+    for strength in STRENGTHS:
+        probe.set_params(C=strength).fit(train, np.asarray(train_labels))
+        chosen = probe.score(choice, np.asarray(choice_labels))
+        if chosen > best[0]:
+            best = (chosen, probe.score(test, np.asarray(test_labels)), strength)
+    return float(best[1]), best[2]
+
+
+def mutual_information(differences: Values) -> float:
+    """Müller et al.'s (2019) estimate, in nats, of the information between an image's index and
+    the difference of two logits under random augmentation.
+
+    differences (N, S): S >= 2 draws for each of N images. The draws of an image are modelled as
+    normal around their mean, with one variance for all images; the estimate is the average of
+    log p(y|x) − log p(y) over all draws. At most log N; log 2 where only the class of two is left.
+    A draw is measured by a mean that it is part of, which makes the estimate too large, the more
+    the fewer the draws. Raises ValueError if there are fewer than two draws or no variance.
+    """
+    y = _array(differences)
+    if y.ndim != 2 or y.shape[1] < 2:
+        raise ValueError(f"differences must have shape (N, S) with S >= 2, got {y.shape}")
+    means, variance = y.mean(axis=1), y.var(axis=1, ddof=1).mean()
+    if not variance > 0:
+        raise ValueError("differences are the same in every draw; augmentation must change them")
+    images = len(y)
+    exponents = -((y.reshape(-1, 1) - means) ** 2) / (2 * variance)
+    own = exponents[np.arange(y.size), np.repeat(np.arange(images), y.shape[1])]
+    top = exponents.max(axis=1)
+    marginal = top + np.log(np.exp(exponents - top[:, None]).sum(axis=1)) - np.log(images)
+    return float((own - marginal).mean())

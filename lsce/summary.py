@@ -1,0 +1,157 @@
+"""What all pages together say: every claim's verdict, and what follows for a practitioner."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from lsce import claims, evidence, pages, paths, plots, profiles, reproduction, stats
+from lsce.claims import Claim
+from lsce.evidence import Evidence
+from lsce.runs import Store
+from lsce.studies import Shown
+
+#: The sets of runs of every page that judges a claim, by its notebook, as the page shows them.
+Collected = Mapping[str, Sequence[Evidence]]
+
+
+def collect(profile: str, *, data_name: str, runs: Shown) -> Collected:
+    """The evidence of every page that judges a claim; this machine's with a profile's parameters
+    and those seeds whose runs are all there. A page without any runs is left out.
+
+    Raises ProfileError if there is no such profile.
+    """
+    whole, store, found = profiles.load(profile), Store(), {}
+    for notebook in dict.fromkeys(claim.notebook for claim in claims.load().values()):
+        wanted, parameters = runs, whole.notebooks[notebook]
+        study, seeds = None, []
+        if runs != "recorded":
+            study, seeds = evidence.complete(whole, notebook, data_name, store)
+        if study is None:
+            if runs == "own":
+                continue
+            wanted = "recorded"
+        try:
+            found[notebook] = evidence.gather(
+                notebook,
+                profile=profile,
+                data_name=data_name,
+                runs=wanted,
+                train_missing=False,
+                **parameters | {"seeds": seeds},
+            )
+        except evidence.NothingToShow:
+            continue
+    return found
+
+
+def _link(claim: Claim, words: str) -> str:
+    return f'<a href="{claim.notebook}.html#{claim.figure}">{words}</a>'
+
+
+def _runs(claim: Claim, shown: Evidence) -> int:
+    """Runs of the group that a claim is judged in."""
+    group = shown if claim.group == "main" else shown.others[claim.group]
+    return len({run.spec.id for run in group.runs})
+
+
+def verdicts(collected: Collected) -> Styler:
+    """Every claim and its verdict in the main set of runs of its page, with a link to its figure
+    and whose runs they are."""
+    rows = []
+    for claim in claims.load().values():
+        if shown := collected.get(claim.notebook):
+            rows.append(
+                {
+                    "claim": claim.claim,
+                    "verdict": f"<b>{pages.overall(claim, shown[0])}</b>",
+                    "runs": f"{_runs(claim, shown[0])}, {shown[0].name}",
+                    "evidence": _link(claim, "figure"),
+                }
+            )
+    return pages.table(pd.DataFrame(rows), {}, wrapped=["claim", "runs"], width="12em")
+
+
+def effects(collected: Collected) -> Styler:
+    """Every claim's effect and verdict in each regime of the main set of runs of its page."""
+    rows = []
+    for claim in claims.load().values():
+        if not (shown := collected.get(claim.notebook)):
+            continue
+        judged = shown[0].judgements.get(claim.id, [])
+        for position, found in enumerate(judged):
+            rows.append(
+                {
+                    "claim": "" if position else claim.claim,
+                    "verdict": "" if position else f"<b>{stats.combine(judged)}</b>",
+                    "regime": f"{found.regime}: {found.treatment} against {found.control}",
+                    "effect (positive is as claimed)": pages.effect(claim, found),
+                    "there": found.verdict,
+                    "evidence": "" if position else _link(claim, "figure"),
+                }
+            )
+    wide = ["claim", "regime", "effect (positive is as claimed)"]
+    return pages.table(pd.DataFrame(rows), {}, wrapped=wide, width="12em")
+
+
+def publish_effects(name: str, collected: Collected) -> Figure:
+    """Draw and save the effects of every claim in the main set of runs of its page."""
+    parts = []
+    for notebook, shown in collected.items():
+        declared = [claim for claim in claims.load().values() if claim.notebook == notebook]
+        parts.append(pages.effects(shown[:1], declared))
+    numbers = pd.concat(parts, ignore_index=True)
+    own = [shown[0].profile for shown in collected.values() if not shown[0].recorded]
+    return plots.publish(plots.effects(numbers), name, numbers, own=own[0] if own else None)
+
+
+def beside_published(collected: Collected) -> pd.DataFrame:
+    """`lsce.reproduction.with_published` over all pages, each with its own runs."""
+    parts = []
+    for notebook, shown in collected.items():
+        declared = [claim for claim in claims.load().values() if claim.notebook == notebook]
+        parts.append(reproduction.with_published(shown[0], declared))
+    return pd.concat(parts, ignore_index=True)
+
+
+def recipes() -> Styler:
+    """How the published networks were trained, and where that differs from ours."""
+    return pages.table(
+        pd.read_csv(paths.DATA / "recipes.csv").fillna("–"),
+        {},
+        wrapped=["data, network", "optimiser and schedule", "other"],
+        width="11em",
+    )
+
+
+def guide(collected: Collected) -> Markdown:
+    """For each claim the advice that its verdict asks for (see `claims.yaml`), with the effects
+    that the verdict rests on."""
+    lines, topic = [], None
+    for claim in claims.load().values():
+        if not (shown := collected.get(claim.notebook)):
+            continue
+        if claim.family != topic:
+            topic = claim.family
+            lines += ["", f"**{topic[0].upper() + topic[1:]}**", ""]
+        word = pages.overall(claim, shown[0])
+        lines.append(f"- {claim.advice[word]} {_basis(claim, shown[0], word)}")
+    return Markdown("\n".join(lines))
+
+
+def _basis(claim: Claim, shown: Evidence, word: str) -> str:
+    judged = [j for j in shown.judgements.get(claim.id, []) if j.effect is not None]
+    if not judged:
+        return f"({_link(claim, 'no complete pair of runs')})"
+    means = sorted(j.effect.mean for j in judged)
+    unit = f" {claim.unit}" if claim.unit else ""
+    span = pages.signed(means[0]) + (f" to {pages.signed(means[-1])}" if len(means) > 1 else "")
+    counts = {name: sum(j.verdict == name for j in judged) for name in stats.VERDICTS}
+    said = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    cases = "1 regime" if len(judged) == 1 else f"{len(judged)} regimes"
+    return (
+        f"(*{word}*: {span}{unit} in {cases}, {said}; n = {judged[0].effect.n} pairs each; "
+        f"{_link(claim, 'figure')})"
+    )

@@ -1,0 +1,153 @@
+"""Long tables for the figures, from a study's table or from its runs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lsce import metrics, studies
+from lsce.digest import Digest
+from lsce.studies import Study
+
+
+def tidy(
+    table: pd.DataFrame, columns: Sequence[tuple[str, str, str]], x: str = "epsilon"
+) -> pd.DataFrame:
+    """A study's table in long form, for `lsce.plots.against`.
+
+    Each of `columns` is (column, panel, arm); "{regime}" in a panel or an arm stands for the
+    row's regime. Columns: panel, arm, epsilon and `x`, seed, value.
+    """
+    parts = []
+    for column, panel, arm in columns:
+        for regime, rows in table.groupby("regime", sort=False):
+            names = {"panel": panel.format(regime=regime), "arm": arm.format(regime=regime)}
+            kept = rows[list(dict.fromkeys(["epsilon", x, "seed"]))]
+            parts.append(kept.assign(**names, value=rows[column]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
+    """`tidy` for measures as trained and after temperature scaling; a panel a regime, measure."""
+    arms = {"as trained": "", "after temperature scaling": "_scaled"}
+    return tidy(
+        table,
+        [
+            (column + suffix, f"{{regime}}: {words}", arm)
+            for column, words in measures.items()
+            for arm, suffix in arms.items()
+        ],
+    )
+
+
+def estimators(runs: Sequence[Digest], sizes: Sequence[int], draws: int = 20) -> pd.DataFrame:
+    """How far calibration estimators are from the true error, by the number of test images.
+
+    `runs` are on the built-in data. Each estimator sees `draws` random subsets of the test images
+    of each size; the true errors use the known posterior and all of them. Columns: panel,
+    estimator, images, mean, low and high (the middle 90% of the draws), norm, truth.
+    """
+    found = {
+        "ECE": (metrics.expected_calibration_error, 1),
+        "adaptive ECE": (metrics.adaptive_calibration_error, 1),
+        "debiased CE": (metrics.debiased_calibration_error, 2),
+    }
+    rows = []
+    for run in runs:
+        confidence, correct = run.samples["confidence"], run.samples["correct"]
+        likely = run.samples["true_probability"]
+        truth = {
+            norm: metrics.true_calibration_error(confidence, likely, norm=norm) for norm in (1, 2)
+        }
+        rng = np.random.default_rng(0)
+        for size in sizes:
+            whole = size == len(correct)
+            chosen = [rng.permutation(len(correct))[:size] for _ in range(1 if whole else draws)]
+            for name, (estimate, norm) in found.items():
+                values = [estimate(confidence[part], correct[part]) for part in chosen]
+                low, high = np.quantile(values, [0.05, 0.95])
+                rows.append(
+                    {
+                        "panel": f"ε = {run.spec.epsilon:g}",
+                        "estimator": name,
+                        "images": size,
+                        "mean": np.mean(values),
+                        "low": low,
+                        "high": high,
+                        "norm": norm,
+                        "truth": truth[norm],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def smooth_errors(study: Study, runs: Sequence[Digest]) -> pd.DataFrame:
+    """ECE and the smooth calibration error (Błasiok & Nakkiran 2024) of the runs with samples, as
+    trained and after temperature scaling, for `lsce.plots.against_epsilon`."""
+    from relplot import smECE  # two seconds to import
+
+    found = {
+        "ECE": metrics.expected_calibration_error,
+        "smooth CE": lambda sure, correct: smECE(sure, correct.astype(float)),
+    }
+    rows = [
+        {"panel": label["regime"], "arm": f"{name}, {words}", "epsilon": run.spec.epsilon}
+        | {"seed": run.spec.seed, "value": error(run.samples[arm], run.samples["correct"])}
+        for label, run in zip(study.labels, runs, strict=True)
+        if run.samples
+        for arm, words in (("confidence", "as trained"), ("scaled", "scaled"))
+        for name, error in found.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
+    """A measure by arm, for `lsce.plots.arms`: columns panel (the regime), method, arm, seed,
+    value and chosen: whether its method's setting was the best by `chosen_by`."""
+    parts = []
+    for (regime, method), rows in table.groupby(["regime", "method"], sort=False):
+        best = studies.best_arm(rows, chosen_by)
+        names = rows["setting"].map(lambda setting, method=method: studies.arm(method, setting))
+        chosen = names == studies.arm(*best) if best else False
+        part = rows[["method", "seed"]].assign(panel=regime, arm=names, value=rows[measure])
+        parts.append(part.assign(chosen=chosen))
+    return pd.concat(parts, ignore_index=True)
+
+
+def by_noise_rate(
+    noisy: pd.DataFrame, clean: pd.DataFrame, measures: Mapping[str, str]
+) -> pd.DataFrame:
+    """Measures of smoothed runs against the share of wrong labels: columns panel (kind of noise and
+    words of the measure), arm, rate, seed and value; clean runs are those of rate 0."""
+    parts = []
+    for column, words in measures.items():
+        for kind, rows in noisy.groupby("noise", sort=False):
+            rows = pd.concat([clean, rows])
+            rows = rows[rows["method"] == "smoothing"]
+            names = rows["setting"].map("ε = {:g}".format)
+            part = rows[["seed"]].assign(panel=f"{kind} noise: {words}", arm=names)
+            parts.append(part.assign(rate=rows["noise_rate"], value=rows[column]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def projections(
+    study: Study,
+    runs: Sequence[Digest],
+    regime: str,
+    seed: int,
+    epsilons: Sequence[float],
+    classes: Mapping[str, Sequence[str]],
+) -> pd.DataFrame:
+    """One seed's projections in a regime, for `lsce.plots.projections`."""
+    parts = []
+    for label, run in zip(study.labels, runs, strict=True):
+        wanted = label["regime"] == regime and run.spec.seed == seed
+        if not wanted or run.spec.epsilon not in epsilons or run.diverged:
+            continue
+        for panel, points in run.projections.items():
+            group, _, split = panel.partition(".")
+            for name, cloud in zip(classes[group], points, strict=True):
+                part = pd.DataFrame(cloud, columns=["x", "y"])
+                column = studies.arm(label["method"], label["setting"])
+                parts.append(part.assign(row=f"{group} classes\n{split}", column=column, name=name))
+    return pd.concat(parts, ignore_index=True)
