@@ -42,6 +42,9 @@ TELLS = {"features": "nc1", "selected": "top1_error_selected", "information": "i
 #: Where a digest is kept beside its record, and a number to raise when it would be another one.
 CACHE, VERSION = "digest.safetensors", 1
 
+#: Logit gaps beyond this, which only losses that can run away leave, are counted as this.
+LARGEST_GAP = 200.0
+
 #: What a record says of how a run was made.
 ORIGIN = ("device", "precision", "versions", "commit", "finished", "seconds")
 
@@ -151,7 +154,7 @@ def _computed(record: Record, bins: int, classes: Mapping[str, Sequence[str]]) -
     gap = (count * top - logits.sum(axis=1)) / (count - 1)
     counts = {
         "confidence": _counts(samples["confidence"], "confidence", 1.0),
-        "gap": _counts(gap, "gap", np.inf),
+        "gap": _counts(gap, "gap", LARGEST_GAP),
     }
     scalars = measure(record, probs, scaled, labels, bins)
     return scalars, counts, samples, _projections(record, classes)

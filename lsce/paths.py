@@ -21,6 +21,8 @@ RUNS = DATA / "runs"
 RECORDED = DATA / "recorded"
 #: The literature's numbers.
 PUBLISHED = DATA / "published.csv"
+#: How the networks in the literature were trained.
+RECIPES = DATA / "recipes.csv"
 
 #: What the recorded results draw, and what this machine's runs draw, a folder a profile (ignored
 #: by git).

@@ -10,7 +10,6 @@ from lsce.profiles import Profile
 from lsce.progress import duration
 from lsce.recorded import Recorded
 from lsce.runs import RunSpec, Store
-from lsce.studies import Study
 
 
 def record(profile_name: str, budget: float, out: Path, source: Path | None) -> list[Digest]:
@@ -35,9 +34,9 @@ def record(profile_name: str, budget: float, out: Path, source: Path | None) -> 
 
     def save(*specs: RunSpec) -> None:
         for spec in specs:
-            run, study = digest.of(store.load(spec)), wanted[spec.id][1]
-            new.append(run if study.in_full(spec) else dataclasses.replace(run, samples={}))
-        recorded.write([*mine, *new], out)
+            run, (_, in_full, _) = digest.of(store.load(spec)), wanted[spec.id]
+            new.append(run if in_full else dataclasses.replace(run, samples={}, projections={}))
+        recorded.write({run.spec.id: run for run in (*mine, *new)}.values(), out)
 
     missing = store.missing(todo)
     if trained := [spec for spec in todo if spec in store]:
@@ -54,14 +53,18 @@ def record(profile_name: str, budget: float, out: Path, source: Path | None) -> 
     return new
 
 
-def _wanted(profile: Profile) -> dict[str, tuple[RunSpec, Study, tuple]]:
-    """Every run of a profile by its id: its spec, its study and its rank."""
-    wanted: dict[str, tuple[RunSpec, Study, tuple]] = {}
+def _wanted(profile: Profile) -> dict[str, tuple[RunSpec, bool, tuple]]:
+    """Every run of a profile by its id: its spec with all that a study keeps of it, whether one
+    shows it in full, and its rank."""
+    wanted: dict[str, tuple[RunSpec, bool, tuple]] = {}
     for position, notebook in enumerate(profile.notebooks):
         study = profile.study(notebook, profile.data)
         for spec in study.specs if study else []:
             rank = (position, spec.seed, spec.epsilon not in (0.0, study.judged))
-            wanted.setdefault(spec.id, (spec, study, rank))
+            known, in_full, rank = wanted.get(spec.id, (spec, False, rank))
+            keep = tuple(sorted({*known.keep, *spec.keep}))
+            full = in_full or study.in_full(spec)
+            wanted[spec.id] = dataclasses.replace(spec, keep=keep), full, rank
     return wanted
 
 

@@ -131,6 +131,8 @@ def rerender() -> Path:
             parameters |= {"seeds": seeds, "train_missing": False}
         if parameters["runs"] == "recorded" and not evidence.recorded(name):
             stubs.append(name)
+    if set(stubs) == set(studies.BY_NOTEBOOK) & set(job.notebooks):
+        stubs += set(studies.SHOW_RUNS) & set(job.notebooks) - set(stubs)  # nothing to sum up
     index = _render(job, stubs)
     for name in stubs:
         print(f"  {name}: no results yet")

@@ -33,6 +33,9 @@ LEVELS = {
     "temperature": ("temperature", 1, ""),
 }
 
+#: Families of claims whose main runs are those of this page's regimes.
+FAMILIES = ("over-fitting", "calibration")
+
 SAME, AGREES, DIFFERS, UNDECIDED = "the same", "agrees", "differs", "undecided"
 
 #: Family-wise level of the comparison with the recorded results.
@@ -69,13 +72,18 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     return numbers
 
 
+def declared() -> list[Claim]:
+    """The claims that this page compares."""
+    return [claim for claim in claims.load().values() if claim.family in FAMILIES]
+
+
 def _numbers(study: Study, runs: Sequence[Digest]) -> dict[tuple[str, str, str], pd.Series]:
     """Values by seed of every headline number: (regime, words, unit) → series."""
     judged, found = study.judged, {}
     for regime, part in study.table(runs).groupby("regime", sort=False):
-        for claim in claims.load().values():
+        for claim in declared():
             # Of the others the rival is chosen, and perhaps another one each time.
-            if claim.is_plain and claim.measure in part:
+            if claim.is_plain:
                 effects = claims.smoothing_effects(claim, part, claim.measure, judged)
                 found[regime, f"effect: {claim.words}", claim.unit] = effects
         for column, (words, scale, unit) in LEVELS.items():

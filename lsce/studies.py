@@ -24,14 +24,14 @@ KNOWN_POSTERIOR = "known posterior"
 
 #: What a run is trained by → the words for it with its setting.
 METHODS = {
-    "smoothing": "ε = {:g}",
-    "negative smoothing": "ε = {:g}",
-    "negative smoothing, warmed up": "ε = {:g} after a warm-up",
-    "weight decay": "weight decay {:g}",
-    "focal loss": "focal loss, γ = {:g}",
-    "mixup": "mixup, α = {:g}",
-    "MaxSup": "MaxSup, weight {:g}",
-    "generalised cross entropy": "generalised CE, q = {:g}",
+    "smoothing": "ε = {}",
+    "negative smoothing": "ε = {}",
+    "negative smoothing, warmed up": "ε = {} after a warm-up",
+    "weight decay": "weight decay {}",
+    "focal loss": "focal loss, γ = {}",
+    "mixup": "mixup, α = {}",
+    "MaxSup": "MaxSup, weight {}",
+    "generalised cross entropy": "generalised CE, q = {}",
     "forward correction": "forward correction",
     "backward correction": "backward correction",
 }
@@ -51,7 +51,7 @@ def best_arm(runs: pd.DataFrame, chosen_by: str) -> tuple[str, float] | None:
 
 def arm(method: str, setting: float) -> str:
     """The words for a method with its setting."""
-    return METHODS[method].format(setting).replace("-", "−")
+    return METHODS[method].format(f"{setting:g}".replace("-", "−"))
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,8 @@ def _check(
     _distinct("epsilons", epsilons, "numbers in [0, 1]")
     _distinct("seeds", seeds, "whole numbers")
     for epsilon in epsilons:
-        require(0 <= epsilon <= 1, "epsilons", list(epsilons), "numbers in [0, 1]")
+        fits = isinstance(epsilon, int | float) and 0 <= epsilon <= 1
+        require(fits, "epsilons", list(epsilons), "numbers in [0, 1]")
     check_judged(judged_epsilon, epsilons)
 
 
@@ -347,13 +348,8 @@ def _arm(
     setting: float = math.nan,
 ) -> list[Run]:
     """The runs of one arm, a seed each."""
-    return [
-        (
-            _label(group, regime, method, setting),
-            _spec(data_name, regime, {"epsilon": 0.0, **fields, "seed": seed}),
-        )
-        for seed in seeds
-    ]
+    specs = [_spec(data_name, regime, {"epsilon": 0.0, **fields, "seed": seed}) for seed in seeds]
+    return [(_label(group, regime, method, setting), spec) for spec in specs]
 
 
 def calibration(

@@ -119,7 +119,7 @@ def beside_published(collected: Collected) -> pd.DataFrame:
 def recipes() -> Styler:
     """How the published networks were trained, and where that differs from ours."""
     return pages.table(
-        pd.read_csv(paths.DATA / "recipes.csv").fillna("–"),
+        pd.read_csv(paths.RECIPES).fillna("–"),
         {},
         wrapped=["data, network", "optimiser and schedule", "other"],
         width="11em",

@@ -21,6 +21,16 @@ class MadeUp(Record):
     def selected(self):
         return self.meta["outputs"]
 
+    def features(self):
+        generator = torch.Generator().manual_seed(self.spec.seed)
+        validation = len(data.load(self.spec.data).validation)
+        return {
+            "train_features": torch.randn(300, 8, generator=generator),
+            "train_labels": torch.arange(300) % 100,
+            "validation_features": torch.randn(validation, 8, generator=generator),
+            "classifier_weight": torch.randn(100, 8, generator=generator),
+        }
+
     @property
     def history(self):
         return self.meta["history"]
@@ -48,6 +58,10 @@ def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Re
     logits = generator.normal(size=(images, 100))
     logits[np.arange(images), labels] += 3
     history = {"epoch": range(1, spec.epochs + 1), "train_nll": 1.25, "validation_nll": 1.5}
+    if spec.noise is not None:
+        history |= {"memorised": 0.25, "recovered": 0.125}
+    if "information" in spec.keep:
+        history |= {"information_similar": 1.5, "information_unlike": 1.25}
     meta = {
         "final": {
             f"{split}_{measure}": 0.5 + 0.1 * i
@@ -74,8 +88,9 @@ def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Re
     if "selected" in spec.keep:
         meta["final"] |= {"selected_epoch": 1, "selected_validation_accuracy": 0.5}
     if "features" in spec.keep:
-        meta["final"] |= {"nc1": 0.5, "within": 1.0, "between": 2.0, "superclass_probe": 0.4}
-        meta["final"] |= {"unseen_probe": 0.3}
+        meta["final"] |= {"nc1": 0.5, "within": 1.0, "between": 2.0}
+        probe = "superclass_probe" if spec.classes is None else "unseen_probe"
+        meta["final"] |= {"nc2": 0.5, "nc3": 0.5, "nc4": 0.5, probe: 0.4}
     return MadeUp(Path(tempfile.mkdtemp(dir=FOLDERS.name)), spec, status, meta)
 
 

@@ -1,9 +1,12 @@
 """Which runs a page shows, and what it says of the others."""
 
+import functools
+
 import pytest
 from made_up import digest_of, record_of
 
 from lsce import evidence, models, pages, paths, profiles, recorded, sweep
+from lsce import record as record_command
 from lsce.evidence import Evidence, gather
 from lsce.recorded import Recorded
 
@@ -11,29 +14,35 @@ PAGE = "02_epsilon_study"
 
 
 def record(*names: str, seeds=(0, 1, 2)) -> None:
-    """Record made-up runs of these profiles, for all their pages."""
+    """Record made-up runs of these profiles, for some of their pages."""
     specs = {}
     for name in names:
-        profile = profiles.load(name)
-        for notebook in ("02_epsilon_study", "03_calibration", "12_reproduction"):
-            study = profile.study(notebook, profile.data)
-            specs |= {s.id: s for s in study.specs if s.seed in seeds}
-    # Built-in data have 10,000 test images, with which the true posterior is computed.
-    runs = [digest_of(s, images=10_000 if s.data == "built-in" else 100) for s in specs.values()]
-    recorded.write(runs, paths.RECORDED)
+        wanted = record_command._wanted(profiles.load(name)).values()
+        specs |= {s.id: s for s, _, _ in wanted if s.seed in seeds and s.noise is None}
+    recorded.write(map(made, specs.values()), paths.RECORDED)
+
+
+@functools.cache
+def made(spec):
+    return digest_of(spec, images=images(spec))
+
+
+def images(spec) -> int:
+    """Built-in data have 10,000 test images, with which the true posterior is computed."""
+    return 10_000 if spec.data == "built-in" else spec.classes or 100
 
 
 @pytest.fixture(autouse=True)
 def empty(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
-    monkeypatch.setattr(recorded, "TEST_IMAGES", 100)
+    monkeypatch.setattr(recorded, "PER_CLASS", 1)
 
 
 @pytest.fixture
 def own(monkeypatch):
     """This machine's runs are made up, too."""
     monkeypatch.setattr(
-        sweep, "ensure", lambda specs, **_: [record_of(spec, images=100) for spec in specs]
+        sweep, "ensure", lambda specs, **_: [record_of(spec, images=images(spec)) for spec in specs]
     )
 
 
@@ -90,25 +99,41 @@ def test_without_recorded_results_this_machine_s_are_shown_or_nothing(own):
 
 def test_a_seed_that_is_not_complete_is_left_out():
     record("quick")
-    runs = [run for run in Recorded() if (run.spec.seed, run.spec.epsilon) != (1, 0.9)]
+    # One run of one arm that is beside the main ones.
+    runs = [r for r in Recorded() if (r.spec.seed, r.spec.recipe.weight_decay) != (1, 0.002)]
     recorded.write(runs, paths.RECORDED)
     (found,) = evidence.recorded(PAGE)
     assert found.seeds == [0, 2] == found.parameters["seeds"]
-    assert len(found.runs) == 2 * 18
+    assert len(found.runs) == 2 * 12 and set(found.others) == {"fractions", "alternatives"}
 
 
 def test_a_page_s_other_runs_are_set_apart():
     record("quick")
     (found,) = evidence.recorded("03_calibration")
-    assert len(found.runs) == 54 and {run.spec.data for run in found.known} == {"built-in"}
+    known = found.others["known posterior"].runs
+    assert len(found.runs) == 24 and {run.spec.data for run in known} == {"built-in"}
     assert {run.spec.data for run in found.runs} == {"cifar-100"}
+    assert len(found.all_runs) == 24 + 2 + 3 * 6
+
+
+def test_what_a_page_keeps_of_a_run_must_be_recorded():
+    record("quick")
+    assert evidence.recorded("04_penultimate")
+    bare = list(Recorded())
+    for run in bare:
+        run.scalars.pop("nc1", None)
+    recorded.write(bare, paths.RECORDED)
+    assert evidence.recorded("04_penultimate") == [] and evidence.recorded("00_overview")
 
 
 def test_work_counts_images_times_multiplications():
     record("quick", seeds=[0])
     (found,) = evidence.recorded(PAGE)
-    images = sum(run.spec.epochs * run.spec.train_size for run in found.runs)
-    assert found.work == images * models.multiply_adds("resnet6")
+    work = sum(
+        run.spec.epochs * run.spec.train_size * models.multiply_adds(run.spec.model)
+        for run in found.all_runs
+    )
+    assert found.work == work
     # 0.56 billion for ResNet-18 in its CIFAR form, as is usually reported.
     assert models.multiply_adds("resnet18") == pytest.approx(0.556e9, rel=0.01)
 
@@ -125,11 +150,12 @@ def test_effects_beside_are_told_apart_from_those_shown(own):
     from lsce import claims
 
     record("cpu")
-    numbers = pages.effects(ask(), list(claims.load().values()))
+    declared = [claim for claim in claims.load().values() if claim.notebook == PAGE]
+    numbers = pages.effects(ask(), declared)
     theirs = numbers[numbers["recorded"]]["regime"]
     mine = numbers[~numbers["recorded"]]["regime"]
     assert mine.str.endswith("(this machine)").all() and not theirs.str.contains("machine").any()
-    assert list(numbers["claim"].unique()) == [claim.claim for claim in claims.load().values()]
+    assert list(numbers["claim"].unique()) == [claim.claim for claim in declared]
 
 
 def test_a_figure_of_this_machine_s_runs_never_replaces_one_of_the_recorded(

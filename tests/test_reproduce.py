@@ -23,13 +23,37 @@ data = "cifar-100"
 epsilons = [0.0, 0.1, 0.9]
 seeds = [0, 1]
 judged_epsilon = 0.1
+compared_regimes = ["few"]
+compared_epsilons = [0.1]
 
 [shared.regimes]
 few = {model = "resnet6", train_size = 300, epochs = 2, monitor_size = 100}
 more = {model = "resnet6", train_size = 1000, epochs = 1, monitor_size = 100}
 
+[notebooks.02_epsilon_study]
+more_regimes = {}
+fractions = [1.0]
+fraction_run = {model = "resnet6", train_size = 300, epochs = 2, monitor_size = 100}
+fraction_epsilons = [0.0, 0.1]
+weight_decays = [0.0005]
+
 [notebooks.03_calibration]
 truth_epsilons = [0.0]
+focal_gammas = [1.0]
+mixup_alphas = [0.2]
+maxsup_weights = [0.1]
+
+[notebooks.04_penultimate]
+seen_classes = 80
+
+[notebooks.05_noisy_labels]
+noise_run = {model = "resnet6", train_size = 300, epochs = 2, monitor_size = 100}
+symmetric_rates = [0.4]
+asymmetric_rates = []
+epsilons = [0.0, 0.1]
+negative_epsilons = []
+warmup_epochs = 1
+gce_qs = []
 
 [notebooks.12_reproduction]
 published_regimes = {}
@@ -37,7 +61,9 @@ published_epsilons = [0.0, 0.1]
 """
 NOTEBOOKS = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
 PAGES = ["index", *NOTEBOOKS, "how_to", "bibliography"]
-SMOOTHING = {name: tomllib.loads(PROFILE)["shared"][name] for name in ("regimes", "seeds")}
+TINY = tomllib.loads(PROFILE)
+#: Runs of the profile.
+RUNS = 30
 
 
 def make_checkout(root: Path, data: str = "cifar-100") -> Path:
@@ -47,7 +73,8 @@ def make_checkout(root: Path, data: str = "cifar-100") -> Path:
             paths.ROOT / folder, root / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
         )
     (root / "data").mkdir()
-    shutil.copy(paths.PUBLISHED, root / "data")
+    for file in (paths.PUBLISHED, paths.RECIPES):
+        shutil.copy(file, root / "data")
     (root / "notebooks" / "profiles" / "tiny.toml").write_text(PROFILE.replace("cifar-100", data))
     return root
 
@@ -97,7 +124,7 @@ def test_a_misspelt_profile(checkout):
 def test_an_epsilon_out_of_range_in_a_parameter_file(checkout):
     change_profile(checkout, "[0.0, 0.1, 0.9]", "[0.0, 1.5]")
     line = one_sentence(lsce(checkout, "reproduce", "--profile", "tiny"), 2)
-    assert "tiny.toml, 00_overview: epsilon is 1.5; it must be a number in [0, 1]" in line
+    assert "tiny.toml, 00_overview: epsilons is [0.0, 1.5]; it must be numbers in [0, 1]" in line
     assert not (checkout / "data" / "runs").exists()  # found before anything else was done
 
 
@@ -154,7 +181,7 @@ def test_a_wrong_parameter_in_jupyter_is_a_sentence_and_no_traceback(checkout):
         "paths.BUILD / 'tweaked.ipynb')"
     )
     done = python(checkout, "-c", script)
-    sentence = "ValueError: epsilon is 1.5; it must be a number in [0, 1]"
+    sentence = "ValueError: epsilons is [0.0, 1.5]; it must be numbers in [0, 1]"
     assert f"02_epsilon_study.ipynb stopped with {sentence}" in done.stderr
     partial = json.loads((checkout / "build" / "tweaked.partial.ipynb").read_text())
     outputs = [o for cell in partial["cells"] for o in cell.get("outputs", [])]
@@ -193,10 +220,10 @@ def reproduced(tmp_path_factory):
 def test_killed_and_started_again_it_goes_on(reproduced):
     root, kept, done = reproduced
     assert done.returncode == 0, done.stderr
-    assert 3 <= len(kept) < 12
-    assert f"{12 - len(kept)} of 12 to train" in done.stdout
+    assert 3 <= len(kept) < RUNS
+    assert f"{RUNS - len(kept)} of {RUNS} to train" in done.stdout
     assert {name: stamp for name, stamp in records(root).items() if name in kept} == kept
-    assert len(records(root)) == 12
+    assert len(records(root)) == RUNS
 
 
 @pytest.mark.slow
@@ -215,7 +242,7 @@ def test_without_cifar_100_every_page_says_so(reproduced):
     for name in PAGES:
         text = (root / "build" / "html" / f"{name}.html").read_text()
         assert "CIFAR-100 could not be had on this machine" in text, name
-        assert "This machine: profile tiny · built-in · 12 runs" in text, name
+        assert f"This machine: profile tiny · built-in · {RUNS} runs" in text, name
 
 
 @pytest.mark.slow
@@ -223,7 +250,7 @@ def test_figures_come_with_their_numbers(reproduced):
     root, _, _ = reproduced
     figures = root / "figures" / "tiny"
     names = {path.stem for path in figures.iterdir()}
-    assert {"epsilon_error", "calibration_reliability", "overview_effects"} <= names
+    assert {"epsilon_error", "calibration_reliability", "summary_effects"} <= names
     assert {path.stem for path in figures.parent.glob("*.csv")} <= {
         "loss_targets",
         "loss_gap",
@@ -240,10 +267,11 @@ def test_again_it_trains_nothing_and_after_a_tweak_only_what_changed(reproduced)
     root, _, _ = reproduced
     before = records(root)
     again = lsce(root, "reproduce", "--profile", "tiny")
-    assert "0 of 12 to train" in again.stdout and records(root) == before
+    assert f"0 of {RUNS} to train" in again.stdout and records(root) == before
 
     # As in Jupyter: the notebook alone, with one ε more.
-    changed = SMOOTHING | {"data_name": "built-in", "epsilons": [0.0, 0.1, 0.3, 0.9]}
+    changed = TINY["shared"] | TINY["notebooks"]["02_epsilon_study"]
+    changed |= {"data_name": "built-in", "epsilons": [0.0, 0.1, 0.3, 0.9]}
     script = (
         "import pathlib, sys; from lsce import paths, report; "
         "report.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', eval(sys.argv[1]), "
@@ -269,7 +297,8 @@ def test_report_shows_complete_seeds_and_names_pages_without_any(reproduced):
         path.parent: json.loads(path.read_text())["spec"]
         for path in (copy / "data/runs").glob("*/record.json")
     }
-    shutil.rmtree(next(folder for folder, spec in specs.items() if spec["seed"] == 1))
+    main = [folder for folder, s in specs.items() if s["seed"] == 1 and s["epsilon"] == 0.9]
+    shutil.rmtree(main[0])
     done = lsce(copy, "report")
     assert done.returncode == 0, done.stderr
     html = (copy / "build" / "html" / "02_epsilon_study.html").read_text()

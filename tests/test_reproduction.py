@@ -33,12 +33,13 @@ def evidence(seeds=(0, 1, 2, 3, 4), shift: float = 0.0, noise: float = 0.0) -> E
         if label["regime"] == "few" and run.spec.epsilon == 0.1:
             error += shift
         run.scalars["top1_error"] = error
-    return Evidence(False, "tiny", {"epsilons": [0.0, 0.05, 0.1]}, study, runs, [], 15)
+    parameters = {"epsilons": [0.0, 0.05, 0.1]}
+    return Evidence("12_reproduction", False, "tiny", parameters, study, runs, 15, others={})
 
 
 @pytest.fixture
 def results(tmp_path, monkeypatch) -> Recorded:
-    monkeypatch.setattr(recorded, "TEST_IMAGES", 100)
+    monkeypatch.setattr(recorded, "PER_CLASS", 1)
     recorded.write(evidence().runs, tmp_path)
     return Recorded(tmp_path)
 
@@ -50,8 +51,8 @@ def outcomes(numbers) -> dict[tuple[str, str], str]:
 def test_the_very_numbers_recorded_are_the_same(results):
     numbers = reproduction.with_recorded(evidence(), results)
     assert set(numbers["outcome"]) == {"the same"}
-    # Per regime: the effect of each claim but the one with a rival, and each level at two ε.
-    effects = sum(claim.not_worse_by is None for claim in claims.load().values())
+    # Per regime: the effect of each claim on ε alone, and each level at two ε.
+    effects = sum(claim.is_plain for claim in reproduction.declared())
     assert len(numbers) == 2 * (effects + 2 * len(reproduction.LEVELS))
     assert (numbers["n"] == 5).all() and (numbers["difference"] == 0).all()
     assert reproduction.summary(numbers, "tiny") == [
@@ -91,7 +92,7 @@ def test_only_runs_with_a_recorded_spec_are_compared(results):
 
 
 def test_published_effects_are_differences_of_the_rows_named():
-    numbers = reproduction.with_published(evidence(), list(claims.load().values()))
+    numbers = reproduction.with_published(evidence(), reproduction.declared())
     muller = numbers[numbers["name"].str.startswith("Mueller")].set_index("claim")["effect"]
     # Table 2: accuracy 72.1 and 72.7; table 3: ECE 0.150 and 0.024.
     assert muller["Label smoothing lowers the test error."] == pytest.approx(0.6)

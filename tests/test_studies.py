@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from made_up import digest_of
 
-from lsce import claims, metrics, pages, stats, studies
+from lsce import claims, metrics, pages, studies
 from lsce.evidence import Evidence
 from lsce.runs import Recipe
-from lsce.studies import KNOWN_POSTERIOR, Study
+from lsce.studies import KNOWN_POSTERIOR, MAIN, Study
 
 REGIMES = {
     "few": {"model": "resnet6", "train_size": 300, "epochs": 2},
@@ -39,7 +39,7 @@ def test_a_parameter_changed_touches_only_its_runs():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epsilons": [0.0, 1.5]}, "epsilon is 1.5; it must be a number in"),
+        ({"epsilons": [0.0, 1.5]}, r"epsilons is \[0.0, 1.5\]; it must be numbers in"),
         ({"epsilons": []}, r"epsilons is \[\]"),
         ({"epsilons": [0.1, 0.1]}, "must not name a value twice"),
         ({"judged_epsilon": 0.2}, "judged_epsilon is 0.2; it must be one of epsilons"),
@@ -57,18 +57,128 @@ def test_a_wrong_parameter_is_named(changes, words):
         smoothing(**changes)
 
 
-def test_the_calibration_study_adds_runs_with_a_known_posterior():
+def group(study: Study, name: str) -> list:
+    return [study.specs[i] for i in study.groups()[name]]
+
+
+def over_fitting(**changes) -> Study:
+    given = dict(data_name="built-in", regimes=REGIMES, more_regimes={}, epsilons=[0.0, 0.1])
+    given |= dict(seeds=[3], judged_epsilon=0.1, fractions=[0.25, 1.0], fraction_epsilons=[0.0])
+    given |= dict(fraction_run={"model": "resnet6", "train_size": 2000, "epochs": 2})
+    given |= dict(compared_regimes=["few"], compared_epsilons=[0.1], weight_decays=[0.01])
+    return studies.over_fitting(**given | changes)
+
+
+def test_with_fewer_images_there_are_as_many_steps():
+    sizes = [(s.train_size, s.epochs) for s in group(over_fitting(), "fractions")]
+    assert sizes == [(500, 8), (2000, 2)]
+
+
+def test_alternatives_keep_the_epoch_that_validation_chose():
+    found = group(over_fitting(), "alternatives")
+    assert [(s.epsilon, s.recipe.weight_decay) for s in found] == [
+        (0.0, 5e-4),
+        (0.1, 5e-4),
+        (0.0, 0.01),
+    ]
+    assert {s.keep for s in found} == {("selected",)}
+
+
+def test_every_method_is_tuned_over_as_many_settings():
+    with pytest.raises(ValueError, match=r"weight_decays is \[0.01, 0.02\]; it must be 1 values"):
+        over_fitting(weight_decays=[0.01, 0.02])
+    with pytest.raises(ValueError, match=r"compared_epsilons is \[0.0\]; .* above 0"):
+        over_fitting(compared_epsilons=[0.0])
+    with pytest.raises(ValueError, match=r"compared_regimes is \['some'\]; .*few, many"):
+        over_fitting(compared_regimes=["some"])
+
+
+def test_networks_of_unseen_classes_see_as_many_images_of_each():
+    study = studies.penultimate(
+        data_name="built-in",
+        regimes=REGIMES,
+        epsilons=[0.0, 0.1, 0.9],
+        seeds=[3],
+        judged_epsilon=0.1,
+        compared_regimes=["few"],
+        seen_classes=80,
+    )
+    assert {s.keep for s in group(study, MAIN)} == {("features", "information")}
+    unseen = group(study, "unseen")
+    assert [(s.classes, s.train_size, s.epsilon) for s in unseen] == [
+        (80, 240, 0.0),
+        (80, 240, 0.1),
+    ]
+
+
+def noisy_labels(**changes) -> Study:
+    given = dict(data_name="cifar-100", epsilons=[0.0, 0.1], seeds=[0, 1], judged_epsilon=0.1)
+    given |= dict(noise_run={"model": "resnet6", "train_size": 300, "epochs": 3})
+    given |= dict(symmetric_rates=[0.2], asymmetric_rates=[0.4], negative_epsilons=[-0.5])
+    given |= dict(warmup_epochs=1, gce_qs=[0.7])
+    return studies.noisy_labels(**given | changes)
+
+
+def test_arms_under_noise_share_seeds_and_flips():
+    study = noisy_labels()
+    assert len(group(study, "clean")) == 4 and len(group(study, MAIN)) == 2 * 2 * 7
+    table = study.table([digest_of(s) for s in study.specs])
+    cell = table[(table["regime"] == "symmetric, 20%") & (table["seed"] == 1)]
+    arms = [studies.arm(*each) for each in zip(cell["method"], cell["setting"], strict=True)]
+    assert arms == [
+        "ε = 0",
+        "ε = 0.1",
+        "ε = −0.5",
+        "ε = −0.5 after a warm-up",
+        "generalised CE, q = 0.7",
+        "forward correction",
+        "backward correction",
+    ]
+    assert set(cell["noise"]) == {"symmetric"} and set(cell["noise_rate"]) == {0.2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"symmetric_rates": [1.5]}, "noise_rate is 1.5"),
+        ({"negative_epsilons": [0.1]}, r"negative_epsilons is \[0.1\]; .* below 0"),
+        ({"warmup_epochs": 3}, "warmup_epochs is 3; it must be a whole number below the 3 epochs"),
+        ({"gce_qs": ["much"]}, "loss_parameter is 'much'"),
+    ],
+)
+def test_a_wrong_parameter_of_the_noise_is_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        noisy_labels(**changes)
+
+
+def test_the_calibration_study_adds_runs_with_a_known_posterior_and_peers():
     arguments = dict(data_name="cifar-100", regimes=REGIMES, epsilons=[0.0, 0.1], seeds=[3, 4])
     arguments |= {"judged_epsilon": 0.1}
-    study = studies.calibration(**arguments, truth_epsilons=[0.0, 0.3])
-    main, runs, known = study.split(study.specs)
-    assert main.specs == runs == studies.smoothing(**arguments).specs
+    study = studies.calibration(
+        **arguments,
+        truth_epsilons=[0.0, 0.3],
+        compared_regimes=["many"],
+        compared_epsilons=[0.1],
+        focal_gammas=[2.0],
+        mixup_alphas=[0.4],
+        maxsup_weights=[0.2],
+    )
+    main, known, peers = (group(study, name) for name in (MAIN, KNOWN_POSTERIOR, "peers"))
+    assert main == studies.smoothing(**arguments).specs
     assert [(s.data, s.seed, s.epsilon) for s in known] == [
         ("built-in", 3, 0.0),
         ("built-in", 3, 0.3),
     ]
-    assert KNOWN_POSTERIOR not in {label["regime"] for label in main.labels}
     assert all(study.in_full(spec) for spec in known)
+    assert {(s.loss, s.loss_parameter, s.mixup, s.epsilon) for s in peers} == {
+        (None, None, None, 0.0),
+        (None, None, None, 0.1),
+        ("focal", 2.0, None, 0.0),
+        (None, None, 0.4, 0.0),
+        ("maxsup", 0.2, None, 0.0),
+    }
+    assert {s.seed for s in peers} == {3, 4} and {s.train_size for s in peers} == {600}
+    assert not any(study.in_full(spec) for spec in peers if spec.loss or spec.mixup)
 
 
 def test_a_study_adds_regimes_of_a_published_recipe_with_its_own_epsilons():
@@ -96,12 +206,12 @@ def test_a_diverged_run_is_a_gap_and_not_a_number():
     table = study.table(runs)
     gaps = table[table["status"] == "diverged"]
     assert len(gaps) == 2 and gaps["top1_error"].isna().all()
-    judged = claims.judge(claims.load()["lower-error"], table, 0.1)
+    judged = claims.judge([claims.load()["lower-error"]], {MAIN: table}, 0.1)["lower-error"]
     assert [found.effect.n for found in judged] == [1, 1]  # the pair of seed 4 is left out
 
 
 def shown(study: Study, runs) -> Evidence:
-    return Evidence(False, "tiny", {}, study, runs, [], 15)
+    return Evidence("02_epsilon_study", False, "tiny", {}, study, runs, 15, others={})
 
 
 def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
@@ -139,88 +249,3 @@ def test_reliability_shows_each_run_before_and_after_temperature():
     table = metrics.reliability_table(run.samples["scaled"], run.samples["correct"], 10)
     fitted = numbers[numbers["panel"].str.contains("T = ")].head(10)
     pd.testing.assert_frame_equal(fitted[table.columns].reset_index(drop=True), table)
-
-
-# ---- claims ----
-
-
-def made_up(effects: dict[float, list[float]]) -> pd.DataFrame:
-    """A table in which top-1 error is 0.5 at ε = 0 and lower by `effects` elsewhere."""
-    rows = [
-        {
-            "regime": "r",
-            "epsilon": e,
-            "seed": seed,
-            "top1_error": 0.5 - gain,
-            "validation_accuracy": 0.5 + gain,
-        }
-        for e, gains in ({0.0: [0.0] * 4} | effects).items()
-        for seed, gain in enumerate(gains)
-    ]
-    return pd.DataFrame(rows)
-
-
-@pytest.mark.parametrize(
-    ("gains", "verdict"),
-    [
-        ([0.010, 0.011, 0.012, 0.011], "supported"),
-        ([-0.010, -0.011, -0.012, -0.011], "refuted"),
-        ([0.001, 0.0, 0.001, 0.002], "refuted"),
-        ([0.03, -0.02, 0.02, -0.01], "undecided"),
-    ],
-)
-def test_a_gain_is_judged_in_the_unit_of_the_claim(gains, verdict):
-    (found,) = claims.judge(claims.load()["lower-error"], made_up({0.1: gains}), 0.1)
-    assert found.verdict == verdict and found.control == 0
-    assert found.effect.mean == pytest.approx(100 * np.mean(gains))
-    assert (found.more_runs is not None) == (verdict == "undecided")
-
-
-@pytest.mark.parametrize(
-    ("rival", "verdict"), [(0.011, "supported"), (0.10, "refuted"), (0.015, "undecided")]
-)
-def test_as_good_as_any_other_compares_with_the_best_other_by_validation(rival, verdict):
-    gains = [0.010, 0.012, 0.011, 0.009]
-    spread = [0.001, -0.001, 0.0, 0.001]
-    table = made_up({0.1: gains, 0.3: [rival + s for s in spread], 0.9: [-0.2] * 4})
-    (found,) = claims.judge(claims.load()["epsilon-0.1"], table, 0.1)
-    assert found.control == 0.3 and found.verdict == verdict
-
-
-def test_the_judged_epsilon_must_be_there():
-    with pytest.raises(ValueError, match="judged_epsilon is 0.2; it must be one of"):
-        claims.judge(claims.load()["lower-error"], made_up({0.1: [0.0] * 4}), 0.2)
-
-
-def test_every_claim_is_complete():
-    measured = digest_of(smoothing().specs[0]).scalars
-    for claim in claims.load().values():
-        assert claim.measure in measured
-        assert claim.published is None or claim.published["measure"] in measured
-        assert claim.better in ("lower", "higher")
-        assert (claim.smallest is None) != (claim.not_worse_by is None)
-
-
-def test_a_verdict_says_effect_interval_and_n_of_every_set_of_runs():
-    claim = claims.load()["lower-error"]
-    study = smoothing(seeds=[0, 1, 2, 3], regimes={"r": REGIMES["few"]})
-    first, second = shown(study, digests(study)), shown(study, digests(study))
-    for gain, evidence in ((0.01, first), (-0.02, second)):
-        for run in evidence.runs:
-            worse = gain + 0.002 * run.spec.seed if run.spec.epsilon == 0 else 0.0
-            run.scalars["top1_error"] = 0.5 + worse
-    text = pages.verdict(claim, [first, second]).data
-    effect = stats.mean_interval([1.0, 1.2, 1.4, 1.6])  # 1.3 ± 0.41
-    assert "— supported" in text and text.count("n = 4 paired seeds") == 2
-    assert f"+1.3 points, 95% interval {effect.low:+.1f} to {effect.high:+.1f}" in text
-    assert "Beside it, this machine, profile tiny: *refuted*." in text
-
-
-@pytest.mark.parametrize(
-    ("half", "shown"),
-    [(0.13, "+0.52 (+0.39 to +0.65)"), (0.31, "+0.5 (+0.2 to +0.8)"), (0.0062, "+0.521 (")],
-)
-def test_an_interval_decides_the_digits(half, shown):
-    effect = stats.Interval(0.5214, 0.5214 - half, 0.5214 + half, 5, 1.0, 0.1)
-    mean, interval = pages._mean_and_interval(effect)
-    assert f"{mean} ({interval})".startswith(shown)

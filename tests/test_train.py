@@ -65,7 +65,6 @@ def test_an_outcome_has_what_a_record_promises(outcome):
 def test_reported_losses_are_hard_label_nll(dataset, outcome, monkeypatch):
     """Never the training criterion: shifted by 100, it shifts the training loss alone."""
 
-
     class Shifted(train.LabelSmoothingCrossEntropy):
         def forward(self, preds, targets):
             return super().forward(preds, targets) + 100

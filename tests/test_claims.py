@@ -1,0 +1,180 @@
+"""The claims file, and verdicts from tables of made-up runs."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import digest_of
+from test_studies import REGIMES, digests, shown, smoothing
+
+from lsce import claims, pages, paths, stats
+from lsce.studies import MAIN
+
+DECLARED = claims.load()
+
+
+def made_up(arms: dict, measure: str = "top1_error", **more) -> pd.DataFrame:
+    """A table in which a measure is 0.5, less the gains of each (method, setting), by seed; what is
+    chosen by follows the gains."""
+    rows = [
+        {"regime": "r", "method": method, "setting": setting, "seed": seed, "train_size": 100}
+        | {"epsilon": setting if method == "smoothing" else 0.0}
+        | {measure: 0.5 - gain, "validation_accuracy": 0.5 + gain, "validation_nll": 0.5 - gain}
+        | more
+        for (method, setting), gains in ({("smoothing", 0.0): [0.0] * 4} | arms).items()
+        for seed, gain in enumerate(gains)
+    ]
+    return pd.DataFrame(rows)
+
+
+def judge(claim, table: pd.DataFrame, epsilon: float = 0.1):
+    claim = DECLARED[claim] if isinstance(claim, str) else claim
+    return claims.judge([claim], {claim.group: table}, epsilon)[claim.id]
+
+
+def smoothed(gains: dict) -> dict:
+    return {("smoothing", epsilon): values for epsilon, values in gains.items()}
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ([0.010, 0.011, 0.012, 0.011], "supported"),
+        ([-0.010, -0.011, -0.012, -0.011], "refuted"),
+        ([0.001, 0.0, 0.001, 0.002], "refuted"),
+        ([0.03, -0.02, 0.02, -0.01], "undecided"),
+    ],
+)
+def test_a_gain_is_judged_in_the_unit_of_the_claim(gains, verdict):
+    (found,) = judge("lower-error", made_up(smoothed({0.1: gains})))
+    assert found.verdict == verdict
+    assert (found.treatment, found.control) == ("ε = 0.1", "ε = 0")
+    assert found.effect.mean == pytest.approx(100 * np.mean(gains))
+    assert (found.more_runs is not None) == (verdict == "undecided")
+
+
+@pytest.mark.parametrize(
+    ("rival", "verdict"), [(0.011, "supported"), (0.10, "refuted"), (0.015, "undecided")]
+)
+def test_as_good_as_any_other_compares_with_the_best_other_by_validation(rival, verdict):
+    gains = [0.010, 0.012, 0.011, 0.009]
+    spread = [0.001, -0.001, 0.0, 0.001]
+    table = made_up(smoothed({0.1: gains, 0.3: [rival + s for s in spread], 0.9: [-0.2] * 4}))
+    (found,) = judge("epsilon-0.1", table)
+    assert found.control == "ε = 0.3" and found.verdict == verdict
+
+
+def test_settings_are_chosen_on_validation_for_both_sides():
+    arms = smoothed({0.1: [0.01] * 4, 0.3: [0.02] * 4})
+    arms |= {("weight decay", 0.002): [0.03, 0.031, 0.03, 0.029], ("weight decay", 0.1): [0.0] * 4}
+    table = made_up(arms)
+    # The test error of what validation rejects does not matter.
+    table.loc[table["setting"] == 0.1, "top1_error"] = 0.0
+    (found,) = judge("better-than-weight-decay", table)
+    assert (found.treatment, found.control) == ("ε = 0.3", "weight decay 0.002")
+    assert found.effect.mean == pytest.approx(-1.0) and found.verdict == "refuted"
+
+
+def test_peers_are_chosen_by_validation_nll():
+    arms = smoothed({0.1: [0.01] * 4}) | {
+        ("mixup", 1.0): [0.02] * 4,
+        ("focal loss", 2.0): [0.0] * 4,
+    }
+    table = made_up(arms, "nll_scaled")
+    table["validation_accuracy"] = 0.5
+    (found,) = judge("calibration-beside-peers", table)
+    assert found.control == "mixup, α = 1"
+
+
+def test_an_arm_that_diverged_once_is_not_chosen():
+    arms = smoothed({0.1: [0.01, 0.011, 0.01, 0.009]})
+    arms |= {("negative smoothing", -0.4): [0.2] * 4}
+    arms |= {("negative smoothing, warmed up", -0.4): [0.05, 0.051, 0.05, 0.049]}
+    table = made_up(arms)
+    wild = (table["method"] == "negative smoothing") & (table["seed"] == 2)
+    table.loc[wild, ["top1_error", "validation_accuracy"]] = np.nan
+    (found,) = judge("negative-under-noise", table)
+    assert found.treatment == "ε = −0.4 after a warm-up" and found.effect.n == 4
+    table.loc[table["method"].str.startswith("negative"), "validation_accuracy"] = np.nan
+    assert "negative-under-noise" not in claims.judge(
+        [DECLARED["negative-under-noise"]], {MAIN: table}, 0.1
+    )
+
+
+def test_early_stopping_is_the_control_at_the_chosen_epoch():
+    table = made_up(smoothed({0.1: [0.01, 0.012, 0.011, 0.01]}), top1_error_selected=0.48)
+    (found,) = judge("better-than-early-stopping", table)
+    assert found.control == "ε = 0, stopped early"
+    assert found.effect.mean == pytest.approx(100 * (0.48 - 0.5 + 0.01075))
+
+
+def test_more_with_fewer_images_is_a_slope():
+    parts = [
+        made_up(
+            smoothed({0.1: [gain + 0.001 * s for s in range(4)]}), "nll_gap", regime=str(size)
+        ).assign(train_size=size)
+        for size, gain in ((100, 0.3), (1_000, 0.2), (10_000, 0.1))
+    ]
+    (found,) = judge("more-with-fewer-images", pd.concat(parts))
+    assert found.regime == "100 to 10,000 images"
+    assert found.effect.mean == pytest.approx(0.1) and found.verdict == "supported"
+
+
+def test_a_family_is_corrected_for_together():
+    gains = [0.010, 0.004, 0.012, 0.006]
+    alone = made_up(smoothed({0.1: gains}))
+    assert judge("lower-error", alone)[0].verdict == "supported"
+    many = pd.concat([alone.assign(regime=f"r{i}") for i in range(8)])
+    found = judge("lower-error", many)
+    assert {each.verdict for each in found} == {"undecided"}
+    assert found[0].p == pytest.approx(8 * judge("lower-error", alone)[0].p)
+
+
+def test_what_a_study_lacks_is_not_judged():
+    assert (
+        claims.judge(DECLARED.values(), {MAIN: made_up({}).drop(columns="top1_error")}, 0.1) == {}
+    )
+
+
+def test_every_claim_is_complete():
+    spec = dataclasses.replace(smoothing().specs[0], keep=("features", "information", "selected"))
+    measured = {*digest_of(spec).scalars, "unseen_probe", "memorised"}
+    for claim in DECLARED.values():
+        assert {claim.measure, claim.control_measure, claim.chosen_by} <= measured | {None}
+        assert claim.published is None or claim.published["measure"] in measured
+        assert claim.better in ("lower", "higher")
+        assert (claim.smallest is None) != (claim.not_worse_by is None)
+        assert set(claim.advice) == {*stats.VERDICTS, stats.DEPENDS}
+        notebook = (paths.NOTEBOOKS / f"{claim.notebook}.ipynb").read_text()
+        assert f'"name": "{claim.figure}"' in notebook and f'declared[\\"{claim.id}\\"]' in notebook
+
+
+def test_a_family_is_the_claims_of_one_page():
+    pairs = {(claim.family, claim.notebook) for claim in DECLARED.values()}
+    assert len(pairs) == len({family for family, _ in pairs}) == len({page for _, page in pairs})
+
+
+def test_a_verdict_says_effect_interval_and_n_of_every_set_of_runs():
+    claim = DECLARED["lower-error"]
+    study = smoothing(seeds=[0, 1, 2, 3], regimes={"r": REGIMES["few"]})
+    first, second = shown(study, digests(study)), shown(study, digests(study))
+    for gain, evidence in ((0.01, first), (-0.02, second)):
+        for run in evidence.runs:
+            worse = gain + 0.002 * run.spec.seed if run.spec.epsilon == 0 else 0.0
+            run.scalars["top1_error"] = 0.5 + worse
+    text = pages.verdict(claim, [first, second]).data
+    effect = stats.mean_interval([1.0, 1.2, 1.4, 1.6])  # 1.3 ± 0.41
+    assert "— supported" in text and text.count("n = 4 paired seeds") == 2
+    assert f"+1.3 points, 95% interval {effect.low:+.1f} to {effect.high:+.1f}" in text
+    assert "Beside it, this machine, profile tiny: *refuted*." in text
+
+
+@pytest.mark.parametrize(
+    ("half", "shown"),
+    [(0.13, "+0.52 (+0.39 to +0.65)"), (0.31, "+0.5 (+0.2 to +0.8)"), (0.0062, "+0.521 (")],
+)
+def test_an_interval_decides_the_digits(half, shown):
+    effect = stats.Interval(0.5214, 0.5214 - half, 0.5214 + half, 5, 1.0, 0.1)
+    mean, interval = pages._mean_and_interval(effect)
+    assert f"{mean} ({interval})".startswith(shown)
