@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from made_up import digest_of, record_of, spec
 
-from lsce import builtin, data, digest, metrics
+from lsce import builtin, data, digest, metrics, representation
 
 
 def test_scalars_are_measured_before_and_after_temperature():
@@ -59,3 +59,50 @@ def test_a_diverged_run_has_a_history_and_nothing_else():
     run = digest_of(spec(), status="diverged")
     assert run.diverged and len(run.history) == 2
     assert run.scalars == run.counts == run.samples == {}
+
+
+FULL = ("features", "information", "selected")
+
+
+def test_it_holds_what_the_record_was_asked_to_keep():
+    assert digest_of(spec(keep=FULL)).has(FULL)
+    assert not digest_of(spec()).has(("selected",)) and digest_of(spec()).has(())
+    run = digest_of(spec(keep=FULL))
+    assert run.scalars["top1_error_selected"] == run.scalars["top1_error"]
+    assert run.scalars["log_scatter_ratio"] == pytest.approx(np.log10(0.5))
+    assert run.scalars["information_similar"] == 1.5
+
+
+def test_projections_are_of_the_classes_named():
+    record = record_of(spec(keep=("features",)))
+    names = {"similar": ("apple", "baby", "bear"), "unlike": data.EXAMPLES["cifar-100"]["unlike"]}
+    usual, chosen = digest.of(record).projections, digest.of(record, classes=names).projections
+    assert chosen["similar.train"].shape == (3, 3, 2)
+    assert np.array_equal(usual["unlike.train"], chosen["unlike.train"])
+    kept = record.features()
+    indices = [data.CLASSES["cifar-100"].index(name) for name in names["similar"]]
+    points = representation.projection(kept["train_features"], kept["classifier_weight"], indices)
+    assert chosen["similar.train"][1] == pytest.approx(points[indices[1] :: 100], abs=1e-5)
+
+
+def test_a_digest_is_computed_once(monkeypatch):
+    record = record_of(spec(keep=FULL))
+    first = digest.of(record)
+    monkeypatch.setattr(digest, "_computed", None)
+    again = digest.of(record)
+    assert again.scalars == first.scalars
+    for name in ("counts", "samples", "projections"):
+        for quantity, values in getattr(first, name).items():
+            assert np.array_equal(getattr(again, name)[quantity], values)
+    monkeypatch.undo()
+    monkeypatch.setattr(digest, "VERSION", digest.VERSION + 1)
+    monkeypatch.setattr(digest, "_computed", lambda *_: ({"new": 1.0}, {}, {}, {}))
+    assert digest.of(record).scalars == {"new": 1.0}
+
+
+def test_a_loss_that_runs_away_leaves_a_small_digest():
+    record = record_of(spec())
+    record.meta["outputs"]["test_logits"][0, 0] = 1e12
+    counts = digest.of(record).counts["gap"]
+    assert counts.sum() == 500 and counts[-1] == 1
+    assert len(counts) == digest.LARGEST_GAP / digest.WIDTHS["gap"]

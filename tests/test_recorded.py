@@ -55,6 +55,38 @@ def test_a_run_takes_little_room(runs, tmp_path):
     assert sum(map(len, files.values())) - len(files["samples.safetensors"]) < 30_000
 
 
+def test_what_only_some_runs_have_comes_back_with_them(runs, tmp_path):
+    kept = spec(seed=2, keep=("features", "information"))
+    noisy = spec(seed=2, noise="symmetric", noise_rate=0.4, keep=("selected",))
+    fewer = spec(seed=2, classes=80, train_size=240, monitor_size=80)
+    more = [digest_of(kept, images=10_000), digest_of(noisy, images=10_000)]
+    more.append(digest_of(fewer, images=8_000))
+    recorded.write([*runs, *more], tmp_path / "some")
+    found = Recorded(tmp_path / "some")
+    for run in (*runs, *more):
+        back = found.load(run.spec)
+        recorded.check(back)
+        assert list(back.history) == list(run.history) and back.scalars == run.scalars
+        assert back.samples.keys() == run.samples.keys()
+        assert back.projections.keys() == run.projections.keys()
+        for name, points in run.projections.items():
+            assert np.array_equal(back.projections[name], points)
+    assert kept in found and dataclasses.replace(noisy, keep=("features",)) not in found
+    again = tmp_path / "again"
+    recorded.write(found, again)
+    assert contents(again) == contents(tmp_path / "some")
+
+
+def test_of_two_records_of_a_run_the_one_with_more_scalars_stays(tmp_path):
+    bare, kept = (digest_of(spec(keep=keep), images=10_000) for keep in ((), ("selected",)))
+    recorded.write([bare], tmp_path / "a")
+    recorded.write([kept], tmp_path / "b")
+    for order in (("a", "b"), ("b", "a")):
+        into = tmp_path / "-".join(order)
+        recorded.merge([tmp_path / name for name in order], into)
+        assert dataclasses.replace(spec(), keep=("selected",)) in Recorded(into)
+
+
 def test_nothing_recorded_is_an_empty_set(tmp_path):
     assert len(Recorded(tmp_path / "nowhere")) == 0
     assert Recorded(tmp_path / "nowhere").missing([spec(), spec(), spec(seed=1)]) == [

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import math
 import shutil
 
 import pytest
@@ -250,3 +251,102 @@ def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
             losses(fast, epsilon, seed), losses(plain, epsilon, seed), rtol=2e-2, atol=2e-2
         )
         assert counters["unique_graphs"] == 1
+
+
+# ---- what other studies ask of a run ----
+
+
+def test_what_is_measured_beside_does_not_change_the_run(dataset, outcome):
+    """`outcome` keeps features alone."""
+    found = train.train(spec(keep=("features", "information", "selected")), dataset)
+    for row, plain in zip(found.history, outcome.history, strict=True):
+        assert {name: row[name] for name in plain} == plain
+        assert 0 < row["information_similar"] < math.log(300)
+    assert found.final["test_nll"] == outcome.final["test_nll"]
+    assert found.final["nc1"] == outcome.final["nc1"] > 0
+    assert 0.05 < found.final["superclass_probe"] < 1
+
+
+def test_the_selected_epoch_is_that_of_the_best_validation_accuracy(dataset):
+    wanted = spec(epochs=4, recipe=Recipe(batch_size=100, milestones=(0.5,)), keep=("selected",))
+    found = train.train(wanted, dataset)
+    accuracies = [row["validation_accuracy"] for row in found.history]
+    best = accuracies.index(max(accuracies)) + 1
+    assert found.final["selected_epoch"] == best
+    kept = found.extras["selected"]["test_logits"]
+    last = found.outputs["test_logits"]
+    assert torch.equal(kept, last) == (best == 4)
+    # The schedule knows only steps: the run cut off at that epoch had the same weights there.
+    milestones = tuple(m for m in (0.5 * 4 / best,) if m < 1)
+    short = spec(epochs=best, recipe=Recipe(batch_size=100, milestones=milestones))
+    assert torch.equal(train.train(short, dataset).outputs["test_logits"], kept)
+
+
+def test_wrong_labels_that_are_learned_are_memorised(dataset):
+    wanted = spec(
+        train_size=200,
+        epochs=60,
+        noise="symmetric",
+        noise_rate=0.5,
+        epsilon=0.0,
+        recipe=Recipe(batch_size=50, weight_decay=0.0),
+    )
+    rows = train.train(wanted, dataset).history
+    assert rows[0]["memorised"] < 0.1
+    assert rows[-1]["memorised"] > 0.8 and rows[-1]["recovered"] < 0.1
+
+
+def test_classes_left_out_are_never_seen(dataset):
+    wanted = spec(classes=80, train_size=240, monitor_size=80, keep=("features",))
+    found = train.train(wanted, dataset)
+    assert found.outputs["test_logits"].shape == (8_000, 80)
+    seen, unseen = train._of_classes(wanted, dataset)
+    assert set(seen.classes) | set(unseen.classes) == set(dataset.classes)
+    assert len(seen.classes) == 80 and len(unseen.test) == 2_000
+    assert seen.train.labels.unique().tolist() == list(range(80))
+    assert 1 / 20 < found.final["unseen_probe"] < 1 and "superclass_probe" not in found.final
+
+
+def test_a_warm_up_is_plain_cross_entropy(dataset):
+    plain = train.train(spec(epsilon=0.0, epochs=3), dataset).history
+    warmed = train.train(spec(epsilon=-0.5, epochs=3, warmup_epochs=2), dataset).history
+    scratch = train.train(spec(epsilon=-0.5, epochs=3), dataset).history
+    for epoch in (0, 1):
+        assert warmed[epoch]["train_loss"] == pytest.approx(plain[epoch]["train_loss"], rel=1e-4)
+        assert abs(scratch[epoch]["train_loss"] - plain[epoch]["train_loss"]) > 0.01
+    assert warmed[2]["train_loss"] < warmed[2]["train_nll"] - 0.01
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "focal", "loss_parameter": 2.0},
+        {"loss": "maxsup", "loss_parameter": 0.1},
+        {"loss": "gce", "loss_parameter": 0.7, "noise": "symmetric", "noise_rate": 0.2},
+        {"loss": "forward", "noise": "asymmetric", "noise_rate": 0.4},
+        {"loss": "backward", "noise": "symmetric", "noise_rate": 0.2},
+        {"mixup": 0.4},
+    ],
+    ids=lambda changes: changes.get("loss", "mixup"),
+)
+def test_another_loss_shares_all_but_the_loss(dataset, changes):
+    """Same first batch and weights, so the same NLL before the first step; then another way."""
+    given = {"epsilon": 0.0, "train_size": 100, "epochs": 1} | changes
+    noise = {name: given[name] for name in ("noise", "noise_rate") if name in given}
+    found = train.train(spec(**given), dataset).history[0]
+    plain = train.train(spec(**given | dict.fromkeys(changes) | noise), dataset).history[0]
+    if "mixup" not in changes:
+        assert found["train_nll"] == plain["train_nll"]
+    assert found["train_loss"] != plain["train_loss"]
+    again = train.train(spec(**given), dataset).history[0]
+    assert again == found
+
+
+def test_mixed_images_have_mixed_labels(dataset):
+    mix = train._mixer(spec(mixup=1.0), 100)
+    images, labels = torch.rand(8, 3, 32, 32), torch.arange(8)
+    mixed, shares = mix(images, labels)
+    assert shares.shape == (8, 100) and torch.allclose(shares.sum(1), torch.ones(8))
+    rolled = images.roll(1, 0)
+    share = shares[torch.arange(8), labels][0]
+    torch.testing.assert_close(mixed, share * images + (1 - share) * rolled)
