@@ -239,6 +239,7 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.set(title=_wrapped(panel, columns), xlabel=xlabel)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         if percent:
             ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     for ax in axes.flat[len(panels) :]:

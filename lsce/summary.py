@@ -11,7 +11,7 @@ from lsce import claims, evidence, pages, paths, plots, profiles, reproduction, 
 from lsce.claims import Claim
 from lsce.evidence import Evidence
 from lsce.runs import Store
-from lsce.studies import Shown
+from lsce.studies import MAIN, Shown
 
 #: The sets of runs of every page that judges a claim, by its notebook, as the page shows them.
 Collected = Mapping[str, Sequence[Evidence]]
@@ -47,13 +47,23 @@ def collect(profile: str, *, data_name: str, runs: Shown) -> Collected:
     return found
 
 
+def banner(collected: Collected) -> Markdown:
+    """Whose runs the main set of each page is."""
+    lines = [
+        f"> **{notebook}**: {shown[0].name} · {len(shown[0].all_runs)} runs · "
+        f"{len(shown[0].seeds)} seeds"
+        for notebook, shown in collected.items()
+    ]
+    return Markdown("  \n".join(lines))
+
+
 def _link(claim: Claim, words: str) -> str:
     return f'<a href="{claim.notebook}.html#{claim.figure}">{words}</a>'
 
 
 def _runs(claim: Claim, shown: Evidence) -> int:
     """Runs of the group that a claim is judged in."""
-    group = shown if claim.group == "main" else shown.others[claim.group]
+    group = shown if claim.group == MAIN else shown.others[claim.group]
     return len({run.spec.id for run in group.runs})
 
 

@@ -82,8 +82,8 @@ def estimators(runs: Sequence[Digest], sizes: Sequence[int], draws: int = 20) ->
 
 
 def smooth_errors(study: Study, runs: Sequence[Digest]) -> pd.DataFrame:
-    """ECE and the smooth calibration error (Błasiok & Nakkiran 2024) of the runs with samples, as
-    trained and after temperature scaling, for `lsce.plots.against_epsilon`."""
+    """ECE and the smooth calibration error (Błasiok & Nakkiran 2024) without smoothing and at the
+    judged ε, as trained and after temperature scaling, for `lsce.plots.against_epsilon`."""
     from relplot import smECE  # two seconds to import
 
     found = {
@@ -94,7 +94,7 @@ def smooth_errors(study: Study, runs: Sequence[Digest]) -> pd.DataFrame:
         {"panel": label["regime"], "arm": f"{name}, {words}", "epsilon": run.spec.epsilon}
         | {"seed": run.spec.seed, "value": error(run.samples[arm], run.samples["correct"])}
         for label, run in zip(study.labels, runs, strict=True)
-        if run.samples
+        if run.samples and run.spec.epsilon in (0.0, study.judged)
         for arm, words in (("confidence", "as trained"), ("scaled", "scaled"))
         for name, error in found.items()
     ]
@@ -103,14 +103,17 @@ def smooth_errors(study: Study, runs: Sequence[Digest]) -> pd.DataFrame:
 
 def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
     """A measure by arm, for `lsce.plots.arms`: columns panel (the regime), method, arm, seed,
-    value and chosen: whether its method's setting was the best by `chosen_by`."""
+    value and chosen: whether its method's setting was the best by `chosen_by`. Plain cross entropy
+    is a method of its own."""
+    plain = (table["method"] == "smoothing") & (table["setting"] == 0)
+    table = table.assign(kind=table["method"].mask(plain, "plain cross entropy"))
     parts = []
-    for (regime, method), rows in table.groupby(["regime", "method"], sort=False):
+    for (regime, kind), rows in table.groupby(["regime", "kind"], sort=False):
         best = studies.best_arm(rows, chosen_by)
-        names = rows["setting"].map(lambda setting, method=method: studies.arm(method, setting))
-        chosen = names == studies.arm(*best) if best else False
-        part = rows[["method", "seed"]].assign(panel=regime, arm=names, value=rows[measure])
-        parts.append(part.assign(chosen=chosen))
+        names = [studies.arm(*each) for each in zip(rows["method"], rows["setting"], strict=True)]
+        part = rows[["seed"]].assign(panel=regime, method=kind, arm=names, value=rows[measure])
+        part["chosen"] = part["arm"] == studies.arm(*best) if best else False
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 

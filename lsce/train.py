@@ -25,11 +25,20 @@ from lsce import baselines, data, monitors, noise, representation
 from lsce.batches import Augmenter, evaluate
 from lsce.calibration import fit_temperature
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.runs import RunSpec
+from lsce.runs import LOSSES, RunSpec
 from lsce.trainer import Trainer
 
 #: Turns a batch of images and labels into one of mixed images and label probabilities.
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+#: A name of `lsce.runs.LOSSES` → the loss.
+RIVALS = {
+    "focal": baselines.FocalLoss,
+    "maxsup": baselines.MaxSup,
+    "gce": baselines.GeneralizedCrossEntropy,
+    "forward": baselines.ForwardCorrection,
+    "backward": baselines.BackwardCorrection,
+}
 
 #: Training images measured, without augmentation, after the last epoch (at most).
 TRAIN_SAMPLE = 10_000
@@ -178,20 +187,11 @@ def train(
 
 
 def _criterion(spec: RunSpec, superclass: Sequence[int]) -> torch.nn.Module:
-    if spec.loss in ("forward", "backward"):
-        transition = noise.transition_matrix(spec.noise, spec.noise_rate, superclass)
-        correction = {
-            "forward": baselines.ForwardCorrection,
-            "backward": baselines.BackwardCorrection,
-        }
-        return correction[spec.loss](transition)
     if spec.loss is not None:
-        rival = {
-            "focal": baselines.FocalLoss,
-            "maxsup": baselines.MaxSup,
-            "gce": baselines.GeneralizedCrossEntropy,
-        }
-        return rival[spec.loss](spec.loss_parameter)
+        argument = spec.loss_parameter
+        if LOSSES[spec.loss] is None:  # the corrections are given the noise
+            argument = noise.transition_matrix(spec.noise, spec.noise_rate, superclass)
+        return RIVALS[spec.loss](argument)
     if spec.epsilon < 0 or spec.warmup_epochs:
         return baselines.GeneralizedLabelSmoothing(spec.epsilon, spec.convention)
     return LabelSmoothingCrossEntropy(spec.epsilon, convention=spec.convention)
