@@ -176,7 +176,7 @@ def signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", "−")
 
 
-def _mean_and_interval(effect: stats.Interval) -> tuple[str, str]:
+def mean_and_interval(effect: stats.Interval) -> tuple[str, str]:
     """Both with as many decimals as the interval's half width has until its second digit (its
     first, if that is 3 or more); the interval is empty for a single seed."""
     if effect.n < 2:
@@ -191,13 +191,12 @@ def _mean_and_interval(effect: stats.Interval) -> tuple[str, str]:
     return mean, f"{low} to {high}"
 
 
-def effect(claim: claims.Claim, judged: claims.Judgement) -> str:
-    """A judgement's effect in words, with its interval, the number of pairs and p."""
+def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
     if judged.effect is None:
         return "no complete pair of runs"
     e = judged.effect
     unit = f" {claim.unit}" if claim.unit else ""
-    mean, interval = _mean_and_interval(e)
+    mean, interval = mean_and_interval(e)
     text = mean + unit + (f", 95% interval {interval}" if interval else "")
     p = f", p = {judged.p:.2g} corrected" if interval else ""
     return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "") + p
@@ -239,7 +238,7 @@ def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
             )
         lines.append(
             f"- *{judged.regime}*, {judged.treatment} against {judged.control}: "
-            f"{effect(claim, judged)} → **{judged.verdict}**{more}"
+            f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
         )
     return lines or ["- no complete pair of runs"]
 

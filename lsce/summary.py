@@ -92,18 +92,20 @@ def effects(collected: Collected) -> Styler:
             continue
         judged = shown[0].judgements.get(claim.id, [])
         for position, found in enumerate(judged):
-            rows.append(
-                {
-                    "claim": "" if position else claim.claim,
-                    "verdict": "" if position else f"<b>{stats.combine(judged)}</b>",
-                    "regime": f"{found.regime}: {found.treatment} against {found.control}",
-                    "effect (positive is as claimed)": pages.effect(claim, found),
-                    "there": found.verdict,
-                    "evidence": "" if position else _link(claim, "figure"),
-                }
-            )
-    wide = ["claim", "regime", "effect (positive is as claimed)"]
-    return pages.table(pd.DataFrame(rows), {}, wrapped=wide, width="12em")
+            first = position == 0
+            row = {
+                "claim": claim.claim if first else "",
+                "verdict": f"<b>{stats.combine(judged)}</b>" if first else "",
+                "regime": f"{found.regime}: {found.treatment} against {found.control}",
+            }
+            if found.effect is not None:
+                mean, interval = pages.mean_and_interval(found.effect)
+                row |= {"effect": f"{mean} {claim.unit}", "95% interval": interval}
+                row |= {"n": found.effect.n, "p": found.p}
+            row |= {"there": found.verdict}
+            rows.append(row | {"evidence": _link(claim, "figure") if first else ""})
+    formats = {"n": "{:.0f}", "p": "{:.2g}"}
+    return pages.table(pd.DataFrame(rows), formats, wrapped=["claim", "regime"], width="12em")
 
 
 def publish_effects(name: str, collected: Collected) -> Figure:
@@ -129,7 +131,7 @@ def beside_published(collected: Collected) -> pd.DataFrame:
 def recipes() -> Styler:
     """How the published networks were trained, and where that differs from ours."""
     return pages.table(
-        pd.read_csv(paths.RECIPES).fillna("–"),
+        pd.read_csv(paths.RECIPES, dtype=str).fillna("–"),
         {},
         wrapped=["data, network", "optimiser and schedule", "other"],
         width="11em",

@@ -176,5 +176,5 @@ def test_a_verdict_says_effect_interval_and_n_of_every_set_of_runs():
 )
 def test_an_interval_decides_the_digits(half, shown):
     effect = stats.Interval(0.5214, 0.5214 - half, 0.5214 + half, 5, 1.0, 0.1)
-    mean, interval = pages._mean_and_interval(effect)
+    mean, interval = pages.mean_and_interval(effect)
     assert f"{mean} ({interval})".startswith(shown)
