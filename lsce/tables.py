@@ -1,5 +1,6 @@
 """Long tables for the figures, from a study's table or from its runs."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -147,10 +148,11 @@ def projections(
         wanted = label["regime"] == regime and run.spec.seed == seed
         if not wanted or run.spec.epsilon not in epsilons or run.diverged:
             continue
-        for panel, points in run.projections.items():
-            group, _, split = panel.partition(".")
+        column = studies.arm(label["method"], label["setting"])
+        for group, split in itertools.product(classes, ("train", "validation")):
+            points = run.projections[f"{group}.{split}"]
             for name, cloud in zip(classes[group], points, strict=True):
                 part = pd.DataFrame(cloud, columns=["x", "y"])
-                column = studies.arm(label["method"], label["setting"])
-                parts.append(part.assign(row=f"{group} classes\n{split}", column=column, name=name))
+                row = f"{group} classes\n{'training' if split == 'train' else split}"
+                parts.append(part.assign(row=row, column=column, name=name))
     return pd.concat(parts, ignore_index=True)
