@@ -15,6 +15,9 @@ import yaml
 from lsce import stats, studies
 from lsce.studies import MAIN
 
+#: How the measure of a control ends that is another one than the treatment's → the words for it.
+CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
+
 #: An arm: what is trained by, and its setting (NaN where it has none).
 Arm = tuple[str, float]
 
@@ -141,8 +144,9 @@ def _compare(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgemen
 
 def _judgement(claim: Claim, regime: str, arms: tuple[Arm, Arm], effects: pd.Series) -> Judgement:
     treatment, control = (studies.arm(*arm) for arm in arms)
-    if claim.control_measure is not None:
-        control += ", stopped early"
+    for ending, words in CONTROLS.items():
+        if (claim.control_measure or "").endswith(ending):
+            control += f", {words}"
     effect = None if effects.empty else stats.mean_interval(effects)
     return Judgement(regime, treatment, control, stats.UNDECIDED, effect)
 

@@ -109,6 +109,12 @@ def test_early_stopping_is_the_control_at_the_chosen_epoch():
     assert found.effect.mean == pytest.approx(100 * (0.48 - 0.5 + 0.01075))
 
 
+def test_temperature_scaling_is_the_control_after_it():
+    table = made_up(smoothed({0.1: [0.01] * 4}), "debiased_ce", debiased_ce_scaled=0.48)
+    (found,) = judge("calibration-instead-of-temperature", table)
+    assert found.control == "ε = 0, temperature scaled"
+
+
 def test_more_with_fewer_images_is_a_slope():
     parts = [
         made_up(
