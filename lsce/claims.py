@@ -3,6 +3,7 @@
 The claims are declared in `claims.yaml` beside this file, before the runs.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -89,10 +90,16 @@ class Judgement:
     more_runs: int | None = None
 
 
+@functools.cache
 def load() -> dict[str, Claim]:
     """Every declared claim by its id."""
     declared = yaml.safe_load(files("lsce").joinpath("claims.yaml").read_text(encoding="utf-8"))
     return {name: Claim(id=name, **fields) for name, fields in declared.items()}
+
+
+def of(notebook: str) -> list[Claim]:
+    """The claims that a page judges."""
+    return [claim for claim in load().values() if claim.notebook == notebook]
 
 
 def judge(
@@ -113,10 +120,10 @@ def judge(
     margins = [claim.not_worse_by or 0.0 for claim, _ in known]
     moved = [_moved(each.effect, up) for (_, each), up in zip(known, margins, strict=True)]
     verdicts = stats.judge_family(moved, [claim.smallest or 0.0 for claim, _ in known])
-    of = dict(zip([id(each) for _, each in known], verdicts, strict=True))
+    by_effect = dict(zip([id(each) for _, each in known], verdicts, strict=True))
     judged: dict[str, list[Judgement]] = {}
     for claim, each in found:
-        if (verdict := of.get(id(each))) is not None:
+        if (verdict := by_effect.get(id(each))) is not None:
             each = replace(each, verdict=verdict.verdict, p=verdict.p, more_runs=verdict.more_runs)
         judged.setdefault(claim.id, []).append(each)
     return judged

@@ -7,8 +7,6 @@ recorded results (see `lsce.recorded`); pages cannot tell which.
 import functools
 import json
 import math
-import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch.nn import functional as F
 
-from lsce import builtin, data, metrics, representation
+from lsce import builtin, data, metrics, paths, representation
 from lsce.runs import Record, RunSpec
 
 #: Bins of the binned calibration errors, unless a page asks for others.
@@ -132,9 +130,9 @@ def _cache(record: Record, parts: _Parts) -> None:
         for name, values in group.items()
     }
     about = json.dumps({"version": VERSION, "scalars": scalars})
-    temporary = record.folder / f".{CACHE}.{os.getpid()}.{threading.get_ident()}"
-    save_file(arrays, temporary, metadata={"digest": about})
-    temporary.replace(record.folder / CACHE)
+    file = record.folder / CACHE
+    save_file(arrays, paths.beside(file), metadata={"digest": about})
+    paths.beside(file).replace(file)
 
 
 def _computed(record: Record, bins: int, classes: Mapping[str, Sequence[str]]) -> _Parts:
@@ -157,7 +155,8 @@ def _computed(record: Record, bins: int, classes: Mapping[str, Sequence[str]]) -
         "gap": _counts(gap, "gap", LARGEST_GAP),
     }
     scalars = measure(record, probs, scaled, labels, bins)
-    return scalars, counts, samples, _projections(record, classes)
+    projections = _projections(record, outputs["validation_labels"], classes)
+    return scalars, counts, samples, projections
 
 
 def measure(record: Record, probs, scaled, labels, bins: int) -> dict[str, float]:
@@ -197,12 +196,14 @@ def _validation_nll(record: Record, temperature: float) -> float:
     return F.cross_entropy(logits.double() / temperature, labels).item()
 
 
-def _projections(record: Record, classes: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    spec, names = record.spec, data.CLASSES[record.spec.data]
+def _projections(
+    record: Record, validation_labels: torch.Tensor, classes: Mapping[str, Sequence[str]]
+) -> dict[str, np.ndarray]:
+    names = data.CLASSES[record.spec.data]
     if "superclass_probe" not in record.meta["final"]:
         return {}  # no features, or not of all classes
     kept = record.features()
-    labels = {"train": kept["train_labels"], "validation": _validation_labels(spec.data)}
+    labels = {"train": kept["train_labels"], "validation": validation_labels}
     found = {}
     for group, three in classes.items():
         indices = [names.index(name) for name in three]
@@ -219,11 +220,6 @@ def _counts(values: np.ndarray, quantity: str, highest: float) -> np.ndarray:
     bins = values / WIDTHS[quantity]
     # What is at the highest value, or by a rounding outside, belongs to the bin at that end.
     return np.bincount(np.clip(bins, 0, highest / WIDTHS[quantity] - 1e-9).astype(int))
-
-
-@functools.cache
-def _validation_labels(name: str) -> torch.Tensor:
-    return data.decoded(name).validation.labels
 
 
 @functools.cache

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lsce import claims, digest, models, plots, profiles, studies, sweep
+from lsce import claims, digest, models, paths, plots, profiles, studies, sweep
 from lsce.digest import Digest
 from lsce.profiles import Profile
-from lsce.recorded import Recorded
+from lsce.recorded import MANIFEST, Recorded
 from lsce.runs import Store
 from lsce.studies import Shown, Study
 
@@ -55,8 +56,7 @@ class Evidence:
         """Every claim of this page, by its id, judged in each regime."""
         tables = {studies.MAIN: self.table}
         tables |= {name: other.table for name, other in self.others.items()}
-        declared = [claim for claim in claims.load().values() if claim.notebook == self.notebook]
-        return claims.judge(declared, tables, self.study.judged)
+        return claims.judge(claims.of(self.notebook), tables, self.study.judged)
 
     @property
     def all_runs(self) -> list[Digest]:
@@ -126,7 +126,7 @@ def gather(
 
 def recorded(notebook: str) -> list[Evidence]:
     """The complete recorded sets for a notebook, a profile each, the largest first."""
-    results, found = Recorded(), []
+    results, found = _results(), []
     for name in profiles.names():
         profile = profiles.load(name)
         study, seeds = complete(profile, notebook, profile.data, results)
@@ -135,6 +135,17 @@ def recorded(notebook: str) -> list[Evidence]:
             parameters = profile.notebooks[notebook] | {"seeds": seeds}
             found.append(_evidence(notebook, True, name, parameters, study, digests, digest.BINS))
     return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
+
+
+def _results() -> Recorded:
+    manifest = paths.RECORDED / MANIFEST
+    return _opened(paths.RECORDED, manifest.read_bytes() if manifest.is_file() else b"")
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path, manifest: bytes) -> Recorded:
+    """A page asks for several studies of the same results, and reading them takes a second."""
+    return Recorded(folder)
 
 
 def complete(

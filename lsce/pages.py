@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown
-from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from lsce import claims, paths, plots, provenance, stats, studies
+from lsce import claims, paths, plots, provenance, stats
 from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
@@ -134,8 +133,7 @@ def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
 def means(evidence: Evidence, columns: Mapping[str, str], percent: Iterable[str] = ()) -> Styler:
     """The means over seeds by regime and arm, with the number of runs behind each."""
     frame = evidence.table
-    arms = [studies.arm(*each) for each in zip(frame["method"], frame["setting"], strict=True)]
-    groups = frame.assign(arm=arms).groupby(["regime", "arm"], sort=False)
+    groups = frame.groupby(["regime", "arm"], sort=False)
     found = groups[list(columns)].mean()
     found.insert(0, "runs", groups[next(iter(columns))].count())
     formats = {columns[name]: "{:.1%}" if name in percent else "{:.3f}" for name in columns}
@@ -160,15 +158,6 @@ def effects(shown: Sequence[Evidence], declared: Iterable[claims.Claim]) -> pd.D
     return numbers.sort_values(
         "claim", key=lambda c: c.map(order), kind="stable", ignore_index=True
     )
-
-
-def publish_effects(
-    name: str, shown: Sequence[Evidence], declared: Sequence[claims.Claim]
-) -> Figure:
-    """Draw and save the effects of some claims in every set of runs."""
-    numbers = effects(shown, declared)
-    own = [evidence.profile for evidence in shown if not evidence.recorded]
-    return plots.publish(plots.effects(numbers), name, numbers, own=own[0] if own else None)
 
 
 def signed(value: float) -> str:
@@ -266,13 +255,10 @@ def selected(evidence: Evidence) -> Markdown:
 
 def divergence(evidence: Evidence) -> Markdown:
     """Which arms did not finish training."""
-    frame = evidence.table
-    names = [studies.arm(*each) for each in zip(frame["method"], frame["setting"], strict=True)]
+    arms = evidence.table.groupby(["regime", "arm"], sort=False)["status"]
     lines = [
         f"- *{regime}*, {arm}: {(part == 'diverged').sum()} of {len(part)} runs diverged"
-        for (regime, arm), part in frame.assign(arm=names).groupby(["regime", "arm"], sort=False)[
-            "status"
-        ]
+        for (regime, arm), part in arms
         if (part == "diverged").any()
     ]
     return Markdown("\n".join(lines) or "No run diverged.")

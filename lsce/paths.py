@@ -35,3 +35,8 @@ BENCHMARKS = ROOT / "benchmarks" / "results"
 REPORT = ROOT / "report"
 BUILD = ROOT / "build"
 HTML = BUILD / "html"
+
+
+def beside(file: Path) -> Path:
+    """Where this process writes a file before it takes its place."""
+    return file.with_name(f".{file.name}.{os.getpid()}")

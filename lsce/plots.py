@@ -57,7 +57,8 @@ def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = 
     """
     folder = paths.FIGURES / own if own else paths.FIGURES
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with mpl.rc_context({"svg.fonttype": "none"}):  # text that can be searched and edited
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")
         # A chart has few colours: with a palette its file is a third of the size.
@@ -69,6 +70,19 @@ def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = 
 def _figure(rows: int, columns: int, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def _panels(
+    count: int, columns: int, height: float, extra: float = 0.5, **kwargs
+) -> tuple[Figure, np.ndarray, int]:
+    """A figure of `count` panels, `height` inches a row, its axes and how many stand in a row;
+    what is left over of the last row is empty."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure, axes = _figure(rows, columns, extra + height * rows, **kwargs)
+    for ax in axes.flat[count:]:
+        ax.remove()
+    return figure, axes, columns
 
 
 def _t_interval(values: pd.Series) -> tuple[float, float]:
@@ -121,9 +135,7 @@ def against(
     values written as `form`.
     """
     panels, arms = list(numbers["panel"].unique()), list(numbers["arm"].unique())
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure, axes = _figure(rows, columns, 0.5 + 2.6 * rows)
+    figure, axes, columns = _panels(len(panels), columns, 2.6)
     for ax, panel in zip(axes.flat, panels, strict=False):
         part = numbers[numbers["panel"] == panel].dropna(subset="value")
         sns.pointplot(
@@ -148,8 +160,6 @@ def against(
         if percent:
             ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         ax.get_legend().remove()
-    for ax in axes.flat[len(panels) :]:
-        ax.remove()
     _legend_below(figure, axes.flat[0], min(len(arms), 4))
     return figure
 
@@ -158,7 +168,7 @@ def histories(
     numbers: pd.DataFrame,
     *,
     solid: str,
-    dashed: str | None,
+    dashed: str,
     ylabel: str,
     columns: int = 3,
     percent: bool = False,
@@ -168,22 +178,17 @@ def histories(
     `numbers` has regime, arm, epoch, and the columns `solid` and `dashed`.
     """
     regimes, arms = list(numbers["regime"].unique()), list(numbers["arm"].unique())
-    columns = min(columns, len(regimes))
-    rows = math.ceil(len(regimes) / columns)
-    figure, axes = _figure(rows, columns, 0.6 + 2.8 * rows)
+    figure, axes, columns = _panels(len(regimes), columns, 2.8, extra=0.6)
     for ax, regime in zip(axes.flat, regimes, strict=False):
         part = numbers[numbers["regime"] == regime]
         for colour, arm in zip(COLOURS, arms, strict=False):
             run = part[part["arm"] == arm]
             ax.plot(run["epoch"], run[solid], color=colour, label=arm)
-            if dashed is not None:
-                ax.plot(run["epoch"], run[dashed], color=colour, linestyle="--")
+            ax.plot(run["epoch"], run[dashed], color=colour, linestyle="--")
         ax.set(title=_wrapped(regime, columns), xlabel="epoch", ylim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if percent:
             ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    for ax in axes.flat[len(regimes) :]:
-        ax.remove()
     for row in axes:
         row[0].set_ylabel(ylabel)
     _legend_below(figure, axes.flat[0], min(len(arms), 4))
@@ -198,19 +203,18 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure
     """
     panels, rows = list(numbers["panel"].unique()), list(numbers["arm"].unique())
     methods = list(numbers["method"].unique())
-    columns = min(3, len(panels))
-    lines = math.ceil(len(panels) / columns)
-    figure, axes = _figure(lines, columns, 0.9 + lines * (0.6 + 0.24 * len(rows)), sharey=True)
+    height = 0.6 + 0.24 * len(rows)
+    figure, axes, columns = _panels(len(panels), 3, height, extra=0.9, sharey=True)
     for ax, panel in zip(axes.flat, panels, strict=False):
         part = numbers[numbers["panel"] == panel]
-        for height, arm in enumerate(rows):
+        for line, arm in enumerate(rows):
             mine = part[part["arm"] == arm]
             values = mine["value"].dropna()
             if values.empty:
                 if len(mine):
                     ax.text(
                         0.5,
-                        height,
+                        line,
                         "diverged",
                         transform=ax.get_yaxis_transform(),
                         ha="center",
@@ -226,7 +230,7 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure
                 errors = [[interval.mean - interval.low], [interval.high - interval.mean]]
             ax.errorbar(
                 interval.mean,
-                height,
+                line,
                 xerr=errors,
                 fmt="o",
                 color=colour,
@@ -242,8 +246,6 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure
         ax.xaxis.set_major_locator(MaxNLocator(4))
         if percent:
             ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    for ax in axes.flat[len(panels) :]:
-        ax.remove()
     return figure
 
 

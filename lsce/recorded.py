@@ -20,7 +20,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,15 +107,11 @@ def write(digests: Iterable[Digest], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _beside(folder / name).write_bytes(content)
+            paths.beside(folder / name).write_bytes(content)
         for name in contents:  # at once, so that hardly any moment finds old beside new
-            _beside(folder / name).replace(folder / name)
+            paths.beside(folder / name).replace(folder / name)
     except OSError as error:
         raise OSError(f"results cannot be written to {folder} ({error.strerror})") from error
-
-
-def _beside(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.getpid()}")
 
 
 def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -59,8 +59,8 @@ class Study:
     """A set of runs that answers one question; `labels[i]` says what part `specs[i]` plays.
 
     A label has the run's `group` (`MAIN` or what else a page compares), its `regime`, and its arm:
-    the `method`, one of `METHODS`, and its `setting`, the ε of smoothing. The claims are judged at
-    the ε `judged`.
+    the `method`, one of `METHODS`, its `setting`, the ε of smoothing, and the words for both. The
+    claims are judged at the ε `judged`.
     """
 
     labels: list[dict[str, Any]]
@@ -187,8 +187,18 @@ def _study(runs: Iterable[Run], judged: float) -> Study:
     return Study(list(labels), list(specs), float(judged))
 
 
-def _label(group: str, regime: str, method: str, setting: float = math.nan) -> dict[str, Any]:
-    return {"group": group, "regime": regime, "method": method, "setting": float(setting)}
+def _run(
+    group: str,
+    data_name: str,
+    regime: str,
+    fields: Mapping[str, Any],
+    seed: int,
+    method: str,
+    setting: float = math.nan,
+) -> Run:
+    spec = _spec(data_name, regime, {"epsilon": 0.0, **fields, "seed": seed})
+    label = {"group": group, "regime": regime, "method": method, "setting": float(setting)}
+    return label | {"arm": arm(method, setting)}, spec
 
 
 def _smoothed(
@@ -200,14 +210,18 @@ def _smoothed(
 ) -> list[Run]:
     """Every ε with every seed in every regime."""
     return [
-        (
-            _label(group, regime, "smoothing", epsilon),
-            _spec(data_name, regime, fields | {"epsilon": epsilon, "seed": seed}),
-        )
+        _run(group, data_name, regime, {**fields, "epsilon": e}, seed, "smoothing", e)
         for regime, fields in regimes.items()
         for seed in seeds
-        for epsilon in epsilons
+        for e in epsilons
     ]
+
+
+def _keeping(
+    regimes: Mapping[str, Mapping[str, Any]], *extras: str
+) -> dict[str, Mapping[str, Any]]:
+    """The same regimes, whose records hold some of `lsce.runs.EXTRAS`."""
+    return {name: {**fields, "keep": extras} for name, fields in regimes.items()}
 
 
 def _check(
@@ -295,8 +309,8 @@ def over_fitting(
 
     "fractions": `fraction_run` with these fractions of its training images, for as many more
     epochs, so that all take the same number of steps. "alternatives": the compared regimes with
-    plain cross entropy and each of `weight_decays`, and their smoothed runs again. Runs at ε = 0
-    and at the judged ε keep the epoch that validation chose.
+    plain cross entropy and each of `weight_decays`, and with `compared_epsilons`; these keep the
+    epoch that validation chose.
     """
     regimes = {**regimes, **more_regimes}
     _check(data_name, regimes, epsilons, seeds, judged_epsilon)
@@ -314,42 +328,18 @@ def over_fitting(
             "epochs": epochs,
         }
     runs += _smoothed("fractions", data_name, sizes, fraction_epsilons, seeds)
-    compared = _compared(compared_regimes, regimes)
+    compared = _keeping(_compared(compared_regimes, regimes), "selected")
     _check_effort(compared_epsilons, epsilons, weight_decays=weight_decays)
     runs += _smoothed("alternatives", data_name, compared, [0.0, *compared_epsilons], seeds)
     for regime, fields in compared.items():
         for decay in weight_decays:
             recipe = {**fields.get("recipe", {}), "weight_decay": decay}
-            runs += _arm(
-                "alternatives",
-                data_name,
-                regime,
-                fields | {"recipe": recipe},
-                seeds,
-                "weight decay",
-                decay,
-            )
-    return _study(
-        (
-            (label, replace(spec, keep=("selected",)) if label["group"] == "alternatives" else spec)
-            for label, spec in runs
-        ),
-        judged_epsilon,
-    )
-
-
-def _arm(
-    group: str,
-    data_name: str,
-    regime: str,
-    fields: Mapping[str, Any],
-    seeds: Sequence[int],
-    method: str,
-    setting: float = math.nan,
-) -> list[Run]:
-    """The runs of one arm, a seed each."""
-    specs = [_spec(data_name, regime, {"epsilon": 0.0, **fields, "seed": seed}) for seed in seeds]
-    return [(_label(group, regime, method, setting), spec) for spec in specs]
+            changed = {**fields, "recipe": recipe}
+            runs += [
+                _run("alternatives", data_name, regime, changed, seed, "weight decay", decay)
+                for seed in seeds
+            ]
+    return _study(runs, judged_epsilon)
 
 
 def calibration(
@@ -394,9 +384,11 @@ def calibration(
     for regime, fields in compared.items():
         for method, settings in peers.items():
             for setting, changes in settings:
-                runs += _arm(
-                    "peers", data_name, regime, {**fields, **changes}, seeds, method, setting
-                )
+                changed = {**fields, **changes}
+                runs += [
+                    _run("peers", data_name, regime, changed, seed, method, setting)
+                    for seed in seeds
+                ]
     return _study(runs, judged_epsilon)
 
 
@@ -418,8 +410,8 @@ def penultimate(
     for name, three in (("similar_classes", similar_classes), ("unlike_classes", unlike_classes)):
         known = three is None or (len(set(three)) == 3 and {*three} <= {*data.CLASSES[data_name]})
         require(known, name, three, f"three names of classes of {data_name}, or None")
-    runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
-    runs = [(label, replace(spec, keep=("features", "information"))) for label, spec in runs]
+    kept = _keeping(regimes, "features", "information")
+    runs = _smoothed(MAIN, data_name, kept, epsilons, seeds)
     fewer = {}
     for regime, fields in _compared(compared_regimes, regimes).items():
         shares = {
@@ -429,8 +421,8 @@ def penultimate(
         }
         default = {"train_size": 450 * seen_classes, "monitor_size": 50 * seen_classes}
         fewer[regime] = {**fields, **default, **shares, "classes": seen_classes}
-    unseen = _smoothed("unseen", data_name, fewer, [0.0, judged_epsilon], seeds)
-    runs += [(label, replace(spec, keep=("features",))) for label, spec in unseen]
+    kept = _keeping(fewer, "features")
+    runs += _smoothed("unseen", data_name, kept, [0.0, judged_epsilon], seeds)
     return _study(runs, judged_epsilon)
 
 
@@ -473,7 +465,10 @@ def noisy_labels(
         for loss in ("forward", "backward"):
             arms.append((f"{loss} correction", math.nan, {"loss": loss}))
         for method, setting, changes in arms if cell else []:
-            runs += _arm(group, data_name, regime, {**fields, **changes}, seeds, method, setting)
+            changed = {**fields, **changes}
+            runs += [
+                _run(group, data_name, regime, changed, seed, method, setting) for seed in seeds
+            ]
     return _study(runs, judged_epsilon)
 
 

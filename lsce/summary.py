@@ -110,22 +110,23 @@ def effects(collected: Collected) -> Styler:
 
 def publish_effects(name: str, collected: Collected) -> Figure:
     """Draw and save the effects of every claim in the main set of runs of its page."""
-    parts = []
-    for notebook, shown in collected.items():
-        declared = [claim for claim in claims.load().values() if claim.notebook == notebook]
-        parts.append(pages.effects(shown[:1], declared))
+    parts = [pages.effects(shown[:1], claims.of(page)) for page, shown in collected.items()]
     numbers = pd.concat(parts, ignore_index=True)
+    return _publish(plots.effects(numbers), name, numbers, collected)
+
+
+def publish_beside_published(name: str, collected: Collected) -> Figure:
+    """Draw and save `lsce.reproduction.with_published` of all pages, each with its own runs."""
+    parts = [
+        reproduction.with_published(shown[0], claims.of(page)) for page, shown in collected.items()
+    ]
+    numbers = pd.concat(parts, ignore_index=True)
+    return _publish(plots.beside_published(numbers), name, numbers, collected)
+
+
+def _publish(figure: Figure, name: str, numbers: pd.DataFrame, collected: Collected) -> Figure:
     own = [shown[0].profile for shown in collected.values() if not shown[0].recorded]
-    return plots.publish(plots.effects(numbers), name, numbers, own=own[0] if own else None)
-
-
-def beside_published(collected: Collected) -> pd.DataFrame:
-    """`lsce.reproduction.with_published` over all pages, each with its own runs."""
-    parts = []
-    for notebook, shown in collected.items():
-        declared = [claim for claim in claims.load().values() if claim.notebook == notebook]
-        parts.append(reproduction.with_published(shown[0], declared))
-    return pd.concat(parts, ignore_index=True)
+    return plots.publish(figure, name, numbers, own=own[0] if own else None)
 
 
 def recipes() -> Styler:

@@ -111,8 +111,7 @@ def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
     parts = []
     for (regime, kind), rows in table.groupby(["regime", "kind"], sort=False):
         best = studies.best_arm(rows, chosen_by)
-        names = [studies.arm(*each) for each in zip(rows["method"], rows["setting"], strict=True)]
-        part = rows[["seed"]].assign(panel=regime, method=kind, arm=names, value=rows[measure])
+        part = rows[["arm", "seed"]].assign(panel=regime, method=kind, value=rows[measure])
         part["chosen"] = part["arm"] == studies.arm(*best) if best else False
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
@@ -128,8 +127,7 @@ def by_noise_rate(
         for kind, rows in noisy.groupby("noise", sort=False):
             rows = pd.concat([clean, rows])
             rows = rows[rows["method"] == "smoothing"]
-            names = rows["setting"].map("ε = {:g}".format)
-            part = rows[["seed"]].assign(panel=f"{kind} noise: {words}", arm=names)
+            part = rows[["arm", "seed"]].assign(panel=f"{kind} noise: {words}")
             parts.append(part.assign(rate=rows["noise_rate"], value=rows[column]))
     return pd.concat(parts, ignore_index=True)
 
@@ -148,11 +146,10 @@ def projections(
         wanted = label["regime"] == regime and run.spec.seed == seed
         if not wanted or run.spec.epsilon not in epsilons or run.diverged:
             continue
-        column = studies.arm(label["method"], label["setting"])
         for group, split in itertools.product(classes, ("train", "validation")):
             points = run.projections[f"{group}.{split}"]
             for name, cloud in zip(classes[group], points, strict=True):
                 part = pd.DataFrame(cloud, columns=["x", "y"])
                 row = f"{group} classes\n{'training' if split == 'train' else split}"
-                parts.append(part.assign(row=row, column=column, name=name))
+                parts.append(part.assign(row=row, column=label["arm"], name=name))
     return pd.concat(parts, ignore_index=True)

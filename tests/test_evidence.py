@@ -150,7 +150,7 @@ def test_effects_beside_are_told_apart_from_those_shown(own):
     from lsce import claims
 
     record("cpu")
-    declared = [claim for claim in claims.load().values() if claim.notebook == PAGE]
+    declared = claims.of(PAGE)
     numbers = pages.effects(ask(), declared)
     theirs = numbers[numbers["recorded"]]["regime"]
     mine = numbers[~numbers["recorded"]]["regime"]
