@@ -71,7 +71,7 @@ def test_a_figure_is_what_the_recorded_results_draw(drawn, name):
 
 def test_figures_take_little_room():
     files = [path for path in paths.FIGURES.iterdir() if path.is_file()]
-    assert FIGURES and sum(path.stat().st_size for path in files) <= 7e6
+    assert FIGURES and sum(path.stat().st_size for path in files) <= 5e6
 
 
 def test_nothing_else_is_in_git_below_figures():
