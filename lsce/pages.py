@@ -103,7 +103,6 @@ def regimes(evidence: Evidence) -> Styler:
     specs = {label["regime"]: spec for label, spec in zip(study.labels, study.specs, strict=True)}
     splits = ["train_accuracy", "test_accuracy"]
     fitted = frame[frame["epsilon"] == 0].groupby("regime")[splits].mean()
-    columns = ["training accuracy at ε = 0", "test accuracy at ε = 0"]
     rows = [
         {
             "regime": regime,
@@ -112,13 +111,11 @@ def regimes(evidence: Evidence) -> Styler:
             "epochs": spec.epochs,
             "learning rate": spec.recipe.peak_learning_rate,
             "weight decay": spec.recipe.weight_decay,
-            **dict(zip(columns, fitted.loc[regime], strict=True)),
+            "train, test accuracy at ε = 0": "{:.1%}, {:.1%}".format(*fitted.loc[regime]),
         }
         for regime, spec in specs.items()
     ]
-    percent = dict.fromkeys(columns, "{:.1%}")
-    plain = dict.fromkeys(["learning rate", "weight decay"], "{:g}")
-    formats = {"images": "{:,}"} | plain | percent
+    formats = {"images": "{:,}", "learning rate": "{:g}", "weight decay": "{:g}"}
     return table(pd.DataFrame(rows), formats, wrapped=["regime"])
 
 

@@ -223,9 +223,10 @@ def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
     study = smoothing(regimes=regimes)
     runs = digests(study)
     for run in runs:
-        run.scalars["train_accuracy"] = run.spec.recipe.peak_learning_rate
+        rate = run.spec.recipe.peak_learning_rate
+        run.scalars.update(train_accuracy=rate, test_accuracy=0.05)
     found = pages.regimes(shown(study, runs)).data.set_index("regime")
-    assert list(found["training accuracy at ε = 0"]) == pytest.approx([0.1, 0.2])
+    assert list(found["train, test accuracy at ε = 0"]) == ["10.0%, 5.0%", "20.0%, 5.0%"]
     assert list(found["images"]) == [45_000, 45_000]
 
 
