@@ -14,7 +14,7 @@ from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce import claims, paths, plots, provenance, stats
+from lsce import claims, paths, plots, provenance, stats, studies
 from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
@@ -188,15 +188,19 @@ def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
     return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "") + p
 
 
+def _in_unit(value: float, unit: str) -> str:
+    return f"{value:g} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
+
+
 def verdict(claim: claims.Claim, shown: Sequence[Evidence]) -> Markdown:
     """The claim's verdict in words, with the effect and its interval in every regime; then what
     it is in the sets of runs beside."""
     first, *others = shown
     lines = [f"**“{claim.claim}” — {overall(claim, first)}.**", ""]
     wanted = (
-        f"an effect of at least {claim.smallest:g} {claim.unit}".rstrip()
+        f"an effect of at least {_in_unit(claim.smallest, claim.unit)}"
         if claim.not_worse_by is None
-        else f"at most {claim.not_worse_by:g} {claim.unit} worse".rstrip()
+        else f"at most {_in_unit(claim.not_worse_by, claim.unit)} worse"
     )
     lines += [f"Measure: {claim.words}; what matters: {wanted}. Positive is as claimed.", ""]
     lines += _judged(claim, first)
@@ -218,8 +222,9 @@ def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
     for judged in evidence.judgements.get(claim.id, []):
         more = ""
         if judged.more_runs is not None:
+            pairs = "pair" if judged.more_runs == 1 else "pairs"
             more = (
-                f"; about {judged.more_runs} more pairs would decide it if the mean and the "
+                f"; about {judged.more_runs} more {pairs} would decide it if the mean and the "
                 "spread stayed as they are"
             )
         lines.append(
@@ -248,6 +253,23 @@ def selected(evidence: Evidence) -> Markdown:
         f"Of {len(frame)} runs, validation chose the last epoch in {(share == 1).sum()}; on "
         f"average it chose the epoch at {share.mean():.0%} of the run."
     )
+
+
+def edges(table: pd.DataFrame, chosen_by: str) -> Markdown:
+    """Which methods were best by `chosen_by` at the least or greatest setting tried."""
+    found: dict[str, list[str]] = {}
+    for (regime, _), rows in table.groupby(["regime", studies.kinds(table)], sort=False):
+        tried = rows["setting"].dropna().unique()
+        best = studies.best_arm(rows, chosen_by)
+        if len(tried) > 1 and best and best[1] in (min(tried), max(tried)):
+            found.setdefault(studies.arm(*best), []).append(f"*{regime}*")
+    if not found:
+        return Markdown("No method's chosen setting is the least or the greatest of those tried.")
+    lines = [f"- {arm}: {', '.join(regimes)}" for arm, regimes in found.items()]
+    words = (
+        "Chosen was the least or the greatest setting tried, so that a better one may lie beyond:"
+    )
+    return Markdown("\n".join([words, "", *lines]))
 
 
 def divergence(evidence: Evidence) -> Markdown:

@@ -13,6 +13,7 @@ same way* as a published one if its 95% interval lies on the published one's sid
 *opposite way* if it lies on the other side, and is *undecided* if it contains 0.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -35,6 +36,9 @@ LEVELS = {
 
 #: Families of claims whose main runs are those of this page's regimes.
 FAMILIES = ("over-fitting", "calibration")
+
+#: How the setting of a published number names its label noise.
+NOISE = re.compile(r"(\w*symmetric) noise rate ([\d.]+)")
 
 SAME, AGREES, DIFFERS, UNDECIDED = "the same", "agrees", "differs", "undecided"
 
@@ -137,9 +141,12 @@ def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str)
         values = 1 - values
     first, last = rows.iloc[0], rows.iloc[1]
     paper = first["paper"].split(",")[0].removesuffix(" et al.")
+    network = first["architecture"].split(" (")[0]
+    noise = NOISE.search(first["setting"])
+    rate = f", {noise[1]}, {float(noise[2]):.0%}" if noise else ""  # as our regimes are named
     return {
         "source": "published",
-        "name": f"{paper} et al. {first['year']}, {first['architecture']}",
+        "name": f"{paper} et al. {first['year']}, {network}{rate}",
         "epsilon": float(last["epsilon"]),
         "effect": claim.sign * float(values.iloc[1] - values.iloc[0]),
         "setting": first["setting"],

@@ -49,6 +49,12 @@ def best_arm(runs: pd.DataFrame, chosen_by: str) -> tuple[str, float] | None:
     return method, float(setting)
 
 
+def kinds(table: pd.DataFrame) -> pd.Series:
+    """What every row of a study's table is tuned as: its method, or plain cross entropy."""
+    plain = (table["method"] == "smoothing") & (table["setting"] == 0)
+    return table["method"].mask(plain, "plain cross entropy")
+
+
 def arm(method: str, setting: float) -> str:
     """The words for a method with its setting."""
     return METHODS[method].format(f"{setting:g}".replace("-", "−"))

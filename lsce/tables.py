@@ -106,10 +106,8 @@ def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
     """A measure by arm, for `lsce.plots.arms`: columns panel (the regime), method, arm, seed,
     value and chosen: whether its method's setting was the best by `chosen_by`. Plain cross entropy
     is a method of its own."""
-    plain = (table["method"] == "smoothing") & (table["setting"] == 0)
-    table = table.assign(kind=table["method"].mask(plain, "plain cross entropy"))
     parts = []
-    for (regime, kind), rows in table.groupby(["regime", "kind"], sort=False):
+    for (regime, kind), rows in table.groupby(["regime", studies.kinds(table)], sort=False):
         best = studies.best_arm(rows, chosen_by)
         part = rows[["arm", "seed"]].assign(panel=regime, method=kind, value=rows[measure])
         part["chosen"] = part["arm"] == studies.arm(*best) if best else False

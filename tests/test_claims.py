@@ -20,7 +20,11 @@ def made_up(arms: dict, measure: str = "top1_error", **more) -> pd.DataFrame:
     rows = [
         {"regime": "r", "method": method, "setting": setting, "seed": seed, "train_size": 100}
         | {"epsilon": setting if method == "smoothing" else 0.0}
-        | {measure: 0.5 - gain, "validation_accuracy": 0.5 + gain, "validation_nll": 0.5 - gain}
+        | {
+            measure: 0.5 - gain,
+            "validation_accuracy": 0.5 + gain,
+            "validation_nll_scaled": 0.5 - gain,
+        }
         | more
         for (method, setting), gains in ({("smoothing", 0.0): [0.0] * 4} | arms).items()
         for seed, gain in enumerate(gains)

@@ -102,6 +102,12 @@ def test_published_effects_are_differences_of_the_rows_named():
     assert resnet50["effect"] == pytest.approx(0.0342 - 0.0401) and resnet50["epsilon"] == 0.05
 
 
+def test_published_numbers_under_noise_say_which():
+    numbers = reproduction.with_published(evidence(), [claims.load()["robust-to-noise"]])
+    names = numbers[numbers["source"] == "published"]["name"]
+    assert list(names.str.partition("ResNet-34")[2]) == [", symmetric, 40%", ", symmetric, 60%"]
+
+
 def test_every_published_pair_is_one_network_without_and_with_smoothing():
     import pandas as pd
 

@@ -230,6 +230,22 @@ def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
     assert list(found["images"]) == [45_000, 45_000]
 
 
+def test_what_was_chosen_at_the_edge_of_the_settings_is_named():
+    arms = [("smoothing", 0.0, 0.9), ("smoothing", 0.1, 0.5), ("smoothing", 0.3, 0.6)]
+    arms += [
+        ("mixup", 0.2, 0.4),
+        ("mixup", 0.4, 0.5),
+        ("mixup", 1.0, 0.4),
+        ("weight decay", 0.1, 0.7),
+    ]
+    columns = ["method", "setting", "validation_accuracy"]
+    table = pd.DataFrame(arms, columns=columns).assign(regime="tiny", seed=0)
+    said = pages.edges(table, "validation_accuracy").data
+    assert "- ε = 0.3: *tiny*" in said and "mixup" not in said and "weight decay" not in said
+    inside = pages.edges(table[table["setting"] != 0.3], "validation_accuracy").data
+    assert inside.startswith("No method")
+
+
 def test_histograms_are_densities():
     study = smoothing()
     numbers = study.histograms(digests(study), [0.1])
