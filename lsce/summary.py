@@ -85,25 +85,24 @@ def verdicts(collected: Collected) -> Styler:
 
 
 def effects(collected: Collected) -> Styler:
-    """Every claim's effect and verdict in each regime of the main set of runs of its page."""
+    """Every claim's effect and verdict in each regime of the main set of runs of its page; a claim
+    links to its figure, and has the verdict over all regimes."""
     rows = []
     for claim in claims.load().values():
         if not (shown := collected.get(claim.notebook)):
             continue
         judged = shown[0].judgements.get(claim.id, [])
         for position, found in enumerate(judged):
-            first = position == 0
+            words = f"{_link(claim, claim.claim)} <b>{stats.combine(judged)}</b>"
             row = {
-                "claim": claim.claim if first else "",
-                "verdict": f"<b>{stats.combine(judged)}</b>" if first else "",
+                "claim": "" if position else words,
                 "regime": f"{found.regime}: {found.treatment} against {found.control}",
             }
             if found.effect is not None:
                 mean, interval = pages.mean_and_interval(found.effect)
                 row |= {"effect": f"{mean} {claim.unit}", "95% interval": interval}
                 row |= {"n": found.effect.n, "p": found.p}
-            row |= {"there": found.verdict}
-            rows.append(row | {"evidence": _link(claim, "figure") if first else ""})
+            rows.append(row | {"verdict": found.verdict})
     formats = {"n": "{:.0f}", "p": "{:.2g}"}
     return pages.table(pd.DataFrame(rows), formats, wrapped=["claim", "regime"], width="12em")
 

@@ -44,7 +44,9 @@ def test_every_claim_has_a_verdict_and_a_link_to_its_figure(collected):
     for claim, link in zip(DECLARED.values(), table["evidence"], strict=True):
         assert f'href="{claim.notebook}.html#{claim.figure}"' in link
     found = summary.effects(collected).data
-    assert set(found["claim"]) - {""} == {claim.claim for claim in DECLARED.values()}
+    named = found["claim"].str.extract(r">(.*)</a> <b>(.*)</b>").dropna()
+    assert list(named[0]) == list(table["claim"])
+    assert list("<b>" + named[1] + "</b>") == list(table["verdict"])
 
 
 def test_the_guide_says_what_the_verdict_asks_for(collected):
