@@ -21,6 +21,9 @@ MEASURES = {
     "temperature": "temperature",
 }
 
+#: Fields of a spec that few runs have.
+SPECIAL = ("classes", "noise", "noise_rate", "loss", "loss_parameter", "mixup", "warmup_epochs")
+
 #: Recorded seeds of the same run, itself included, that a prediction needs: with three, the widened
 #: intervals are so wide that everything falls into them.
 SEEDS = 5
@@ -112,10 +115,11 @@ def _repeats(recorded: Recorded) -> dict[str, list[Digest]]:
 
 
 def _say(spec: RunSpec, checks: Sequence[Check]) -> None:
-    print(
-        f"\n{spec.id}: {spec.model}, {spec.train_size:,} images of {spec.data}, {spec.epochs} "
-        f"epochs, ε = {spec.epsilon:g}, seed {spec.seed}"
-    )
+    special = {name: getattr(spec, name) for name in SPECIAL}
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in special.items() if value]
+    parts = [spec.model, f"{spec.train_size:,} images of {spec.data}", f"{spec.epochs} epochs"]
+    parts += [f"ε = {spec.epsilon:g}", f"weight decay {spec.recipe.weight_decay:g}", *words]
+    print(f"\n{spec.id}: {', '.join(parts)}, seed {spec.seed}")
     for check in checks:
         same = "the same" if check.value == check.recorded else f"{check.recorded:.4f}"
         print(

@@ -165,6 +165,14 @@ def test_only_runs_with_the_same_spec_but_for_the_seed_repeat_a_run(tmp_path):
     assert sorted(run.spec.seed for run in found) == [0, 1, 2]
 
 
+def test_what_is_verified_is_told_apart_from_other_runs(capsys):
+    noisy = spec(epsilon=0, noise="symmetric", noise_rate=0.4, loss="gce", loss_parameter=0.7)
+    verify._say(noisy, [])
+    said = capsys.readouterr().out
+    assert "weight decay 0.0005, noise symmetric, noise rate 0.4, loss gce, " in said
+    assert "loss parameter 0.7, seed 0" in said and "mixup" not in said
+
+
 def test_a_manifest_says_where_every_run_came_from(tmp_path):
     recorded.write(repeats([1.0]), tmp_path)
     (entry,) = json.loads((tmp_path / recorded.MANIFEST).read_text())["runs"].values()
