@@ -639,7 +639,7 @@ def _build_cache(location: Location) -> dict[str, torch.Tensor]:
     train, test = _read(location, _PER_CLASS, CHECKSUMS["cifar-100"])
     tensors = _split(train, test)
     metadata = {**_cache_identity(), "fingerprint": fingerprint}
-    temporary = _cache_file().with_suffix(f".{os.getpid()}.part")
+    temporary = paths.beside(_cache_file())
     with _writing(paths.CACHE):
         try:
             save_file(tensors, temporary, metadata)

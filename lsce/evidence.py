@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lsce import claims, digest, models, paths, plots, profiles, studies, sweep
+from lsce import claims, digest, models, plots, profiles, studies, sweep
 from lsce.digest import Digest
 from lsce.profiles import Profile
-from lsce.recorded import MANIFEST, Recorded
+from lsce.recorded import Recorded, results
 from lsce.runs import Store
 from lsce.studies import Shown, Study
 
@@ -126,26 +125,15 @@ def gather(
 
 def recorded(notebook: str) -> list[Evidence]:
     """The complete recorded sets for a notebook, a profile each, the largest first."""
-    results, found = _results(), []
+    have, found = results(), []
     for name in profiles.names():
         profile = profiles.load(name)
-        study, seeds = complete(profile, notebook, profile.data, results)
+        study, seeds = complete(profile, notebook, profile.data, have)
         if study is not None:
-            digests = {spec.id: results.load(spec) for spec in study.specs}
+            digests = {spec.id: have.load(spec) for spec in study.specs}
             parameters = profile.notebooks[notebook] | {"seeds": seeds}
             found.append(_evidence(notebook, True, name, parameters, study, digests, digest.BINS))
     return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
-
-
-def _results() -> Recorded:
-    manifest = paths.RECORDED / MANIFEST
-    return _opened(paths.RECORDED, manifest.read_bytes() if manifest.is_file() else b"")
-
-
-@lru_cache(maxsize=1)
-def _opened(folder: Path, manifest: bytes) -> Recorded:
-    """A page asks for several studies of the same results, and reading them takes a second."""
-    return Recorded(folder)
 
 
 def complete(

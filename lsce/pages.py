@@ -258,9 +258,8 @@ def selected(evidence: Evidence) -> Markdown:
 def edges(table: pd.DataFrame, chosen_by: str) -> Markdown:
     """Which methods were best by `chosen_by` at the least or greatest setting tried."""
     found: dict[str, list[str]] = {}
-    for (regime, _), rows in table.groupby(["regime", studies.kinds(table)], sort=False):
-        tried = rows["setting"].dropna().unique()
-        best = studies.best_arm(rows, chosen_by)
+    for regime, _, runs, best in studies.tuned(table, chosen_by):
+        tried = runs["setting"].dropna().unique()
         if len(tried) > 1 and best and best[1] in (min(tried), max(tried)):
             found.setdefault(studies.arm(*best), []).append(f"*{regime}*")
     if not found:

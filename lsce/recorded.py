@@ -17,6 +17,7 @@ The same runs make the same bytes, in whatever order they came.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -79,6 +80,17 @@ class Recorded:
     def load(self, spec: RunSpec) -> Digest:
         """The digest of a spec. Raises KeyError if there is none."""
         return self._digests[spec.id]
+
+
+def results() -> Recorded:
+    """The recorded results that come with the project, read once a process: it takes a second."""
+    manifest = paths.RECORDED / MANIFEST
+    return _opened(paths.RECORDED, manifest.read_bytes() if manifest.is_file() else b"")
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(folder: Path, manifest: bytes) -> Recorded:
+    return Recorded(folder)
 
 
 def write(digests: Iterable[Digest], folder: Path) -> None:

@@ -18,6 +18,7 @@ from lsce import (
     paths,
     profiles,
     provenance,
+    recorded,
     report,
     reproduction,
     studies,
@@ -26,7 +27,6 @@ from lsce import (
 )
 from lsce.profiles import Profile, ProfileError
 from lsce.progress import duration
-from lsce.recorded import Recorded
 from lsce.runs import RunSpec, Store
 from lsce.trainer import precision
 
@@ -207,7 +207,7 @@ def _footer(job: Job) -> str:
     store, facts = Store(), ["lsce, MIT License."]
     own = [store.load(spec) for spec in {s.id: s for s in job.specs}.values() if spec in store]
     if job.profile.runs != "own":
-        results = list(Recorded())
+        results = list(recorded.results())
         devices = sorted({run.origin["device"] for run in results})
         facts.append(" · ".join([f"Recorded results: {len(results)} runs", *devices]) + ".")
     if own:
@@ -226,7 +226,7 @@ def _say_reproduction(job: Job) -> None:
     if job.profile.runs == "own" or page not in job.notebooks:
         return
     (own,) = evidence.gather(page, **job.notebooks[page] | {"runs": "own", "train_missing": False})
-    numbers = reproduction.with_recorded(own, Recorded())
+    numbers = reproduction.with_recorded(own, recorded.results())
     print("\n" + "\n".join(reproduction.summary(numbers, own.profile)))
 
 

@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -316,7 +315,7 @@ class Store:
 
         Raises OSError, naming the folder, if it cannot be written.
         """
-        temporary = self.root / f".{spec.id}.{os.getpid()}"
+        temporary = paths.beside(self.root / spec.id)
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)

@@ -49,10 +49,15 @@ def best_arm(runs: pd.DataFrame, chosen_by: str) -> tuple[str, float] | None:
     return method, float(setting)
 
 
-def kinds(table: pd.DataFrame) -> pd.Series:
-    """What every row of a study's table is tuned as: its method, or plain cross entropy."""
+def tuned(
+    table: pd.DataFrame, chosen_by: str
+) -> Iterator[tuple[str, str, pd.DataFrame, tuple[str, float] | None]]:
+    """Regime, method, runs and `best_arm` of everything tuned; plain cross entropy is a method of
+    its own."""
     plain = (table["method"] == "smoothing") & (table["setting"] == 0)
-    return table["method"].mask(plain, "plain cross entropy")
+    methods = table["method"].mask(plain, "plain cross entropy")
+    for (regime, method), runs in table.groupby(["regime", methods], sort=False):
+        yield regime, method, runs, best_arm(runs, chosen_by)
 
 
 def arm(method: str, setting: float) -> str:

@@ -107,9 +107,8 @@ def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
     value and chosen: whether its method's setting was the best by `chosen_by`. Plain cross entropy
     is a method of its own."""
     parts = []
-    for (regime, kind), rows in table.groupby(["regime", studies.kinds(table)], sort=False):
-        best = studies.best_arm(rows, chosen_by)
-        part = rows[["arm", "seed"]].assign(panel=regime, method=kind, value=rows[measure])
+    for regime, method, rows, best in studies.tuned(table, chosen_by):
+        part = rows[["arm", "seed"]].assign(panel=regime, method=method, value=rows[measure])
         part["chosen"] = part["arm"] == studies.arm(*best) if best else False
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

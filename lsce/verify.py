@@ -21,9 +21,6 @@ MEASURES = {
     "temperature": "temperature",
 }
 
-#: Fields of a spec that few runs have.
-SPECIAL = ("classes", "noise", "noise_rate", "loss", "loss_parameter", "mixup", "warmup_epochs")
-
 #: Recorded seeds of the same run, itself included, that a prediction needs: with three, the widened
 #: intervals are so wide that everything falls into them.
 SEEDS = 5
@@ -115,8 +112,9 @@ def _repeats(recorded: Recorded) -> dict[str, list[Digest]]:
 
 
 def _say(spec: RunSpec, checks: Sequence[Check]) -> None:
-    special = {name: getattr(spec, name) for name in SPECIAL}
-    words = [f"{name.replace('_', ' ')} {value}" for name, value in special.items() if value]
+    optional = [field.name for field in dataclasses.fields(spec) if field.default is None]
+    given = {name: getattr(spec, name) for name in optional if getattr(spec, name) is not None}
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in given.items()]
     parts = [spec.model, f"{spec.train_size:,} images of {spec.data}", f"{spec.epochs} epochs"]
     parts += [f"ε = {spec.epsilon:g}", f"weight decay {spec.recipe.weight_decay:g}", *words]
     print(f"\n{spec.id}: {', '.join(parts)}, seed {spec.seed}")
