@@ -163,3 +163,37 @@ class GeneralizedLabelSmoothing(nn.Module):
         if self.convention == "exclude-true":
             share = share * classes / (classes - 1)
         return (share - 1) * _of_label(log_p, labels).mean() - share * log_p.mean()
+
+
+class SampleWeighted(nn.Module):
+    """The mean over samples of w_label times their loss, so that class weights do not act on the
+    smoothed part of the targets.
+
+    criterion: its loss of every sample, (N,). weights: float (C,).
+    """
+
+    def __init__(self, criterion: nn.Module, weights: Tensor):
+        super().__init__()
+        self.criterion = criterion
+        self.register_buffer("weights", weights)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return (self.weights[labels] * self.criterion(logits, labels)).mean()
+
+
+class Distillation(nn.Module):
+    """T² · H(q, softmax(z/T)) (Hinton et al., 2015, arXiv:1503.02531, with the teacher's part alone):
+    q, float (N, C), are the teacher's probabilities at the same temperature T.
+
+    Raises ValueError unless T is a number > 0.
+    """
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        fits = _is_number(temperature) and temperature > 0
+        _require(fits, "temperature", temperature, "a number > 0")
+        self.temperature = float(temperature)
+
+    def forward(self, logits: Tensor, probabilities: Tensor) -> Tensor:
+        log_p = _log_softmax(logits / self.temperature)
+        return -(self.temperature**2) * (probabilities * log_p).sum(1).mean()

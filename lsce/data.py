@@ -82,6 +82,9 @@ EXAMPLES = {
     },
 }
 
+#: Superclasses of either data set.
+SUPERCLASSES = 20
+
 #: Images of each class in CIFAR-100's two parts, and all images of each split made of them.
 _PER_CLASS = {"train": 500, "test": 100}
 _SIZES = {"train": 45_000, "validation": 5_000, "test": 10_000}
@@ -272,10 +275,43 @@ def subset(labels: torch.Tensor, size: int, seed: int) -> torch.Tensor:
         raise ValueError(
             f"size must be at most {fewest * len(counts)}: a class has {fewest} images, got {size}"
         )
+    return _first(labels, [share] * len(counts), seed)
+
+
+def _first(labels: torch.Tensor, shares: Sequence[int], seed: int) -> torch.Tensor:
+    """Indices, ascending, of the first images of each class in the seed's order."""
     generator = np.random.Generator(np.random.PCG64([seed, _SUBSET_STREAM]))
-    order = torch.from_numpy(np.argsort(generator.random(n), kind="stable"))
-    by_class = order[labels[order].argsort(stable=True)].split(counts.tolist())
-    return torch.cat([members[:share] for members in by_class]).sort().values
+    order = torch.from_numpy(np.argsort(generator.random(len(labels)), kind="stable"))
+    counts = labels.unique(return_counts=True)[1].tolist()
+    by_class = order[labels[order].argsort(stable=True)].split(counts)
+    chosen = [members[:share] for members, share in zip(by_class, shares, strict=True)]
+    return torch.cat(chosen).sort().values
+
+
+def long_tail_counts(largest: int, classes: int, imbalance: float) -> list[int]:
+    """Images of each class of a long tail: ⌊largest · imbalance^(−k/(classes − 1))⌋ of class k, so
+    that the first has `imbalance` times as many as the last (Cui et al. 2019, CVPR)."""
+    exponents = np.arange(classes) / (classes - 1)
+    return np.floor(largest * imbalance**-exponents + 1e-9).astype(int).tolist()
+
+
+def long_tail(labels: torch.Tensor, size: int, imbalance: float, seed: int) -> torch.Tensor:
+    """Indices, ascending, of those images of `subset(labels, size, seed)` that a long tail leaves:
+    as many of each class as `long_tail_counts` says."""
+    classes = len(labels.unique())
+    return _first(labels, long_tail_counts(size // classes, classes, imbalance), seed)
+
+
+def coarse(dataset: Dataset) -> Dataset:
+    """The same images, labelled with their superclasses."""
+    above = torch.tensor(dataset.superclass)
+    splits = {
+        name: Split(split.images, above[split.labels])
+        for name, split in vars(dataset).items()
+        if isinstance(split, Split)
+    }
+    names = dataset.superclasses
+    return replace(dataset, **splits, classes=names, superclass=tuple(range(len(names))))
 
 
 def class_subset(count: int, seed: int) -> list[int]:

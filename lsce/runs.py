@@ -7,6 +7,9 @@ A record is a folder named by the spec's hash::
     data/runs/<id>/outputs.safetensors   logits and labels, validation and test
     data/runs/<id>/features.safetensors  penultimate features, where a study asked for them
     data/runs/<id>/selected.safetensors  logits at the validation-chosen epoch, likewise
+    data/runs/<id>/unseen.safetensors    logits of test images of classes never seen, likewise
+    data/runs/<id>/weights.safetensors   the network, where another run needs it
+    data/runs/<id>/details.parquet       measurements that are more than a number, where there are
 
 It is written under a temporary name and renamed, so a record is there whole or not at all.
 """
@@ -26,7 +29,7 @@ import pandas as pd
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lsce import paths
+from lsce import data, paths
 from lsce.losses import Convention
 from lsce.models import MODELS
 from lsce.noise import KINDS as NOISE_KINDS
@@ -38,7 +41,14 @@ RECIPE_VERSION = 1
 LOSSES = {"focal": "gamma", "maxsup": "weight", "gce": "q", "forward": None, "backward": None}
 
 #: What a record can be asked to hold beside the rest; none of it changes the run.
-EXTRAS = ("features", "information", "selected")
+EXTRAS = ("features", "information", "selected", "selective", "unseen", "weights")
+
+#: How class weights act on smoothed targets: on each class's term, as in
+#: `lsce.losses.LabelSmoothingCrossEntropy`, or on the sample by its label.
+WEIGHTINGS = ("terms", "samples")
+
+#: Columns of a record's details: what was measured, in which case, at which x.
+DETAILS = ("quantity", "case", "x", "value")
 
 
 def require(ok: bool, name: str, value: Any, want: str) -> None:
@@ -101,6 +111,50 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a trained network is tried with corrupted and with attacked test images: see
+    `lsce.robustness.examine`."""
+
+    #: Test images that are corrupted and attacked, an equal number a class.
+    corrupted: int
+    attacked: int
+    #: Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
+    #: claims are judged.
+    radii: tuple[float, ...]
+    judged_radius: float
+    #: Steps and random starts of the longest PGD, and queries of the Square attack.
+    steps: int
+    restarts: int
+    queries: int
+    #: The run from whose network attacks are transferred.
+    source: "RunSpec"
+
+    def __post_init__(self) -> None:
+        for name in ("corrupted", "attacked"):
+            value = getattr(self, name)
+            fits = _whole(value, 100) and value <= 10_000 and value % 100 == 0
+            require(fits, name, value, "a multiple of the 100 classes, at most 10,000")
+        for name in ("steps", "restarts", "queries"):
+            value = getattr(self, name)
+            require(_whole(value, 1), name, value, "a whole number ≥ 1")
+        fits = len(self.radii) and all(_number(r) and 0 < r <= 255 for r in self.radii)
+        fits = fits and list(self.radii) == sorted(set(self.radii))
+        require(fits, "radii", list(self.radii), "ascending numbers in (0, 255]")
+        require(
+            self.judged_radius in self.radii,
+            "judged_radius",
+            self.judged_radius,
+            f"one of radii {list(self.radii)}",
+        )
+        object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
+        object.__setattr__(self, "judged_radius", float(self.judged_radius))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Protocol":
+        return cls(**{**fields, "source": RunSpec.from_dict(fields["source"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """Everything that determines a run; `spec.id` names its record.
 
@@ -118,6 +172,13 @@ class RunSpec:
     #: Classes trained and tested on, drawn by the seed and nested; all 100 by default. Sizes are
     #: of images of these classes.
     classes: int | None = None
+    #: "superclasses": the images are labelled with their 20 superclasses.
+    labels: str | None = None
+    #: How many times more images the commonest class has than the rarest, see
+    #: `lsce.data.long_tail`; `train_size` is then that of the balanced set it is cut from.
+    imbalance: float | None = None
+    #: One of `WEIGHTINGS`: classes are weighted by the inverse of their number of images.
+    weighting: str | None = None
     model: str
     #: At most 1; negative values sharpen the targets (Wei et al. 2022).
     epsilon: float
@@ -129,6 +190,11 @@ class RunSpec:
     loss_parameter: float | None = None
     #: Images and labels are mixed in pairs by shares from Beta(mixup, mixup) (Zhang et al. 2018).
     mixup: float | None = None
+    #: Distilled at this temperature (Hinton et al. 2015) from the network of another run.
+    teacher: "RunSpec | None" = None
+    temperature: float | None = None
+    #: The network is not trained but that of the run without this field, and tried so.
+    examination: Protocol | None = None
     recipe: Recipe = field(default_factory=Recipe)
     epochs: int
     #: Validation images that are measured after each epoch, an equal number a class (all of them
@@ -163,13 +229,19 @@ class RunSpec:
             "one of " + ", ".join(conventions),
         )
         self._check_noise()
+        self._check_labels()
         self._check_method()
-        known = set(self.keep) <= set(EXTRAS)
-        require(known, "keep", self.keep, f"some of {', '.join(EXTRAS)}")
-        fits = few is None or "information" not in self.keep
-        require(fits, "keep", self.keep, "without 'information' where classes are left out")
+        self._check_others()
+        self._check_kept()
         # 0 and 0.0 are the same parameter and must name the same record.
-        for name in ("epsilon", "noise_rate", "loss_parameter", "mixup"):
+        for name in (
+            "epsilon",
+            "noise_rate",
+            "loss_parameter",
+            "mixup",
+            "imbalance",
+            "temperature",
+        ):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(value))
 
@@ -182,6 +254,54 @@ class RunSpec:
             rate = self.noise_rate
             require(_number(rate) and 0 < rate <= 1, "noise_rate", rate, "a number in (0, 1]")
             require(self.classes is None, "classes", self.classes, "None with noise")
+
+    def _check_labels(self) -> None:
+        known = self.labels in (None, "superclasses")
+        require(known, "labels", self.labels, "superclasses or None")
+        rho, weighting = self.imbalance, self.weighting
+        fits = rho is None or (_number(rho) and rho > 1)
+        require(fits, "imbalance", rho, "a number > 1 or None")
+        if rho is not None:
+            fits = self.train_size // (self.classes or 100) >= rho
+            want = f"at most the {self.train_size // (self.classes or 100)} images a class"
+            require(fits, "imbalance", rho, want)
+        known = weighting in (None, *WEIGHTINGS)
+        require(known, "weighting", weighting, f"one of {', '.join(WEIGHTINGS)} or None")
+        fits = weighting is None or rho is not None
+        require(fits, "weighting", weighting, "None where every class has as many images")
+        for name in ("labels", "imbalance"):
+            fits = getattr(self, name) is None or self.noise is None
+            require(fits, name, getattr(self, name), "None with noise")
+        fits = self.labels is None or (self.classes, rho) == (None, None)
+        require(fits, "labels", self.labels, "None where classes or images are left out")
+
+    def _check_kept(self) -> None:
+        known = set(self.keep) <= set(EXTRAS)
+        require(known, "keep", self.keep, f"some of {', '.join(EXTRAS)}")
+        usual = self.labels is None and self.imbalance is None
+        fits = (self.classes is None and usual) or "information" not in self.keep
+        require(fits, "keep", self.keep, "without 'information' where classes are left out")
+        fits = usual or "features" not in self.keep
+        require(fits, "keep", self.keep, "without 'features' where labels are other ones")
+        fits = self.classes is not None or "unseen" not in self.keep
+        require(fits, "keep", self.keep, "without 'unseen' where all classes are seen")
+
+    def _check_others(self) -> None:
+        """What the run needs of other runs."""
+        teacher, temperature = self.teacher, self.temperature
+        if teacher is None:
+            require(temperature is None, "temperature", temperature, "None without a teacher")
+        else:
+            fits = _number(temperature) and temperature > 0
+            require(fits, "temperature", temperature, "a number > 0 with a teacher")
+            plain = self.epsilon == 0 and (self.mixup, self.loss, self.weighting) == (None,) * 3
+            require(plain, "epsilon", self.epsilon, "0, and no other method, with a teacher")
+            same = (teacher.data_checksum, teacher.classes, teacher.labels)
+            fits = same == (self.data_checksum, self.classes, self.labels)
+            require(fits, "teacher", teacher.id, "a run with the same data and classes")
+        if self.examination is not None:
+            usual = self.labels is None and self.classes is None
+            require(usual, "examination", self.examination, "None where classes are other ones")
 
     def _check_method(self) -> None:
         """Smoothing (with a warm-up or mixup, perhaps) or another loss, and not both."""
@@ -201,20 +321,56 @@ class RunSpec:
         if loss is not None:
             require(self.epsilon == 0, "epsilon", self.epsilon, f"0 with the {loss} loss")
             require(warmup is None, "warmup_epochs", warmup, f"None with the {loss} loss")
+            weighting = self.weighting
+            require(weighting is None, "weighting", weighting, f"None with the {loss} loss")
         if loss in ("forward", "backward"):
             require(self.noise is not None, "noise", self.noise, f"given for {loss} correction")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that identify the run; a field that is None is left out."""
-        fields = dataclasses.asdict(self)
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         del fields["keep"]
-        fields["recipe"] = _known(fields["recipe"])
+        fields["recipe"] = _known(dataclasses.asdict(self.recipe))
+        if self.teacher is not None:
+            fields["teacher"] = self.teacher.to_dict()
+        if (protocol := self.examination) is not None:
+            fields["examination"] = {**vars(protocol), "source": protocol.source.to_dict()}
         return _known(fields)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "RunSpec":
-        keep = tuple(fields.get("keep", ()))
-        return cls(**{**fields, "recipe": Recipe(**fields["recipe"]), "keep": keep})
+        made = {"recipe": Recipe(**fields["recipe"]), "keep": tuple(fields.get("keep", ()))}
+        if "teacher" in fields:
+            made["teacher"] = cls.from_dict(fields["teacher"])
+        if "examination" in fields:
+            made["examination"] = Protocol.from_dict(fields["examination"])
+        return cls(**{**fields, **made})
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the network tells apart."""
+        return data.SUPERCLASSES if self.labels else self.classes or 100
+
+    @property
+    def images(self) -> int:
+        """Training images."""
+        if self.imbalance is None:
+            return self.train_size
+        classes = self.classes or 100
+        return sum(data.long_tail_counts(self.train_size // classes, classes, self.imbalance))
+
+    @property
+    def base(self) -> "RunSpec":
+        """The run whose network an examination tries."""
+        return dataclasses.replace(self, examination=None, keep=("weights",))
+
+    @property
+    def needs(self) -> list["RunSpec"]:
+        """The runs whose networks must be there before this one can start."""
+        others = [self.teacher] if self.teacher is not None else []
+        if self.examination is not None:
+            others = [self.base, self.examination.source]
+        return [dataclasses.replace(other, keep=("weights",)) for other in others]
 
     @cached_property
     def id(self) -> str:
@@ -256,6 +412,24 @@ class Record:
         """`{test,validation}_logits` float32 (N, C) at the epoch that validation chose."""
         return load_file(self.folder / "selected.safetensors")
 
+    def unseen(self) -> Tensor:
+        """Logits, float32 (N, C), of test images of the classes that the run never saw."""
+        return load_file(self.folder / "unseen.safetensors")["unseen_logits"]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's state dict, on the CPU."""
+        return load_file(self.folder / "weights.safetensors")
+
+    @property
+    def keep(self) -> set[str]:
+        """Of `EXTRAS`, what the record holds, which may be more than its spec asks for."""
+        return set(self.meta["spec"].get("keep", ()))
+
+    def details(self) -> pd.DataFrame:
+        """`DETAILS`; no rows for most runs."""
+        file = self.folder / "details.parquet"
+        return pd.read_parquet(file) if file.is_file() else pd.DataFrame(columns=list(DETAILS))
+
 
 class Store:
     """The records of one machine, each in a folder named by its spec's hash."""
@@ -267,23 +441,29 @@ class Store:
         return self.root / spec.id
 
     def __contains__(self, spec: RunSpec) -> bool:
-        file = self._folder(spec) / "record.json"
         if not spec.keep:
-            return file.is_file()
+            return (self._folder(spec) / "record.json").is_file()
+        return set(spec.keep) <= self._kept(spec)
+
+    def _kept(self, spec: RunSpec) -> set[str]:
+        """What the record of a run holds of `EXTRAS`, if there is one."""
         try:
-            return set(spec.keep) <= set(json.loads(file.read_text())["spec"].get("keep", ()))
+            text = (self._folder(spec) / "record.json").read_text()
+            return set(json.loads(text)["spec"].get("keep", ()))
         except (OSError, ValueError, KeyError):
-            return False
+            return set()
 
     def missing(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
         """The specs without a record, each once, in the order given.
 
-        Specs that differ only in what they keep are one run, which keeps all of it.
+        Specs that differ only in what they keep are one run, which keeps all of it; and a record
+        that lacks some of it is made anew with what it holds.
         """
         wanted: dict[str, RunSpec] = {}
         for spec in specs:
             if spec not in self:
-                keep = set(spec.keep) | set(wanted[spec.id].keep if spec.id in wanted else ())
+                known = wanted[spec.id].keep if spec.id in wanted else self._kept(spec)
+                keep = {*spec.keep, *known}
                 wanted[spec.id] = dataclasses.replace(spec, keep=tuple(sorted(keep)))
         return list(wanted.values())
 
@@ -310,6 +490,7 @@ class Store:
         history: pd.DataFrame,
         outputs: Mapping[str, Tensor],
         extras: Mapping[str, Mapping[str, Tensor]],
+        details: pd.DataFrame,
     ) -> Record:
         """Write a record, whole or not at all; a record that is already there is replaced.
 
@@ -323,6 +504,8 @@ class Store:
             save_file(dict(outputs), temporary / "outputs.safetensors")
             for name, tensors in extras.items():
                 save_file(dict(tensors), temporary / f"{name}.safetensors")
+            if len(details):
+                details.to_parquet(temporary / "details.parquet", index=False)
             fields = spec.to_dict() | ({"keep": spec.keep} if spec.keep else {})
             text = json.dumps({"spec": fields, "status": status, **meta}, indent=1)
             (temporary / "record.json").write_text(text)

@@ -7,6 +7,7 @@ pairs. The workers that time the networks for the plan are those that train.
 """
 
 import ctypes
+import dataclasses
 import functools
 import math
 import multiprocessing
@@ -30,6 +31,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from lsce import data, provenance, train
 from lsce.progress import Progress
@@ -97,9 +99,26 @@ def _dataset(name: str) -> data.Dataset:
     return data.decoded(name)
 
 
+def _outcome(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]) -> train.Outcome:
+    dataset, device = _dataset(spec.data), train.default_device()
+    if spec.examination is None:
+        networks = functools.partial(_network, store)
+        return train.train(spec, dataset, device=device, networks=networks, on_epoch=on_epoch)
+    outcome = train.examine(spec, dataset, *map(store.load, spec.needs), device=device)
+    for epoch in range(spec.epochs):  # they have been done before
+        on_epoch(epoch + 1)
+    return outcome
+
+
+def _network(store: Store, spec: RunSpec) -> dict[str, Tensor]:
+    record = store.load(dataclasses.replace(spec, keep=("weights",)))
+    if record.diverged:
+        raise ValueError(f"its teacher, run {spec.id}, diverged")
+    return record.weights()
+
+
 def _train_and_save(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]) -> None:
-    device = train.default_device()
-    outcome = train.train(spec, _dataset(spec.data), device=device, on_epoch=on_epoch)
+    outcome, device = _outcome(spec, store, on_epoch), train.default_device()
     meta = {
         "final": outcome.final,
         "temperature": outcome.temperature,
@@ -117,6 +136,7 @@ def _train_and_save(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]
         history=pd.DataFrame(outcome.history),
         outputs=outcome.outputs,
         extras=outcome.extras,
+        details=pd.DataFrame(outcome.details),
     )
 
 
@@ -176,6 +196,23 @@ class _Workers:
         self._pool.shutdown(cancel_futures=True)
 
 
+def with_needed(specs: Sequence[RunSpec], store: Store) -> list[RunSpec]:
+    """The specs that the store lacks, and before each the runs that it needs and that the store
+    lacks, too, each once."""
+    ordered: list[RunSpec] = []
+
+    def add(spec: RunSpec) -> None:
+        for need in spec.needs:
+            if need not in store:
+                add(need)
+        ordered.append(spec)
+
+    for spec in specs:
+        if spec not in store:
+            add(spec)
+    return store.missing(ordered)
+
+
 def plan(
     specs: Sequence[RunSpec],
     store: Store | None = None,
@@ -187,7 +224,7 @@ def plan(
     `workers` is how many runs go on at a time; by default as many as there are cores, on a GPU
     `GPU_WORKERS`. Runs with the lowest `first` come first: by default all arms of a seed together.
     """
-    missing = (store or Store()).missing(specs)
+    missing = with_needed(specs, store or Store())
     if not missing:
         return Plan(missing, {}, 0)
     on_gpu = train.default_device().type == "cuda"
@@ -200,8 +237,12 @@ def plan(
         trained, evaluated = train.workload(spec)
         per_trained, per_evaluated = speed[spec.model]
         seconds[spec.id] = trained * per_trained + evaluated * per_evaluated
+    rank = {spec.id: first(spec) for spec in specs}
+    for spec in reversed(missing):  # what a run needs comes before it in this list
+        for need in spec.needs:
+            rank[need.id] = min(rank.get(need.id, rank[spec.id]), rank[spec.id])
     # The longest first, so that no worker ends long after the rest.
-    missing.sort(key=lambda spec: (first(spec), -seconds[spec.id]))
+    missing.sort(key=lambda spec: (rank[spec.id], -seconds[spec.id]))
     return Plan(missing, seconds, crew.count, crew)
 
 
@@ -231,8 +272,8 @@ def execute(
     try:
         while True:
             waiting = [spec for spec in waiting if pace.end(spec) <= deadline]
-            while waiting and len(running) < todo.workers:
-                spec = waiting.pop(0)
+            while len(running) < todo.workers and (spec := _ready(waiting, store)):
+                waiting.remove(spec)
                 running[todo.crew.submit(spec, store)] = spec
             if not running:
                 break
@@ -261,6 +302,11 @@ def execute(
         progress.close()
 
 
+def _ready(waiting: Sequence[RunSpec], store: Store) -> RunSpec | None:
+    """The first spec that has all that it needs."""
+    return next((s for s in waiting if all(need in store for need in s.needs)), None)
+
+
 class _Pace:
     """When a run would end, from the plan's estimates and how those of its network turned out."""
 
@@ -269,16 +315,20 @@ class _Pace:
 
     def __init__(self, seconds: dict[str, float]):
         self._seconds = seconds
-        self._slowest: dict[str, float] = {}
+        self._slowest: dict[tuple[str, bool], float] = {}
 
     def end(self, spec: RunSpec) -> float:
-        slow = self._slowest.get(spec.model, 1.0)
+        slow = self._slowest.get(self._kind(spec), 1.0)
         return time.monotonic() + self.MARGIN * slow * self._seconds[spec.id]
 
     def learn(self, record: Record) -> None:
         ratio = record.meta["seconds"]["total"] / self._seconds[record.spec.id]
-        model = record.spec.model
-        self._slowest[model] = max(ratio, self._slowest.get(model, 1.0))
+        kind = self._kind(record.spec)
+        self._slowest[kind] = max(ratio, self._slowest.get(kind, 1.0))
+
+    @staticmethod
+    def _kind(spec: RunSpec) -> tuple[str, bool]:
+        return spec.model, spec.examination is not None
 
 
 def ensure(

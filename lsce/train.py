@@ -10,26 +10,40 @@ stream for data order and augmentation. Runs that differ in ε alone share all o
 """
 
 import contextlib
+import functools
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from lsce import baselines, data, monitors, noise, representation
-from lsce.batches import Augmenter, evaluate
+from lsce import (
+    baselines,
+    data,
+    longtail,
+    models,
+    monitors,
+    noise,
+    representation,
+    robustness,
+)
+from lsce.batches import Augmenter, evaluate, to_float
 from lsce.calibration import fit_temperature
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.runs import LOSSES, RunSpec
+from lsce.runs import LOSSES, Record, RunSpec
 from lsce.trainer import Trainer
 
-#: Turns a batch of images and labels into one of mixed images and label probabilities.
+#: Turns a batch of images and labels into one of images and label probabilities.
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+#: Gives the state dict of a run's network.
+Networks = Callable[[RunSpec], dict[str, Tensor]]
 
 #: A name of `lsce.runs.LOSSES` → the loss.
 RIVALS = {
@@ -59,7 +73,10 @@ class Outcome:
     "selected"; and with "features" what `_representation` measures.
 
     With label noise the validation labels are as noisy as the training labels are, in all that
-    uses them; final training values are of the true labels.
+    uses them; final training values are of the true labels. With mixup or a teacher the running
+    means are of the probabilities that the network learns; `smoothness` is how smooth a teacher's
+    are (γ of Müller et al. 2019): the mean of what is not on the true class, times C/(C − 1). After
+    a long tail `final` has what `lsce.longtail.measure` says of the test images.
     """
 
     status: str = "completed"
@@ -70,6 +87,8 @@ class Outcome:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     #: Name of an extra (see `lsce.runs.EXTRAS`) → its tensors.
     extras: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    #: Rows of `lsce.runs.DETAILS`.
+    details: list[dict[str, Any]] = field(default_factory=list)
 
 
 def default_device() -> torch.device:
@@ -137,7 +156,12 @@ def _a_trainer(model: str, num_classes: int, device: torch.device) -> Iterator[T
 
 
 def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
-    """The data set of the run's classes, and that of the classes it never sees."""
+    """The data set as the run labels it, and that of the classes that it never sees."""
+    if spec.labels is not None:
+        # The very images that a run with the classes themselves is trained on.
+        chosen = data.subset(dataset.train.labels, spec.train_size, spec.seed)
+        train = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
+        return data.coarse(replace(dataset, train=train)), None
     if spec.classes is None:
         return dataset, None
     seen = data.class_subset(spec.classes, spec.seed)
@@ -148,7 +172,10 @@ def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, dat
 def _labelled(spec: RunSpec, dataset: data.Dataset, device: torch.device):
     """The run's subset: images, the labels it is trained on, and the true labels; then the
     validation images with the labels it is chosen by."""
-    chosen = data.subset(dataset.train.labels, spec.train_size, spec.seed)
+    subset = data.subset
+    if spec.imbalance is not None:
+        subset = functools.partial(data.long_tail, imbalance=spec.imbalance)
+    chosen = subset(dataset.train.labels, spec.train_size, seed=spec.seed)
     images, truth = dataset.train.images[chosen], dataset.train.labels[chosen]
     labels, validation = truth, dataset.validation.labels
     if spec.noise is not None:
@@ -168,12 +195,13 @@ def train(
     dataset: data.Dataset,
     *,
     device: torch.device | None = None,
+    networks: Networks | None = None,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Outcome:
     """Train the run that `spec` describes on `dataset`, whose checksum must be the spec's.
 
-    `on_epoch` is called with the number of epochs done. Raises ValueError if the data are not
-    those of the spec or the subset cannot be drawn.
+    `networks` gives the teacher's, if there is one. `on_epoch` is called with the number of epochs
+    done. Raises ValueError if the data are not those of the spec or the subset cannot be drawn.
     """
     if dataset.checksum != spec.data_checksum:
         raise ValueError(
@@ -182,11 +210,22 @@ def train(
         )
     device = device or default_device()
     seen, unseen = _of_classes(spec, dataset)
+    teacher = None if spec.teacher is None else network_of(spec.teacher, networks, device)
     with _a_trainer(spec.model, len(seen.classes), device) as trainer:
-        return _train(spec, seen, unseen, trainer, on_epoch)
+        return _train(spec, seen, unseen, teacher, trainer, on_epoch)
 
 
-def _criterion(spec: RunSpec, superclass: Sequence[int]) -> torch.nn.Module:
+def network_of(spec: RunSpec, networks: Networks, device: torch.device) -> models.ImageClassifier:
+    """The trained network of a run, in evaluation mode."""
+    network = models.build(spec.model, spec.num_classes)
+    network.load_state_dict(networks(spec))
+    return network.to(device, memory_format=torch.channels_last).eval()
+
+
+def _criterion(spec: RunSpec, labels: Tensor, superclass: Sequence[int]) -> torch.nn.Module:
+    """The loss of a run with these training labels."""
+    if spec.teacher is not None:
+        return baselines.Distillation(spec.temperature)
     if spec.loss is not None:
         argument = spec.loss_parameter
         if LOSSES[spec.loss] is None:  # the corrections are given the noise
@@ -194,10 +233,25 @@ def _criterion(spec: RunSpec, superclass: Sequence[int]) -> torch.nn.Module:
         return RIVALS[spec.loss](argument)
     if spec.epsilon < 0 or spec.warmup_epochs:
         return baselines.GeneralizedLabelSmoothing(spec.epsilon, spec.convention)
-    return LabelSmoothingCrossEntropy(spec.epsilon, convention=spec.convention)
+    smoothed = functools.partial(
+        LabelSmoothingCrossEntropy, spec.epsilon, convention=spec.convention
+    )
+    if spec.weighting is None:
+        return smoothed()
+    weights = longtail.inverse_frequency(labels.bincount().tolist())
+    if spec.weighting == "terms":
+        return smoothed(class_weights=weights)
+    return baselines.SampleWeighted(smoothed(reduction="none"), weights)
 
 
-def _mixer(spec: RunSpec, classes: int) -> Mixer | None:
+def _teach(teacher: models.ImageClassifier, temperature: float, images: Tensor) -> Tensor:
+    """A teacher's probabilities, float32 (N, C), of images, float32 (N, 3, 32, 32)."""
+    return (evaluate(teacher, images)[0] / temperature).softmax(1)
+
+
+def _mixer(spec: RunSpec, classes: int, teacher: models.ImageClassifier | None) -> Mixer | None:
+    if teacher is not None:
+        return lambda images, labels: (images, _teach(teacher, spec.temperature, images).clone())
     if spec.mixup is None:
         return None
     from torchvision.transforms.v2 import MixUp  # a second to import
@@ -222,20 +276,21 @@ def _monitors(spec: RunSpec, dataset: data.Dataset, training) -> list:
     return found
 
 
-def _train(spec, dataset, unseen, trainer, on_epoch) -> Outcome:
+def _train(spec, dataset, unseen, teacher, trainer, on_epoch) -> Outcome:
     outcome, started, device = Outcome(), time.perf_counter(), trainer.device
     training, validation = _labelled(spec, dataset, device)
     monitored = data.subset(dataset.validation.labels, spec.monitor_size, seed=0).to(device)
     monitor = validation[0][monitored], validation[1][monitored]
 
     batches = Augmenter(*training[:2], spec.recipe.batch_size, seed=spec.seed)
-    criterion = _criterion(spec, dataset.superclass).to(device)
+    criterion = _criterion(spec, training[1], dataset.superclass).to(device)
     if spec.warmup_epochs:
         criterion.epsilon.zero_()
     steps = spec.epochs * batches.steps()
-    size, soft = batches.batch_size, spec.mixup is not None
+    mix = _mixer(spec, len(dataset.classes), teacher)
+    size, soft = batches.batch_size, mix is not None
     trainer.begin(spec.recipe, criterion, steps=steps, batch_size=size, seed=spec.seed, soft=soft)
-    network, mix = trainer.network, _mixer(spec, len(dataset.classes))
+    network = trainer.network
     watching = _monitors(spec, dataset, training)
     for epoch in range(spec.epochs):
         if epoch and epoch == spec.warmup_epochs:
@@ -253,11 +308,16 @@ def _train(spec, dataset, unseen, trainer, on_epoch) -> Outcome:
 
     if outcome.status == "completed":
         _measure(outcome, spec, network, (training[0], training[2]), validation, dataset)
+        if "unseen" in spec.keep:
+            logits, _ = evaluate(network, unseen.test.images.to(device))
+            outcome.extras["unseen"] = {"unseen_logits": logits.cpu()}
         if "features" in spec.keep:
             with threadpool_limits(1):  # NumPy and scikit-learn have threads of their own
                 outcome.final |= _representation(outcome, dataset, unseen, network)
         if "selected" in spec.keep:
             _measure_selected(outcome, watching[0], network, validation, dataset)
+        if teacher is not None:
+            outcome.final["smoothness"] = _smoothness(spec, teacher, training[0], training[2])
     outcome.seconds["total"] = time.perf_counter() - started
     return outcome
 
@@ -266,7 +326,11 @@ def _measure(outcome, spec, network, training, validation, dataset) -> None:
     """Fill in what is measured after the last epoch."""
     device = training[0].device
     most = TRAIN_SAMPLE - TRAIN_SAMPLE % len(dataset.classes)
-    sample = data.subset(training[1].cpu(), min(most, spec.train_size), spec.seed)
+    counts = training[1].bincount(minlength=len(dataset.classes)).tolist()
+    if spec.imbalance is None:
+        sample = data.subset(training[1].cpu(), min(most, spec.train_size), spec.seed)
+    else:
+        sample = torch.arange(len(training[1]))
     splits = {
         "train": (training[0][sample.to(device)], training[1][sample.to(device)]),
         "validation": validation,
@@ -279,6 +343,14 @@ def _measure(outcome, spec, network, training, validation, dataset) -> None:
         if name != "train":
             outcome.outputs[f"{name}_logits"] = logits.cpu()
             outcome.outputs[f"{name}_labels"] = labels.cpu().clone()
+    if spec.imbalance is not None:
+        test = (outcome.outputs[f"test_{name}"] for name in ("logits", "labels"))
+        outcome.final |= longtail.measure(*test, counts)
+    if "weights" in spec.keep:
+        outcome.extras["weights"] = {  # a copy: the next run uses the same network
+            name: value.clone(memory_format=torch.contiguous_format).cpu()
+            for name, value in network.state_dict().items()
+        }
     if "features" in spec.keep:
         features["train_labels"] = splits["train"][1]
         features["classifier_weight"] = network.classifier.weight.detach().clone()
@@ -317,6 +389,18 @@ def _representation(outcome, dataset, unseen, network) -> dict[str, float]:
     return found | {name: accuracy}
 
 
+def _smoothness(spec, teacher, images, labels) -> float:
+    """See `Outcome`."""
+    on_true = torch.cat(
+        [
+            _teach(teacher, spec.temperature, to_float(part)).gather(1, of_part[:, None])
+            for part, of_part in zip(images.split(500), labels.split(500), strict=True)
+        ]
+    )
+    classes = spec.num_classes
+    return (1 - on_true.double().mean()).item() * classes / (classes - 1)
+
+
 def _measure_selected(outcome, best, network, validation, dataset) -> None:
     """The epoch that validation chose: its outputs are the last's, if it is the last."""
     logits = {name: outcome.outputs[f"{name}_logits"] for name in ("validation", "test")}
@@ -329,24 +413,63 @@ def _measure_selected(outcome, best, network, validation, dataset) -> None:
     outcome.extras["selected"] = {f"{name}_logits": value for name, value in logits.items()}
 
 
+def examine(
+    spec: RunSpec,
+    dataset: data.Dataset,
+    base: Record,
+    source: Record,
+    *,
+    device: torch.device | None = None,
+) -> Outcome:
+    """Try the network of `base` as the spec's examination says; the rest is what `base` left.
+
+    Raises ValueError if the source, from which attacks are transferred, diverged.
+    """
+    started, device = time.perf_counter(), device or default_device()
+    if source.diverged:
+        raise ValueError(f"run {source.spec.id}, from which attacks are transferred, diverged")
+    outcome = Outcome(base.status, base.history.to_dict("records"), dict(base.meta["final"]))
+    outcome.seconds["training"] = base.meta["seconds"]["training"]
+    if not base.diverged:
+        outcome.temperature, outcome.outputs = base.meta["temperature"], base.outputs()
+        tried, other = (
+            network_of(record.spec, lambda _, record=record: record.weights(), device)
+            for record in (base, source)
+        )
+        images, labels = dataset.test.images.to(device), dataset.test.labels.to(device)
+        with _one_thread(device), threadpool_limits(1):
+            found, outcome.details = robustness.examine(
+                tried, other, images, labels, spec.examination, spec.seed
+            )
+        outcome.final |= found
+    outcome.seconds["total"] = time.perf_counter() - started
+    return outcome
+
+
 def workload(spec: RunSpec) -> tuple[int, int]:
     """Images that the run passes forward and backward, and images that it only evaluates."""
+    if spec.examination is not None:
+        return robustness.workload(spec.examination)
     each = spec.monitor_size
     if spec.noise is not None:
         each += min(monitors.WRONG_SAMPLE, int(spec.train_size * spec.noise_rate))
     if "information" in spec.keep:
         images = min(monitors.INFORMATION_IMAGES, spec.train_size // 100)
         each += 4 * images * monitors.INFORMATION_DRAWS
-    once = min(spec.train_size, TRAIN_SAMPLE) + 15_000
+    if spec.teacher is not None:
+        # In the student's time for an image.
+        cost = models.multiply_adds(spec.teacher.model) / models.multiply_adds(spec.model)
+        each += round(cost * spec.images)
+    once = min(spec.images, TRAIN_SAMPLE) + 15_000
     if "features" in spec.keep:
         once += PROBE_IMAGES + (0 if spec.classes is None else 600 * (100 - spec.classes))
-    return spec.epochs * spec.train_size, spec.epochs * each + once
+    return spec.epochs * spec.images, spec.epochs * each + once
 
 
 def time_per_image(spec: RunSpec, *, device: torch.device | None = None) -> tuple[float, float]:
     """Seconds an image to train and to evaluate the spec's network, from a short timing."""
     device = device or default_device()
-    batch, classes = spec.recipe.batch_size, spec.classes or 100
+    batch, classes = spec.recipe.batch_size, spec.num_classes
     images = torch.randint(0, 256, (4 * batch, 32, 32, 3), dtype=torch.uint8, device=device)
     labels = torch.randint(0, classes, (4 * batch,), device=device)
     with _a_trainer(spec.model, classes, device) as trainer:

@@ -1,0 +1,47 @@
+"""Long tails: class weights, and what becomes of frequent and of rare classes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+#: Classes with more training images than the first are many-shot, with fewer than the second
+#: few-shot (Liu et al. 2019, CVPR, arXiv:1904.05160).
+MANY, FEW = 100, 20
+
+#: The share of the classes that are called the rarest, whatever their number of images.
+RAREST = 0.2
+
+
+def inverse_frequency(counts: Sequence[int]) -> Tensor:
+    """Class weights N/(C·n_k), float32 (C,), for C classes of n_k training images, N in all: their
+    mean over the training images is 1."""
+    images = torch.tensor(counts, dtype=torch.float64)
+    return (images.sum() / (len(images) * images)).float()
+
+
+def measure(logits: Tensor, labels: Tensor, counts: Sequence[int]) -> dict[str, float]:
+    """What a classifier does with classes of few and of many training images.
+
+    logits (N, C), labels int64 (N,), of test images. counts: training images of each class. All in
+    [0, 1]: `many_accuracy`, `medium_accuracy` and `few_accuracy` over the images of these classes,
+    left out where there is no such class; and for the rarest fifth of the classes `rare_accuracy`,
+    `rare_predicted`, the share of all images that are predicted to be of one, and `rare_elsewhere`,
+    the mean probability of all of them together on images of the other classes.
+    """
+    images = torch.tensor(counts)
+    right = (logits.argmax(1) == labels).double()
+    groups = {"many": images > MANY, "few": images < FEW}
+    groups["medium"] = ~(groups["many"] | groups["few"])
+    rare = torch.zeros(len(images), dtype=torch.bool)
+    rare[images.argsort(stable=True)[: round(RAREST * len(images))]] = True
+    groups["rare"] = rare
+    found = {
+        f"{name}_accuracy": right[classes[labels]].mean().item()
+        for name, classes in groups.items()
+        if classes[labels].any()
+    }
+    probabilities = logits.double().softmax(1)[:, rare].sum(1)
+    found["rare_predicted"] = rare[logits.argmax(1)].double().mean().item()
+    found["rare_elsewhere"] = probabilities[~rare[labels]].mean().item()
+    return found
