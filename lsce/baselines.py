@@ -182,8 +182,8 @@ class SampleWeighted(nn.Module):
 
 
 class Distillation(nn.Module):
-    """T² · H(q, softmax(z/T)) (Hinton et al., 2015, arXiv:1503.02531, with the teacher's part alone):
-    q, float (N, C), are the teacher's probabilities at the same temperature T.
+    """T² · H(q, softmax(z/T)), the teacher's part of Hinton et al. (2015, arXiv:1503.02531): q,
+    float (N, C), are its probabilities at the same temperature T.
 
     Raises ValueError unless T is a number > 0.
     """

@@ -19,6 +19,9 @@ from lsce.studies import MAIN
 #: How the measure of a control ends that is another one than the treatment's → the words for it.
 CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
 
+#: Columns that claims of more or fewer are about → words for them.
+COLUMNS = {"train_size": "images", "classes": "classes"}
+
 #: An arm: what is trained by, and its setting (NaN where it has none).
 Arm = tuple[str, float]
 
@@ -41,15 +44,19 @@ class Claim:
     not_worse_by: float | None = None
     #: The group of runs that it is judged in, see `lsce.studies.Study`.
     group: str = MAIN
-    #: A rule of `_arm`, or methods of which the best setting is taken.
-    treatment: str | list[str] = "judged"
-    control: str | list[str] = "plain"
+    #: A rule of `_arm`, methods of which the best setting is taken, or a method with the rule for
+    #: its ε.
+    treatment: str | list[str] | dict[str, str] = "judged"
+    control: str | list[str] | dict[str, str] = "plain"
     #: The control's measure, if it is another one.
     control_measure: str | None = None
     #: What settings are chosen by, on the validation split; an NLL is better when lower.
     chosen_by: str = "validation_accuracy"
-    #: The effect is how much more there is for every tenfold fewer training images.
-    per_tenfold_fewer: bool = False
+    #: The effect is how much more of it there is with tenfold of this column of a study's table:
+    #: [more or fewer, the column].
+    per_tenfold: tuple[str, str] | None = None
+    #: Effects are in percent of the control's value.
+    relative: bool = False
     #: What a practitioner should make of each verdict.
     advice: Mapping[str, str]
     #: What the literature measured of it: `measure`, and `pairs` of rows of `data/published.csv`,
@@ -70,7 +77,7 @@ class Claim:
     def is_plain(self) -> bool:
         """Whether it compares the judged ε with ε = 0 and nothing else."""
         simple = (self.treatment, self.control, self.control_measure) == ("judged", "plain", None)
-        return simple and self.group == MAIN and not self.per_tenfold_fewer
+        return simple and self.group == MAIN and self.per_tenfold is None
 
 
 @dataclass(frozen=True)
@@ -135,10 +142,11 @@ def _moved(effect: stats.Interval, up: float) -> stats.Interval:
 
 def _compare(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
     """The claim's effect in every regime, or over all of them, not yet judged."""
-    if claim.per_tenfold_fewer:
-        sizes = sorted(table["train_size"].unique())
+    if claim.per_tenfold is not None:
+        column = claim.per_tenfold[1]
+        sizes, words = sorted(table[column].unique()), COLUMNS[column]
         effects, arms = _slopes(claim, table, epsilon), (("smoothing", epsilon), ("smoothing", 0.0))
-        return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} images", arms, effects)]
+        return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} {words}", arms, effects)]
     found = []
     for regime, part in table.groupby("regime", sort=False):
         treatment = _arm(claim.treatment, claim, part, epsilon)
@@ -158,13 +166,18 @@ def _judgement(claim: Claim, regime: str, arms: tuple[Arm, Arm], effects: pd.Ser
     return Judgement(regime, treatment, control, stats.UNDECIDED, effect)
 
 
-def _arm(rule: str | list[str], claim: Claim, part: pd.DataFrame, epsilon: float) -> Arm | None:
+def _arm(
+    rule: str | list[str] | dict[str, str], claim: Claim, part: pd.DataFrame, epsilon: float
+) -> Arm | None:
     """The arm of a regime that a rule means; None if there is none that never diverged.
 
     "judged" and "plain" are ε = `epsilon` and 0; "tuned" and "another ε" the best smoothing but
-    for ε = 0 and for the judged one; a list of methods, the best of these. The best is that of the
-    highest mean on the validation split.
+    for ε = 0 and for the judged one; a list of methods, the best of these; a method with "judged"
+    or "plain", that with this ε. The best is that of the highest mean on the validation split.
     """
+    if isinstance(rule, dict):
+        ((method, of_epsilon),) = rule.items()
+        return method, epsilon if of_epsilon == "judged" else 0.0
     if rule in ("judged", "plain"):
         return "smoothing", epsilon if rule == "judged" else 0.0
     smoothing = part["method"] == "smoothing"
@@ -184,7 +197,8 @@ def seed_effects(
     claimed, for each seed of a regime's runs that has both."""
     first = _values(runs, treatment, measure)
     second = _values(runs, control, claim.control_measure or measure)
-    return (claim.sign * (first - second)).dropna()
+    differences = claim.sign * (first - second)
+    return (100 * differences / second if claim.relative else differences).dropna()
 
 
 def smoothing_effects(claim: Claim, runs: pd.DataFrame, measure: str, epsilon: float) -> pd.Series:
@@ -199,16 +213,18 @@ def _values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:
 
 
 def _slopes(claim: Claim, table: pd.DataFrame, epsilon: float) -> pd.Series:
-    """For each seed the least-squares slope of the effect by −log10 of the training images."""
+    """For each seed the least-squares slope of the effect by ±log10 of the claim's column."""
+    direction, column = claim.per_tenfold
     effects = {
         size: smoothing_effects(claim, part, claim.measure, epsilon)
-        for size, part in table.groupby("train_size")
+        for size, part in table.groupby(column)
     }
     by_seed = pd.DataFrame(effects).dropna()
     if len(effects) < 2 or by_seed.empty:
         return pd.Series(dtype=float)
-    fewer = -np.log10(by_seed.columns.to_numpy(dtype=float))
-    return pd.Series(np.polyfit(fewer, by_seed.to_numpy().T, 1)[0], by_seed.index)
+    decades = np.log10(by_seed.columns.to_numpy(dtype=float))
+    decades *= -1 if direction == "fewer" else 1
+    return pd.Series(np.polyfit(decades, by_seed.to_numpy().T, 1)[0], by_seed.index)
 
 
 def effects(judged: Mapping[Claim, list[Judgement]]) -> pd.DataFrame:

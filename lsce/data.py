@@ -72,6 +72,9 @@ _SUPERCLASS = tuple(_SUPERCLASS_OF[c] for c in _CLASSES)
 #: The names of each data set's 100 classes, in the order of their indices.
 CLASSES = {"cifar-100": _CLASSES, "built-in": builtin.CLASSES}
 
+#: The superclass of each of them.
+SUPERCLASS = {"cifar-100": _SUPERCLASS, "built-in": builtin.SUPERCLASS}
+
 #: Three classes that resemble each other (Müller et al. 2019 show these of CIFAR-100), and three
 #: of superclasses that have little in common.
 EXAMPLES = {

@@ -8,7 +8,7 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch.nn import functional as F
 
-from lsce import builtin, data, metrics, paths, representation
-from lsce.runs import Record, RunSpec
+from lsce import builtin, data, metrics, paths, representation, selective
+from lsce.runs import DETAILS, Record, RunSpec
 
 #: Bins of the binned calibration errors, unless a page asks for others.
 BINS = 15
@@ -35,10 +35,16 @@ MONITORED = ("memorised", "recovered", "information_similar", "information_unlik
 
 #: Extra of a record (`lsce.runs.EXTRAS`) → what tells that a digest has it: a scalar, or a column
 #: of the history.
-TELLS = {"features": "nc1", "selected": "top1_error_selected", "information": "information_similar"}
+TELLS = {
+    "features": "nc1",
+    "selected": "top1_error_selected",
+    "information": "information_similar",
+    "selective": "aurc",
+    "unseen": "unseen_auroc",
+}
 
 #: Where a digest is kept beside its record, and a number to raise when it would be another one.
-CACHE, VERSION = "digest.safetensors", 1
+CACHE, VERSION = "digest.safetensors", 2
 
 #: Logit gaps beyond this, which only losses that can run away leave, are counted as this.
 LARGEST_GAP = 200.0
@@ -71,6 +77,9 @@ class Digest:
     #: first P examples of three classes on the plane of their templates, see
     #: `lsce.representation.projection`.
     projections: dict[str, np.ndarray]
+    #: `lsce.runs.DETAILS`: errors by "corruption" and severity, by "attack" and radius, and of
+    #: "masking" (see `lsce.robustness`), and "risk" by coverage (see `lsce.selective`).
+    details: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DETAILS)))
 
     def has(self, extras: Iterable[str]) -> bool:
         """Whether it holds some of `lsce.runs.EXTRAS`; one that diverged has nothing to hold."""
@@ -102,8 +111,8 @@ def of(
     return Digest(record.spec, record.status, origin, parts[0], record.history, *parts[1:])
 
 
-#: Scalars, counts, samples and projections of a digest.
-_Parts = tuple[dict[str, float], dict, dict, dict]
+#: Scalars, counts, samples, projections and details of a digest.
+_Parts = tuple[dict[str, float], dict, dict, dict, pd.DataFrame]
 
 
 def _cached(record: Record) -> _Parts | None:
@@ -119,17 +128,19 @@ def _cached(record: Record) -> _Parts | None:
                 arrays[kind][quantity] = file.get_tensor(name)
     except (OSError, SafetensorError, KeyError, TypeError):
         return None
-    return about["scalars"], *arrays.values()
+    details = pd.DataFrame(about["details"], columns=list(DETAILS))
+    return about["scalars"], *arrays.values(), details
 
 
 def _cache(record: Record, parts: _Parts) -> None:
-    scalars, *groups = parts
+    scalars, *groups, details = parts
     arrays = {
         f"{kind}.{name}": values
         for kind, group in zip(("counts", "samples", "projections"), groups, strict=True)
         for name, values in group.items()
     }
-    about = json.dumps({"version": VERSION, "scalars": scalars})
+    rows = details.to_numpy().tolist()
+    about = json.dumps({"version": VERSION, "scalars": scalars, "details": rows})
     file = record.folder / CACHE
     save_file(arrays, paths.beside(file), metadata={"digest": about})
     paths.beside(file).replace(file)
@@ -146,7 +157,7 @@ def _computed(record: Record, bins: int, classes: Mapping[str, Sequence[str]]) -
         "scaled": scaled.max(axis=1),
         "correct": predicted == labels,
     }
-    if record.spec.data == "built-in" and record.spec.classes is None:
+    if record.spec.data == "built-in" and record.spec.num_classes == 100:
         samples["true_probability"] = _posterior()[np.arange(len(labels)), predicted]
     count, top = logits.shape[1], logits.max(axis=1)
     gap = (count * top - logits.sum(axis=1)) / (count - 1)
@@ -155,8 +166,17 @@ def _computed(record: Record, bins: int, classes: Mapping[str, Sequence[str]]) -
         "gap": _counts(gap, "gap", LARGEST_GAP),
     }
     scalars = measure(record, probs, scaled, labels, bins)
+    details = record.details()
+    if "selective" in record.keep:
+        validation = outputs["validation_logits"], outputs["validation_labels"]
+        found, rows = selective.selective(*validation, logits, labels, temperature)
+        scalars |= found
+        details = pd.concat([details, pd.DataFrame(rows)], ignore_index=True)
+    if "unseen" in record.keep:
+        norm = selective.choose_norm(outputs["validation_logits"], outputs["validation_labels"])
+        scalars |= selective.unseen(logits, record.unseen(), temperature, norm)
     projections = _projections(record, outputs["validation_labels"], classes)
-    return scalars, counts, samples, projections
+    return scalars, counts, samples, projections, details
 
 
 def measure(record: Record, probs, scaled, labels, bins: int) -> dict[str, float]:
@@ -164,8 +184,9 @@ def measure(record: Record, probs, scaled, labels, bins: int) -> dict[str, float
     test and training, the temperature fitted on the validation split (`temperature_converged`: 1
     or 0) with the validation NLL that it leaves, and `lsce.metrics.summarize` on the test split, as
     trained and, with the suffix `_scaled`, after temperature scaling, and `_selected`, at the epoch
-    that validation chose; and what else the record measured in or after the last epoch, the
-    scatter ratio and NC1 as log10, too.
+    that validation chose; `related_auroc`, see `lsce.representation.relatedness`, where all classes
+    are told apart; and what else the record measured in or after the last epoch, the scatter ratio
+    and NC1 as log10, too. With the extras "selective" and "unseen" also what `lsce.selective` says.
     """
     final, temperature = record.meta["final"], record.meta["temperature"]
     last = record.history.iloc[-1]
@@ -177,6 +198,10 @@ def measure(record: Record, probs, scaled, labels, bins: int) -> dict[str, float
         "validation_nll_scaled": _validation_nll(record, temperature["value"]),
     }
     found |= {name: float(last[name]) for name in MONITORED if name in last}
+    if record.spec.num_classes == 100:
+        above = data.SUPERCLASS[record.spec.data]
+        # The probabilities' order is that of the logits.
+        found["related_auroc"] = representation.relatedness(probs, labels, above)
     if "nc1" in final:
         found["log_nc1"] = math.log10(final["nc1"])
         found["log_scatter_ratio"] = math.log10(final["within"] / final["between"])

@@ -105,13 +105,13 @@ def _resnet(
     return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
 
 
-def _resnet6(num_classes: int) -> ImageClassifier:
+def _resnet6(num_classes: int, width: int = 32) -> ImageClassifier:
     body = nn.Sequential(
-        ConvBN(3, 32, 6, stride=4),
-        BasicBlock(32, 64, 2, PooledPadShortcut),
-        BasicBlock(64, 128, 2, PooledPadShortcut),
+        ConvBN(3, width, 6, stride=4),
+        BasicBlock(width, 2 * width, 2, PooledPadShortcut),
+        BasicBlock(2 * width, 4 * width, 2, PooledPadShortcut),
     )
-    return ImageClassifier(body, 128, num_classes)
+    return ImageClassifier(body, 4 * width, num_classes)
 
 
 class Branches(nn.Module):
@@ -153,6 +153,8 @@ _SMALL_INCEPTION = (
 MODELS = {
     # Small enough for a CPU: maps of 8×8 after the stem, 2×2 at the end (`benchmarks/NOTES.md`).
     "resnet6": _resnet6,
+    # The same at half its widths, for its students.
+    "resnet6-half": lambda classes: _resnet6(classes, 16),
     # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.
     "resnet18": lambda classes: _resnet(classes, (64, 128, 256, 512), 2),
     # He et al. 2016, section 4.2: 6n + 2 layers with n = 9, shortcut A.

@@ -34,6 +34,8 @@ def record(profile_name: str, budget: float, out: Path, source: Path | None) -> 
 
     def save(*specs: RunSpec) -> None:
         for spec in specs:
+            if spec.id not in wanted:  # only trained because others need its network
+                continue
             run, (_, in_full, _) = digest.of(store.load(spec)), wanted[spec.id]
             new.append(run if in_full else dataclasses.replace(run, samples={}, projections={}))
         recorded.write({run.spec.id: run for run in (*mine, *new)}.values(), out)

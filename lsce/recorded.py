@@ -7,6 +7,7 @@ A folder of recorded results holds::
                           time and seconds
     runs.csv              one row a run: its id, what it is, and its scalars (`lsce.digest.measure`)
     histories.parquet     one row a run and epoch
+    details.parquet       measurements that are more than a number: run and `lsce.runs.DETAILS`
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
     samples.safetensors   image by image, for the runs that figures show so: `<id>.confidence` and
                           `<id>.scaled` (and `<id>.true_probability` on the built-in data), uint16
@@ -32,12 +33,13 @@ from safetensors.numpy import save as save_samples
 
 from lsce import data, paths
 from lsce.digest import MONITORED, WIDTHS, Digest
-from lsce.runs import RunSpec
+from lsce.runs import DETAILS, RunSpec
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 RUNS, HISTORIES = "runs.csv", "histories.parquet"
 HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
+DETAILED = "details.parquet"
 
 #: uint16 units of a probability.
 UNIT = 65535
@@ -103,6 +105,7 @@ def write(digests: Iterable[Digest], folder: Path) -> None:
         RUNS: _table(runs).to_csv(index=False, lineterminator="\n").encode(),
         HISTORIES: _parquet(_histories(runs)),
         HISTOGRAMS: _parquet(_histograms(runs)),
+        DETAILED: _parquet(_details(runs)),
         SAMPLES: save_samples(_packed(runs)),
     }
     manifest = {
@@ -153,6 +156,7 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
 def _rank(run: Digest) -> tuple:
     return (
         -len(run.scalars),
+        -len(run.details),
         not run.samples,
         run.origin["finished"],
         run.origin["device"],
@@ -178,7 +182,7 @@ def check(run: Digest) -> None:
         raise ValueError(f"its {lacking[0]} is missing")
     images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
     images |= {name: len(values) for name, values in run.samples.items()}
-    expected = PER_CLASS * (spec.classes or 100)
+    expected = _test_images(spec)
     for name, count in images.items():
         if count != expected:
             raise ValueError(f"its {name} is of {count:,} test images instead of {expected:,}")
@@ -201,8 +205,12 @@ def _table(runs: list[Digest]) -> pd.DataFrame:
 
 def _described(run: Digest) -> dict[str, Any]:
     """What a run is, in the columns of `RUNS` that are not its scalars."""
-    fields = dataclasses.asdict(run.spec)
+    spec = run.spec
+    fields = dataclasses.asdict(spec)
     recipe = fields.pop("recipe")
+    if spec.teacher is not None:
+        fields["teacher"] = spec.teacher.id
+    fields["examination"] = None if spec.examination is None else spec.base.id
     fields = {name: fields[name] for name in fields if name not in ("data_checksum", "keep")}
     made = {name: run.origin[name] for name in ("device", "precision", "commit", "finished")}
     made["training_seconds"] = run.origin["seconds"]["training"]
@@ -215,6 +223,13 @@ def _histories(runs: list[Digest]) -> pd.DataFrame:
     frame = frame.astype(narrow | {"epoch": "int16", "run": "category"})
     always = [name for name in frame if name not in ("run", *MONITORED)]
     return frame[["run", *always, *(name for name in MONITORED if name in frame)]]
+
+
+def _details(runs: list[Digest]) -> pd.DataFrame:
+    parts = [run.details.assign(run=run.spec.id) for run in runs if len(run.details)]
+    frame = pd.concat(parts) if parts else pd.DataFrame(columns=["run", *DETAILS])
+    types = {"run": "category", "quantity": "category", "case": "category"}
+    return frame[["run", *DETAILS]].astype(types | {"x": "float32", "value": "float32"})
 
 
 def _histograms(runs: list[Digest]) -> pd.DataFrame:
@@ -260,6 +275,7 @@ def _read(folder: Path) -> Iterator[Digest]:
     scalars = table[manifest["scalars"]].astype(float)
     histories = _by_run(contents[HISTORIES])
     histograms = _by_run(contents[HISTOGRAMS])
+    details = _by_run(contents[DETAILED]) if DETAILED in contents else {}
     samples: dict[str, dict[str, np.ndarray]] = {}
     for name, values in load_samples(contents[SAMPLES]).items():
         run, _, quantity = name.partition(".")
@@ -273,13 +289,19 @@ def _read(folder: Path) -> Iterator[Digest]:
         if not digest.diverged:
             digest.scalars.update(scalars.loc[run].dropna())
             digest.counts.update(_dense(histograms[run]))
+            if run in details:
+                columns = {"quantity": str, "case": str, "x": float, "value": float}
+                digest = dataclasses.replace(digest, details=details[run].astype(columns))
             for quantity, values in samples.get(run, {}).items():
                 if quantity.startswith(_PROJECTION):
                     digest.projections[quantity.removeprefix(_PROJECTION)] = values
                 else:
-                    images = PER_CLASS * (spec.classes or 100)
-                    digest.samples[quantity] = _unpacked(values, images)
+                    digest.samples[quantity] = _unpacked(values, _test_images(spec))
         yield digest
+
+
+def _test_images(spec: RunSpec) -> int:
+    return PER_CLASS * (spec.classes or 100)
 
 
 def _verified(file: Path, checksum: str) -> bytes:

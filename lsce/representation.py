@@ -126,6 +126,28 @@ def linear_probe(
     return float(best[1]), best[2]
 
 
+def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> float:
+    """How well logits tell which classes resemble the true one, in [0, 1]: the mean over images of
+    the probability that a class of the true one's superclass has a higher logit than one of
+    another superclass (AUROC; the true class itself is left out); 0.5 if they say nothing.
+
+    logits (N, K); labels, integers (N,); superclass of each of the K classes. Neither shift nor
+    temperature changes it.
+    """
+    from scipy.stats import rankdata
+
+    logits, labels, above = _array(logits).copy(), np.asarray(labels), np.asarray(superclass)
+    classes, rows = logits.shape[1], np.arange(len(labels))
+    logits[rows, labels] = -np.inf  # ranks 1, below all others
+    ranks = rankdata(logits, axis=1) - 1
+    related = above == above[labels][:, None]
+    related[rows, labels] = False
+    count = related.sum(axis=1)
+    others = classes - 1 - count
+    wins = (ranks * related).sum(axis=1) - count * (count + 1) / 2
+    return float((wins / (count * others)).mean())
+
+
 def mutual_information(differences: Values) -> float:
     """Müller et al.'s (2019) estimate, in nats, of the information between an image's index and
     the difference of two logits under random augmentation.

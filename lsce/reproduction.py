@@ -40,6 +40,9 @@ FAMILIES = ("over-fitting", "calibration")
 #: How the setting of a published number names its label noise.
 NOISE = re.compile(r"(\w*symmetric) noise rate ([\d.]+)")
 
+#: And how it names the temperature of a distillation.
+TEMPERATURE = re.compile(r"temperature T=(\d+)")
+
 SAME, AGREES, DIFFERS, UNDECIDED = "the same", "agrees", "differs", "undecided"
 
 #: Family-wise level of the comparison with the recorded results.
@@ -114,7 +117,8 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
 
     Columns: claim, unit, source ("here" or "published"), name (the regime, or paper and network),
     epsilon, effect (positive is as claimed), low and high (NaN for published ones), n. Ours are at
-    the regime's ε nearest to that of a published pair, one row for each such ε.
+    the regime's ε nearest to that of a published pair, one row for each such ε; or, where the claim
+    compares other arms than an ε with 0, those that it is judged by.
     """
     published = pd.read_csv(paths.PUBLISHED, index_col="id")
     rows = []
@@ -124,12 +128,16 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
         common = {"claim": claim.claim, "unit": claim.unit}
         theirs = [_published(claim, published, *pair) for pair in claim.published["pairs"]]
         asked = {row["epsilon"] for row in theirs}
-        ours = [
-            row
-            for regime, part in shown.table.groupby("regime", sort=False)
-            for epsilon in sorted({_nearest(part, epsilon) for epsilon in asked})
-            for row in _ours(claim, regime, part, epsilon)
-        ]
+        if claim.is_plain:
+            ours = [
+                row
+                for regime, part in shown.table.groupby("regime", sort=False)
+                for epsilon in sorted({_nearest(part, epsilon) for epsilon in asked})
+                for row in _ours(claim, regime, part, epsilon)
+            ]
+        else:
+            judged = shown.judgements.get(claim.id, [])
+            ours = [_row_of(j.regime, shown.study.judged, j.effect) for j in judged if j.effect]
         rows += [common | row for row in (*ours, *theirs)]
     return pd.DataFrame(rows)
 
@@ -143,10 +151,12 @@ def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str)
     paper = first["paper"].split(",")[0].removesuffix(" et al.")
     network = first["architecture"].split(" (")[0]
     noise = NOISE.search(first["setting"])
-    rate = f", {noise[1]}, {float(noise[2]):.0%}" if noise else ""  # as our regimes are named
+    case = f", {noise[1]}, {float(noise[2]):.0%}" if noise else ""  # as our regimes are named
+    if heat := TEMPERATURE.search(first["setting"]):
+        case = f", T = {heat[1]}"
     return {
         "source": "published",
-        "name": f"{paper} et al. {first['year']}, {network}{rate}",
+        "name": f"{paper} et al. {first['year']}, {network}{case}".replace("->", "→"),
         "epsilon": float(last["epsilon"]),
         "effect": claim.sign * float(values.iloc[1] - values.iloc[0]),
         "setting": first["setting"],
@@ -162,9 +172,12 @@ def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list
     effects = claims.smoothing_effects(claim, runs, claim.published["measure"], epsilon)
     if effects.empty:
         return []
-    effect = stats.mean_interval(effects)
+    return [_row_of(regime, epsilon, stats.mean_interval(effects))]
+
+
+def _row_of(regime: str, epsilon: float, effect: stats.Interval) -> dict:
     row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
-    return [row | {"low": effect.low, "high": effect.high, "n": effect.n}]
+    return row | {"low": effect.low, "high": effect.high, "n": effect.n}
 
 
 def directions(numbers: pd.DataFrame) -> pd.DataFrame:

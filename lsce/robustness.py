@@ -58,7 +58,7 @@ def examine(
     network, and source, an independently trained one for transfer: in float32, on the device of
     images, uint8 (N, 32, 32, 3), and labels, int64 (N,). The same seed gives the same numbers.
 
-    Returns scalars, all of them but the gradient's in [0, 1]: `corrupted_error`, the mean over kinds
+    Returns scalars, all but the gradient's norm in [0, 1]: `corrupted_error`, the mean over kinds
     and severities; `fgsm_error`, `pgd_error` and `worst_error` at the judged radius; `overstated`,
     the worst error less FGSM's; `gradient_norm`, the mean l2 norm of the gradient of the cross
     entropy by the image, and `zero_gradients`, the share of images where it is 0 throughout. And
@@ -72,9 +72,9 @@ def examine(
         return images[chosen], labels[chosen]
 
     network.eval()
-    rows = _corrupted(network, *part(protocol.corrupted))
+    rows = _corrupted(network, *part(protocol.corrupted_images))
     found = {"corrupted_error": float(np.mean([row["value"] for row in rows]))}
-    clean, truth = part(protocol.attacked)
+    clean, truth = part(protocol.attacked_images)
     with _quiet_and_seeded(seed):
         attacks = _attacked(network, source.eval(), to_float(clean), truth, protocol)
     at = {row["case"]: row["value"] for row in attacks if row["x"] == protocol.judged_radius}
@@ -279,12 +279,12 @@ def _attacked(network, source, images, labels, protocol: Protocol) -> list[dict[
         f"PGD-{SHORT}": lambda r: tried.pgd(network, r),
         f"PGD-{SHORT}, margin": lambda r: tried.pgd(network, r, loss=_Margin()),
         f"PGD-{SHORT}, targeted": lambda r: tried.pgd(network, r, targets=tried.next_likely),
-        f"PGD-{protocol.steps} × {protocol.restarts}": lambda r: tried.pgd(
-            network, r, protocol.steps, protocol.restarts
+        f"PGD-{protocol.pgd_steps} × {protocol.pgd_restarts}": lambda r: tried.pgd(
+            network, r, protocol.pgd_steps, protocol.pgd_restarts
         ),
-        "AutoAttack": lambda r: tried.auto(r, protocol.steps, protocol.queries),
+        "AutoAttack": lambda r: tried.auto(r, protocol.pgd_steps, protocol.square_queries),
         "transfer": lambda r: tried.pgd(source, r),
-        "Square": lambda r: tried.square(r, protocol.queries).generate(tried.x, tried.y),
+        "Square": lambda r: tried.square(r, protocol.square_queries).generate(tried.x, tried.y),
     }
     rows = [_row("attack", "clean", 0.0, tried.error(np.zeros(0)))]
     for radius in protocol.radii:
@@ -352,6 +352,6 @@ def _quiet_and_seeded(seed: int) -> Iterator[None]:
 def workload(protocol: Protocol) -> tuple[int, int]:
     """Images passed forward and backward, and images only evaluated, if a third is classified
     rightly to begin with; the same as `lsce.train.workload`."""
-    passes = 6 * SHORT + protocol.steps * (protocol.restarts + 2)
-    images = len(protocol.radii) * protocol.attacked // 3
-    return images * passes, 45 * protocol.corrupted + images * 2 * protocol.queries
+    passes = 6 * SHORT + protocol.pgd_steps * (protocol.pgd_restarts + 2)
+    images = len(protocol.radii) * protocol.attacked_images // 3
+    return images * passes, 45 * protocol.corrupted_images + images * 2 * protocol.square_queries

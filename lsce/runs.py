@@ -116,25 +116,25 @@ class Protocol:
     `lsce.robustness.examine`."""
 
     #: Test images that are corrupted and attacked, an equal number a class.
-    corrupted: int
-    attacked: int
+    corrupted_images: int
+    attacked_images: int
     #: Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
     #: claims are judged.
     radii: tuple[float, ...]
     judged_radius: float
     #: Steps and random starts of the longest PGD, and queries of the Square attack.
-    steps: int
-    restarts: int
-    queries: int
+    pgd_steps: int
+    pgd_restarts: int
+    square_queries: int
     #: The run from whose network attacks are transferred.
     source: "RunSpec"
 
     def __post_init__(self) -> None:
-        for name in ("corrupted", "attacked"):
+        for name in ("corrupted_images", "attacked_images"):
             value = getattr(self, name)
             fits = _whole(value, 100) and value <= 10_000 and value % 100 == 0
             require(fits, name, value, "a multiple of the 100 classes, at most 10,000")
-        for name in ("steps", "restarts", "queries"):
+        for name in ("pgd_steps", "pgd_restarts", "square_queries"):
             value = getattr(self, name)
             require(_whole(value, 1), name, value, "a whole number ≥ 1")
         fits = len(self.radii) and all(_number(r) and 0 < r <= 255 for r in self.radii)

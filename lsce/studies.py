@@ -1,6 +1,7 @@
 """Every study of the report: the runs it asks for, and the tables it makes of their digests."""
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pandas as pd
 
 from lsce import data, metrics
 from lsce.digest import WIDTHS, Digest
-from lsce.runs import Recipe, RunSpec, require
+from lsce.runs import Protocol, Recipe, RunSpec, require
 
 #: Whose runs a page shows: the larger set with the other beside it, or one alone.
 Shown = Literal["both", "own", "recorded"]
@@ -34,6 +35,11 @@ METHODS = {
     "generalised cross entropy": "generalised CE, q = {}",
     "forward correction": "forward correction",
     "backward correction": "backward correction",
+    "distilled, plain teacher": "plain teacher, T = {}",
+    "distilled, smoothed teacher": "smoothed teacher, T = {}",
+    "class weights": "class weights, ε = {}",
+    "class weights, include-true": "class weights, include-true, ε = {}",
+    "sample weights": "sample weights, ε = {}",
 }
 
 
@@ -62,7 +68,8 @@ def tuned(
 
 def arm(method: str, setting: float) -> str:
     """The words for a method with its setting."""
-    return METHODS[method].format(f"{setting:g}".replace("-", "−"))
+    words = METHODS.get(method, f"{method}, T = {{}}")  # other teachers have no name
+    return words.format(f"{setting:g}".replace("-", "−"))
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,9 @@ class Study:
 
     def in_full(self, spec: RunSpec) -> bool:
         """Whether figures show the run image by image, and not in sums alone."""
-        plain = spec.noise is None and spec.classes is None and spec.loss is None
-        shown = spec.epsilon in (0.0, self.judged) and spec.mixup is None
-        return (plain and shown) or spec.data == "built-in"
+        special = ("noise", "classes", "labels", "imbalance", "loss", "mixup", "teacher")
+        plain = all(getattr(spec, name) is None for name in (*special, "examination"))
+        return (plain and spec.epsilon in (0.0, self.judged)) or spec.data == "built-in"
 
     def part(self, positions: Sequence[int]) -> "Study":
         """The study of some of its runs alone."""
@@ -97,11 +104,13 @@ class Study:
         return found
 
     def table(self, runs: Sequence[Digest]) -> pd.DataFrame:
-        """One row a run: its labels, ε, training images, kind and rate of label noise, seed, id,
-        status and scalars (see `lsce.digest`)."""
+        """One row a run: its labels, ε, that of its teacher, training images, classes, imbalance,
+        kind and rate of label noise, seed, id, status and scalars (see `lsce.digest`)."""
         rows = [
             {**label, "epsilon": run.spec.epsilon, "train_size": run.spec.train_size}
             | {"noise": run.spec.noise, "noise_rate": run.spec.noise_rate or 0.0}
+            | {"classes": run.spec.num_classes, "imbalance": run.spec.imbalance}
+            | {"teacher_epsilon": run.spec.teacher.epsilon if run.spec.teacher else math.nan}
             | {"seed": run.spec.seed, "run": run.spec.id, "status": run.status}
             | run.scalars
             for label, run in zip(self.labels, runs, strict=True)
@@ -233,6 +242,15 @@ def _keeping(
 ) -> dict[str, Mapping[str, Any]]:
     """The same regimes, whose records hold some of `lsce.runs.EXTRAS`."""
     return {name: {**fields, "keep": extras} for name, fields in regimes.items()}
+
+
+def _of_classes(fields: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """The fields of a run with so many of the classes and as many images of each."""
+    shares = {
+        name: fields.get(name, default) * classes // 100
+        for name, default in (("train_size", 45_000), ("monitor_size", 5_000))
+    }
+    return {**fields, **shares, "classes": None if classes == 100 else classes}
 
 
 def _check(
@@ -423,15 +441,8 @@ def penultimate(
         require(known, name, three, f"three names of classes of {data_name}, or None")
     kept = _keeping(regimes, "features", "information")
     runs = _smoothed(MAIN, data_name, kept, epsilons, seeds)
-    fewer = {}
-    for regime, fields in _compared(compared_regimes, regimes).items():
-        shares = {
-            name: fields[name] * seen_classes // 100
-            for name in ("train_size", "monitor_size")
-            if name in fields
-        }
-        default = {"train_size": 450 * seen_classes, "monitor_size": 50 * seen_classes}
-        fewer[regime] = {**fields, **default, **shares, "classes": seen_classes}
+    compared = _compared(compared_regimes, regimes)
+    fewer = {regime: _of_classes(fields, seen_classes) for regime, fields in compared.items()}
     kept = _keeping(fewer, "features")
     runs += _smoothed("unseen", data_name, kept, [0.0, judged_epsilon], seeds)
     return _study(runs, judged_epsilon)
@@ -502,6 +513,170 @@ def reproduction(
     return _study(runs, judged_epsilon)
 
 
+def robustness(
+    *,
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    compared_regimes: Sequence[str],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+    corrupted_images: int,
+    attacked_images: int,
+    radii: Sequence[float],
+    judged_radius: float,
+    pgd_steps: int,
+    pgd_restarts: int,
+    square_queries: int,
+) -> Study:
+    """Every ε with every seed in the compared regimes, tried as `lsce.runs.Protocol` says; attacks
+    are transferred from plain cross entropy with the seed after the run's."""
+    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    runs: list[Run] = []
+    for regime, fields in _compared(compared_regimes, regimes).items():
+        for seed in seeds:
+            protocol = Protocol(
+                corrupted_images=corrupted_images,
+                attacked_images=attacked_images,
+                radii=tuple(radii),
+                judged_radius=judged_radius,
+                pgd_steps=pgd_steps,
+                pgd_restarts=pgd_restarts,
+                square_queries=square_queries,
+                source=_spec(data_name, regime, {**fields, "epsilon": 0.0, "seed": seed + 1}),
+            )
+            tried = {regime: {**fields, "examination": protocol}}
+            runs += _smoothed(MAIN, data_name, tried, epsilons, [seed])
+    return _study(runs, judged_epsilon)
+
+
+#: The names of the designs of `number_of_classes` beside the main one of equal steps.
+EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
+
+
+def number_of_classes(
+    *,
+    data_name: str,
+    class_run: Mapping[str, Any],
+    class_counts: Sequence[int],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+) -> Study:
+    """`class_run`, which has all classes, with nested random subsets of them and as many images of
+    each, at ε = 0 and at the judged one.
+
+    The main group takes as many steps whatever the classes, "equal epochs" as many epochs; and
+    "same images" labels all images with their classes and with the 20 superclasses.
+    """
+    epsilons = [0.0, judged_epsilon]
+    _check(data_name, {"class_run": class_run}, epsilons, seeds, judged_epsilon)
+    _distinct("class_counts", class_counts, "whole numbers from 2 to 100")
+    designs: dict[str, dict[str, dict[str, Any]]] = {MAIN: {}, EQUAL_EPOCHS: {}}
+    batch = Recipe(**class_run.get("recipe", {})).batch_size
+    for count in class_counts:
+        fits = isinstance(count, int) and 2 <= count <= 100
+        require(fits, "class_counts", list(class_counts), "whole numbers from 2 to 100")
+        fields, words = _of_classes(class_run, count), f"{count} classes"
+        designs[EQUAL_EPOCHS][words] = fields
+        steps = class_run["epochs"] * max(1, class_run.get("train_size", 45_000) // batch)
+        epochs = round(steps / max(1, fields["train_size"] // batch))
+        designs[MAIN][words] = {**fields, "epochs": epochs}
+    whole = dict(class_run)
+    designs[SAME_IMAGES] = {
+        f"{data.SUPERCLASSES} superclasses": {**whole, "labels": "superclasses"},
+        "100 classes": whole,
+    }
+    runs = []
+    for group, regimes in designs.items():
+        runs += _smoothed(group, data_name, regimes, epsilons, seeds)
+    return _study(runs, judged_epsilon)
+
+
+def distillation(
+    *,
+    data_name: str,
+    teacher_run: Mapping[str, Any],
+    student_run: Mapping[str, Any],
+    teacher_epsilons: Sequence[float],
+    temperatures: Sequence[float],
+    student_epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+) -> Study:
+    """Students of `student_run`: smoothed alone, and distilled at each temperature from teachers
+    of `teacher_run` with each ε; and the group "teachers", which keep information.
+
+    A student's teacher has its seed."""
+    _check(data_name, {"teacher_run": teacher_run}, teacher_epsilons, seeds, judged_epsilon)
+    alone = [0.0, *student_epsilons]
+    _check(data_name, {"student_run": student_run}, alone, seeds, judged_epsilon)
+    _distinct("temperatures", temperatures, "numbers > 0")
+    _check_effort(student_epsilons, alone, temperatures=temperatures)
+    teachers = _keeping({"teachers": teacher_run}, "information")
+    runs = _smoothed("teachers", data_name, teachers, teacher_epsilons, seeds)
+    regime = f"{student_run.get('model')} from {teacher_run.get('model')}"
+    runs += _smoothed(MAIN, data_name, {regime: student_run}, alone, seeds)
+    names = {0.0: "distilled, plain teacher", judged_epsilon: "distilled, smoothed teacher"}
+    for epsilon, seed in itertools.product(teacher_epsilons, seeds):
+        method = names.get(epsilon, f"distilled, teacher with ε = {epsilon:g}")
+        teacher = _spec(data_name, "teachers", {**teacher_run, "epsilon": epsilon, "seed": seed})
+        for temperature in temperatures:
+            fields = {**student_run, "teacher": teacher, "temperature": temperature}
+            runs.append(_run(MAIN, data_name, regime, fields, seed, method, temperature))
+    return _study(runs, judged_epsilon)
+
+
+def class_weights(
+    *,
+    data_name: str,
+    long_tail_run: Mapping[str, Any],
+    imbalances: Sequence[float],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+) -> Study:
+    """`long_tail_run` with each imbalance, a regime each: every ε without weights and with class
+    weights; those above 0 with the weights on the samples (at ε = 0 that is the same), and the
+    judged one with class weights in the other convention."""
+    _check(data_name, {"long_tail_run": long_tail_run}, epsilons, seeds, judged_epsilon)
+    _distinct("imbalances", imbalances, "numbers > 1")
+    above = [epsilon for epsilon in epsilons if epsilon > 0]
+    terms, other = {"weighting": "terms"}, {"weighting": "terms", "convention": "include-true"}
+    arms = [("smoothing", e, {}) for e in epsilons]
+    arms += [("class weights", e, terms) for e in epsilons]
+    arms += [("class weights, include-true", judged_epsilon, other)]
+    arms += [("sample weights", e, {"weighting": "samples"}) for e in above]
+    runs = []
+    for imbalance, seed, (method, epsilon, changes) in itertools.product(imbalances, seeds, arms):
+        fields = {**long_tail_run, **changes, "imbalance": imbalance, "epsilon": epsilon}
+        regime = f"imbalance {imbalance:g}"
+        runs.append(_run(MAIN, data_name, regime, fields, seed, method, epsilon))
+    return _study(runs, judged_epsilon)
+
+
+def costs(
+    *,
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    judged_epsilon: float,
+    compared_regimes: Sequence[str],
+    seen_classes: int,
+) -> Study:
+    """`smoothing` with what selective classification asks for; and the group "unseen": the compared
+    regimes with `seen_classes` of the 100 classes, at ε = 0 and at the judged ε, asked about
+    images of the others."""
+    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    kept = _keeping(regimes, "selective")
+    runs = _smoothed(MAIN, data_name, kept, epsilons, seeds)
+    compared = _compared(compared_regimes, regimes)
+    fewer = {regime: _of_classes(fields, seen_classes) for regime, fields in compared.items()}
+    kept = _keeping(fewer, "unseen")
+    runs += _smoothed("unseen", data_name, kept, [0.0, judged_epsilon], seeds)
+    return _study(runs, judged_epsilon)
+
+
 #: Notebook → the study it asks for; a notebook that is not here trains nothing.
 BY_NOTEBOOK: dict[str, Callable[..., Study]] = {
     "00_overview": smoothing,
@@ -509,6 +684,11 @@ BY_NOTEBOOK: dict[str, Callable[..., Study]] = {
     "03_calibration": calibration,
     "04_penultimate": penultimate,
     "05_noisy_labels": noisy_labels,
+    "06_robustness": robustness,
+    "07_number_of_classes": number_of_classes,
+    "08_distillation": distillation,
+    "09_class_weights": class_weights,
+    "10_costs": costs,
     "12_reproduction": reproduction,
 }
 

@@ -31,6 +31,13 @@ class MadeUp(Record):
             "classifier_weight": torch.randn(100, 8, generator=generator),
         }
 
+    def unseen(self):
+        return self.meta["outputs"]["test_logits"].flip(0)
+
+    @property
+    def keep(self):
+        return set(self.spec.keep)
+
     @property
     def history(self):
         return self.meta["history"]

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import digest_of, record_of, spec
 
@@ -96,7 +97,7 @@ def test_a_digest_is_computed_once(monkeypatch):
             assert np.array_equal(getattr(again, name)[quantity], values)
     monkeypatch.undo()
     monkeypatch.setattr(digest, "VERSION", digest.VERSION + 1)
-    monkeypatch.setattr(digest, "_computed", lambda *_: ({"new": 1.0}, {}, {}, {}))
+    monkeypatch.setattr(digest, "_computed", lambda *_: ({"new": 1.0}, {}, {}, {}, pd.DataFrame()))
     assert digest.of(record).scalars == {"new": 1.0}
 
 

@@ -23,6 +23,7 @@ def save(store: Store, a_spec: RunSpec):
         history=pd.DataFrame({"epoch": [1, 2], "train_nll": [2.0, 1.0]}),
         outputs={"test_logits": torch.rand(3, 4)},
         extras={"features": {"test_features": torch.rand(3, 2)}},
+        details=pd.DataFrame(),
     )
 
 
@@ -84,7 +85,7 @@ def test_round_trip_through_json():
         ("train_size", 150),
         ("train_size", 50_000),
         ("monitor_size", 5_100),
-        ("keep", ("weights",)),
+        ("keep", ("gradients",)),
     ],
 )
 def test_a_field_out_of_range_is_named_with_its_value(name, value):

@@ -343,7 +343,7 @@ def test_another_loss_shares_all_but_the_loss(dataset, changes):
 
 
 def test_mixed_images_have_mixed_labels(dataset):
-    mix = train._mixer(spec(mixup=1.0), 100)
+    mix = train._mixer(spec(mixup=1.0), 100, teacher=None)
     images, labels = torch.rand(8, 3, 32, 32), torch.arange(8)
     mixed, shares = mix(images, labels)
     assert shares.shape == (8, 100) and torch.allclose(shares.sum(1), torch.ones(8))
