@@ -20,6 +20,27 @@ def inverse_frequency(counts: Sequence[int]) -> Tensor:
     return (images.sum() / (len(images) * images)).float()
 
 
+def optimal_elsewhere(counts: Sequence[int], epsilon: float) -> float:
+    """What class weights and smoothing ask for: the probability in [0, 1] of the rarest fifth of
+    the classes, all together, on images of the others, on average over these classes.
+
+    A sample of class y adds −Σ_k w_k q_k log p_k to the loss, which is least at p_k ∝ w_k q_k, with
+    the weights of `inverse_frequency` and the targets q of "exclude-true".
+    """
+    weights, rare = inverse_frequency(counts).double(), _rarest(counts)
+    classes = len(counts)
+    targets = torch.full((classes, classes), epsilon / (classes - 1), dtype=torch.float64)
+    targets.fill_diagonal_(1 - epsilon)
+    wanted = weights * targets
+    return (wanted[~rare][:, rare].sum(1) / wanted[~rare].sum(1)).mean().item()
+
+
+def _rarest(counts: Sequence[int]) -> Tensor:
+    rare = torch.zeros(len(counts), dtype=torch.bool)
+    rare[torch.tensor(counts).argsort(stable=True)[: round(RAREST * len(counts))]] = True
+    return rare
+
+
 def measure(logits: Tensor, labels: Tensor, counts: Sequence[int]) -> dict[str, float]:
     """What a classifier does with classes of few and of many training images.
 
@@ -33,9 +54,7 @@ def measure(logits: Tensor, labels: Tensor, counts: Sequence[int]) -> dict[str, 
     right = (logits.argmax(1) == labels).double()
     groups = {"many": images > MANY, "few": images < FEW}
     groups["medium"] = ~(groups["many"] | groups["few"])
-    rare = torch.zeros(len(images), dtype=torch.bool)
-    rare[images.argsort(stable=True)[: round(RAREST * len(images))]] = True
-    groups["rare"] = rare
+    groups["rare"] = rare = _rarest(counts)
     found = {
         f"{name}_accuracy": right[classes[labels]].mean().item()
         for name, classes in groups.items()

@@ -14,7 +14,7 @@ from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce import claims, paths, plots, provenance, stats, studies
+from lsce import claims, paths, plots, provenance, stats, studies, tables
 from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
@@ -286,6 +286,43 @@ def temperatures(evidence: Evidence) -> Markdown:
     """How many of the temperature fits converged."""
     fits = evidence.table["temperature_converged"].dropna()
     return Markdown(f"Of {len(fits)} temperature fits, {fits.sum():.0f} converged.")
+
+
+#: Points by which an error may be above the one that it must not exceed, by chance.
+SLACK = 1.0
+
+
+def masking(evidence: Evidence) -> Styler:
+    """The checks of Athalye et al. (2018) and Carlini et al. (2019) for each ε and regime: what
+    would hold if gradients led attacks as well as they can. Errors in points, means over seeds."""
+    numbers = tables.details(evidence.study, evidence.runs, "attack")
+    more = tables.details(evidence.study, evidence.runs, "masking")
+    protocol = evidence.study.specs[0].examination
+    radius = protocol.judged_radius
+    rows = []
+    for (regime, arm), part in numbers.groupby(["regime", "arm"], sort=False):
+        extra = more[(more["regime"] == regime) & (more["arm"] == arm)]
+        error = 100 * part[part["x"] == radius].groupby("case")["value"].mean()
+        other = 100 * extra.groupby("case")["value"].mean()
+        long = f"PGD-{protocol.pgd_steps} × {protocol.pgd_restarts}"
+        repeated = other[["logits × 10", "logits ÷ 10", "float64"]].max()
+        checks = [
+            ("many steps find more than one", error["FGSM"], error["PGD-20"]),
+            ("more steps find no less", error["PGD-20"], error[long]),
+            ("a black box finds no more than gradients", error["Square"], error[long]),
+            ("transferred attacks find no more than direct ones", error["transfer"], error[long]),
+            ("another loss finds no more than cross entropy", error["PGD-20, margin"], error[long]),
+            ("rescaled logits or float64 find no more", repeated, error[long]),
+            ("a huge radius leaves nothing", 100.0, other["unbounded"]),
+        ]
+        for words, least, found in checks:
+            row = {"regime": regime, "arm": arm, "check": words, "error": least, "against": found}
+            rows.append(row | {"passes": "yes" if least <= found + SLACK else "<b>no</b>"})
+    frame = pd.DataFrame(rows)
+    for name in ("regime", "arm"):
+        same = frame[["regime", "arm"]].eq(frame[["regime", "arm"]].shift())
+        frame[name] = frame[name].mask(same["regime"] & same["arm"], "")
+    return table(frame, {"error": "{:.1f}", "against": "{:.1f}"}, wrapped=["regime", "check"])
 
 
 class Checks:

@@ -249,6 +249,94 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure
     return figure
 
 
+def cases(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure:
+    """A panel a `panel`, a row a `case` and a colour an `arm`: means over seeds with 95% t
+    intervals of `value`."""
+    panels, rows = list(numbers["panel"].unique()), list(numbers["case"].unique())
+    names = list(numbers["arm"].unique())
+    height = 0.6 + (0.14 + 0.1 * len(names)) * len(rows)
+    figure, axes, columns = _panels(len(panels), 2, height, extra=0.9, sharey=True)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        part = numbers[numbers["panel"] == panel]
+        for index, (name, colour, marker) in enumerate(zip(names, COLOURS, MARKERS, strict=False)):
+            mine = part[part["arm"] == name].dropna(subset="value").groupby("case")["value"]
+            off = 0.22 * (index - (len(names) - 1) / 2)
+            lines = [rows.index(case) + off for case, _ in mine]
+            _means(
+                ax,
+                [values for _, values in mine],
+                lines,
+                True,
+                color=colour,
+                fmt=marker,
+                label=name,
+            )
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.set(title=_wrapped(panel, columns), xlabel=xlabel)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        if percent:
+            ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _legend_below(figure, axes.flat[0], min(len(names), 4))
+    return figure
+
+
+def _means(ax: Axes, groups: list[pd.Series], at: list[float], sideways: bool, **style) -> None:
+    """Means of groups with 95% t intervals, at these places of the other axis."""
+    if not groups:
+        return
+    found = [stats.mean_interval(values) for values in groups]
+    mean = [each.mean for each in found]
+    ends = [
+        [0 if each.n < 2 else each.mean - each.low for each in found],
+        [0 if each.n < 2 else each.high - each.mean for each in found],
+    ]
+    places = (mean, at) if sideways else (at, mean)
+    errors = {"xerr" if sideways else "yerr": ends}
+    ax.errorbar(*places, **errors, capsize=2.5, markersize=5, elinewidth=1.2, **style)
+
+
+def slopes(
+    numbers: pd.DataFrame,
+    *,
+    x: str,
+    xlabel: str,
+    line: str,
+    percent: bool = False,
+    logarithmic: bool = False,
+) -> Figure:
+    """A panel a `panel` and a colour an `arm`: means over seeds of `value` with 95% t intervals at
+    each `x`. `line` joins them ("means"), or is the mean of the seeds' least-squares lines ("fit"),
+    by log10 x where the axis is logarithmic."""
+    panels, names = list(numbers["panel"].unique()), list(numbers["arm"].unique())
+    figure, axes, columns = _panels(len(panels), 3, 3.1, extra=0.6)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        part = numbers[numbers["panel"] == panel]
+        for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+            mine = part[part["arm"] == name]
+            at = mine.groupby(x)["value"]
+            style = {"color": colour, "fmt": marker, "label": name}
+            _means(ax, [values for _, values in at], [place for place, _ in at], False, **style)
+            drawn = at.mean()
+            if line == "fit":
+                places = np.log10(drawn.index) if logarithmic else drawn.index
+                drawn = pd.Series(np.polyval(np.polyfit(places, drawn, 1), places), drawn.index)
+            ax.plot(drawn.index, drawn, color=colour, linewidth=1.2)
+        if line == "fit":
+            ax.axhline(0, color="black", linewidth=1)
+        ax.set(title=_wrapped(panel, columns), xlabel=xlabel)
+        if logarithmic:
+            ax.set_xscale("log")
+            values = sorted(part[x].unique())
+            ax.set_xticks(values, [f"{value:g}" for value in values])
+            ax.minorticks_off()
+        if percent:
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _legend_below(figure, axes.flat[0], 2)
+    return figure
+
+
 def projections(numbers: pd.DataFrame) -> Figure:
     """Penultimate features of three classes on the plane of their templates.
 
@@ -491,15 +579,15 @@ def targets(numbers: pd.DataFrame) -> Figure:
 def curves(numbers: pd.DataFrame, *, x: str, xlabel: str, ylabel: str, marks=None) -> Figure:
     """Lines of `value` against `x`, a panel a `panel` and a colour an `arm`; `marks` are points."""
     panels, arms = list(numbers["panel"].unique()), list(numbers["arm"].unique())
-    figure, axes = _figure(1, len(panels), 3.4)
-    for ax, panel in zip(axes.flat, panels, strict=True):
+    figure, axes, columns = _panels(len(panels), 3, 3.0, extra=0.4)
+    for ax, panel in zip(axes.flat, panels, strict=False):
         for colour, arm in zip(COLOURS, arms, strict=False):
             line = numbers[(numbers["panel"] == panel) & (numbers["arm"] == arm)]
             ax.plot(line[x], line["value"], color=colour, label=arm)
             if marks is not None:
                 spot = marks[(marks["panel"] == panel) & (marks["arm"] == arm)]
                 ax.plot(spot[x], spot["value"], "o", color=colour, markersize=6)
-        ax.set(title=panel, xlabel=xlabel, ylabel=ylabel)
+        ax.set(title=_wrapped(panel, columns), xlabel=xlabel, ylabel=ylabel)
     _legend_below(figure, axes.flat[0], 5)
     return figure
 

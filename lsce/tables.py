@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lsce import metrics, studies
+from lsce import claims, metrics, studies
+from lsce.claims import Claim
 from lsce.digest import Digest
 from lsce.studies import Study
 
@@ -111,6 +112,69 @@ def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
         part = rows[["arm", "seed"]].assign(panel=regime, method=method, value=rows[measure])
         part["chosen"] = part["arm"] == studies.arm(*best) if best else False
         parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def details(study: Study, runs: Sequence[Digest], quantity: str) -> pd.DataFrame:
+    """What runs measured of a quantity (see `lsce.digest.Digest.details`), with their labels, ε and
+    seed: columns case, x, value, too."""
+    parts = [
+        run.details[run.details["quantity"] == quantity].assign(
+            **label, epsilon=run.spec.epsilon, seed=run.spec.seed
+        )
+        for label, run in zip(study.labels, runs, strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def panelled(numbers: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The same with a column `panel`, which tells apart what differs in `columns`; one that has the
+    same value throughout is left out of its words."""
+    varying = [name for name in columns if numbers[name].nunique() > 1] or columns[-1:]
+    return numbers.assign(panel=numbers[list(varying)].agg(": ".join, axis=1))
+
+
+def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
+    """Measures of a study's table under each other: columns regime, arm, seed, words and value."""
+    kept = table[["regime", "arm", "seed"]]
+    parts = [kept.assign(words=words, value=table[name]) for name, words in measures.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def gains(
+    tables: Mapping[str, pd.DataFrame], measures: Mapping[str, Claim], judged: float
+) -> pd.DataFrame:
+    """What the judged ε gains by the number of classes, for `lsce.plots.slopes`: columns panel (of
+    `measures`, each with a claim that says what an effect is), arm (the design), classes, seed and
+    value. `tables` are a study's by design."""
+    parts = []
+    for design, table in tables.items():
+        for (words, claim), (classes, rows) in itertools.product(
+            measures.items(), table.groupby("classes")
+        ):
+            gain = claims.smoothing_effects(claim, rows, claim.measure, judged).rename("value")
+            parts.append(gain.reset_index().assign(panel=words, arm=design, classes=classes))
+    return pd.concat(parts, ignore_index=True)
+
+
+def by_smoothness(students: pd.DataFrame, teachers: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy against the smoothness of the targets that a network learned from (γ of Müller
+    et al. 2019), for `lsce.plots.slopes`: columns panel, arm, smoothness, seed and value."""
+    alone = students[students["method"] == "smoothing"]
+    parts = []
+    for arm, rows in (
+        ("teacher", teachers),
+        ("student, smoothed alone", alone),
+        *students[students["method"] != "smoothing"].groupby("method", sort=False),
+    ):
+        if "distilled" in arm:
+            # The seeds' teachers differ a little; their mean keeps them together.
+            smoothness = rows.groupby("arm")["smoothness"].transform("mean")
+            arm = arm.replace("distilled", "student")
+        else:
+            smoothness = rows["epsilon"] * rows["classes"] / (rows["classes"] - 1)
+        part = rows[["seed"]].assign(smoothness=smoothness, value=rows["test_accuracy"])
+        parts.append(part.assign(arm=arm, panel="test accuracy"))
     return pd.concat(parts, ignore_index=True)
 
 
