@@ -144,16 +144,15 @@ def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
 def gains(
     tables: Mapping[str, pd.DataFrame], measures: Mapping[str, Claim], judged: float
 ) -> pd.DataFrame:
-    """What the judged ε gains by the number of classes, for `lsce.plots.slopes`: columns panel (of
-    `measures`, each with a claim that says what an effect is), arm (the design), classes, seed and
-    value. `tables` are a study's by design."""
+    """What the judged ε gains by the number of classes, for `lsce.plots.slopes`: columns panel,
+    arm, classes, seed and value. `tables` are a study's by design; `measures`, each with a claim
+    that says what an effect is."""
     parts = []
-    for design, table in tables.items():
-        for (words, claim), (classes, rows) in itertools.product(
-            measures.items(), table.groupby("classes")
-        ):
+    for (words, claim), (design, table) in itertools.product(measures.items(), tables.items()):
+        names = {"panel": f"{design}: {words}", "arm": f"gain of ε = {judged:g}"}
+        for classes, rows in table.groupby("classes"):
             gain = claims.smoothing_effects(claim, rows, claim.measure, judged).rename("value")
-            parts.append(gain.reset_index().assign(panel=words, arm=design, classes=classes))
+            parts.append(gain.reset_index().assign(**names, classes=classes))
     return pd.concat(parts, ignore_index=True)
 
 
