@@ -239,7 +239,9 @@ def conditions(evidence: Evidence) -> Markdown:
     spec = evidence.study.specs[0]
     recipe = spec.recipe
     return Markdown(
-        f"Every run: {spec.model}, {spec.train_size:,} training images, {spec.epochs} epochs, peak "
+        f"Every run: {spec.model}, {spec.train_size:,} training images"
+        f"{', of which the long tail keeps a part' * (spec.imbalance is not None)}, "
+        f"{spec.epochs} epochs, peak "
         f"learning rate {recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}."
     )
 

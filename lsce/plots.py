@@ -195,7 +195,7 @@ def histories(
     return figure
 
 
-def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure:
+def arms(numbers: pd.DataFrame, *, xlabel: str, columns: int = 3, percent: bool = False) -> Figure:
     """A panel a regime and a row an arm: the mean over seeds with its 95% t interval.
 
     `numbers` has panel, arm, method, seed, value and `chosen`: whether validation chose the arm
@@ -204,7 +204,7 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure
     panels, rows = list(numbers["panel"].unique()), list(numbers["arm"].unique())
     methods = list(numbers["method"].unique())
     height = 0.6 + 0.24 * len(rows)
-    figure, axes, columns = _panels(len(panels), 3, height, extra=0.9, sharey=True)
+    figure, axes, columns = _panels(len(panels), columns, height, extra=0.9, sharey=True)
     for ax, panel in zip(axes.flat, panels, strict=False):
         part = numbers[numbers["panel"] == panel]
         for line, arm in enumerate(rows):
@@ -242,7 +242,8 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figure
         ax.set_yticks(range(len(rows)), rows, fontsize=8)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
-        ax.set(title=_wrapped(panel, columns), xlabel=xlabel)
+        # The names of the arms leave the panels less room.
+        ax.set(title=_wrapped(panel, columns + 1), xlabel=xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(4))
         if percent:
             ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))

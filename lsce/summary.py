@@ -101,9 +101,9 @@ def effects(collected: Collected) -> Styler:
             if found.effect is not None:
                 mean, interval = pages.mean_and_interval(found.effect)
                 row |= {"effect": f"{mean} {claim.unit}", "95% interval": interval}
-                row |= {"n": found.effect.n, "p": found.p}
+                row |= {"n": found.effect.n, "p": found.p, "more": found.more_runs}
             rows.append(row | {"verdict": found.verdict})
-    formats = {"n": "{:.0f}", "p": "{:.2g}"}
+    formats = {"n": "{:.0f}", "p": "{:.2g}", "more": "{:.0f}"}
     return pages.table(pd.DataFrame(rows), formats, wrapped=["claim", "regime"], width="12em")
 
 
