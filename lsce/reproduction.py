@@ -154,6 +154,8 @@ def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str)
     case = f", {noise[1]}, {float(noise[2]):.0%}" if noise else ""  # as our regimes are named
     if heat := TEMPERATURE.search(first["setting"]):
         case = f", T = {heat[1]}"
+    if first["dataset"] != "CIFAR-100":
+        case += f", {first['dataset']}"
     return {
         "source": "published",
         "name": f"{paper} et al. {first['year']}, {network}{case}".replace("->", "→"),

@@ -148,8 +148,12 @@ def test_what_a_study_lacks_is_not_judged():
 
 
 def test_every_claim_is_complete():
-    spec = dataclasses.replace(smoothing().specs[0], keep=("features", "information", "selected"))
-    measured = {*digest_of(spec).scalars, "unseen_probe", "memorised"}
+    kept = ("features", "information", "selected", "selective")
+    measured = {*digest_of(dataclasses.replace(smoothing().specs[0], keep=kept)).scalars}
+    measured |= {"unseen_probe", "unseen_auroc", "unseen_auroc_scaled", "memorised"}
+    # What `lsce.robustness` and `lsce.longtail` measure.
+    measured |= {"corrupted_error", "fgsm_error", "worst_error", "overstated"}
+    measured |= {"rare_accuracy", "rare_elsewhere"}
     for claim in DECLARED.values():
         assert {claim.measure, claim.control_measure, claim.chosen_by} <= measured | {None}
         assert claim.published is None or claim.published["measure"] in measured
@@ -188,3 +192,46 @@ def test_an_interval_decides_the_digits(half, shown):
     effect = stats.Interval(0.5214, 0.5214 - half, 0.5214 + half, 5, 1.0, 0.1)
     mean, interval = pages.mean_and_interval(effect)
     assert f"{mean} ({interval})".startswith(shown)
+
+
+def test_more_with_more_classes_is_a_slope_in_points_or_of_the_error_itself():
+    parts = [
+        made_up(smoothed({0.1: [gain + 0.0001 * s for s in range(4)]}), regime=str(count)).assign(
+            classes=count
+        )
+        for count, gain in ((10, 0.01), (100, 0.03))
+    ]
+    (found,) = judge("more-with-more-classes", pd.concat(parts))
+    assert found.regime == "10 to 100 classes"
+    assert found.effect.mean == pytest.approx(2) and found.verdict == "supported"
+    (found,) = judge("more-with-more-classes-relative", pd.concat(parts))
+    assert found.effect.mean == pytest.approx(4)  # of an error of 50%
+
+
+def test_a_method_may_be_named_with_the_rule_for_its_epsilon():
+    table = made_up(
+        {
+            ("class weights", 0.0): [0.1, 0.1, 0.1, 0.1],
+            ("class weights", 0.1): [0.12, 0.13, 0.12, 0.13],
+            ("sample weights", 0.1): [0.2, 0.2, 0.21, 0.21],
+        }
+    )
+    (found,) = judge("weights-and-smoothing", table)
+    assert (found.treatment, found.control) == ("class weights, ε = 0.1", "class weights, ε = 0")
+    assert found.effect.mean == pytest.approx(2.5)
+    (found,) = judge("weights-on-samples", table)
+    assert found.effect.mean == pytest.approx(8) and found.verdict == "supported"
+
+
+def test_students_are_compared_at_the_temperature_that_validation_chose():
+    table = made_up(
+        {
+            ("distilled, plain teacher", 1.0): [0.1, 0.11, 0.1, 0.11],
+            ("distilled, plain teacher", 4.0): [0.05] * 4,
+            ("distilled, smoothed teacher", 1.0): [0.01] * 4,
+            ("distilled, smoothed teacher", 4.0): [0.08, 0.08, 0.09, 0.09],
+        }
+    )
+    (found,) = judge("smoothed-teacher", table)
+    assert (found.treatment, found.control) == ("smoothed teacher, T = 4", "plain teacher, T = 1")
+    assert found.effect.mean == pytest.approx(-2) and found.verdict == "refuted"

@@ -61,6 +61,9 @@ def test_what_only_some_runs_have_comes_back_with_them(runs, tmp_path):
     fewer = spec(seed=2, classes=80, train_size=240, monitor_size=80)
     more = [digest_of(kept, images=10_000), digest_of(noisy, images=10_000)]
     more.append(digest_of(fewer, images=8_000))
+    sure = digest_of(spec(seed=3, keep=("selective",)), images=10_000)
+    assert len(sure.details) == 60 and sure.scalars["excess_aurc"] > 0
+    more.append(sure)
     recorded.write([*runs, *more], tmp_path / "some")
     found = Recorded(tmp_path / "some")
     for run in (*runs, *more):
@@ -69,6 +72,9 @@ def test_what_only_some_runs_have_comes_back_with_them(runs, tmp_path):
         assert list(back.history) == list(run.history) and back.scalars == run.scalars
         assert back.samples.keys() == run.samples.keys()
         assert back.projections.keys() == run.projections.keys()
+        pd.testing.assert_frame_equal(
+            back.details.reset_index(drop=True), run.details, check_dtype=False, rtol=1e-6
+        )
         for name, points in run.projections.items():
             assert np.array_equal(back.projections[name], points)
     assert kept in found and dataclasses.replace(noisy, keep=("features",)) not in found

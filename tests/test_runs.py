@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lsce.runs import Recipe, RunSpec, Store
+from lsce.runs import Protocol, Recipe, RunSpec, Store
 
 
 def spec(**changes) -> RunSpec:
@@ -151,3 +151,106 @@ def test_a_damaged_record_is_named(tmp_path, text):
     (record.folder / "record.json").write_text(text)
     with pytest.raises(ValueError, match=f"{spec().id} is damaged"):
         store.load(spec())
+
+
+def protocol(**changes) -> Protocol:
+    fields = dict(corrupted_images=100, attacked_images=100, radii=(1, 4), judged_radius=4)
+    fields |= dict(pgd_steps=2, pgd_restarts=1, square_queries=3, source=spec(seed=9))
+    return Protocol(**fields | changes)
+
+
+OTHERS = [
+    {"labels": "superclasses"},
+    {"train_size": 1000, "imbalance": 10},
+    {"train_size": 1000, "imbalance": 10, "weighting": "terms"},
+    {"train_size": 1000, "imbalance": 10, "weighting": "samples"},
+    {"epsilon": 0.0, "teacher": spec(seed=1), "temperature": 2},
+    {"epsilon": 0.0, "teacher": spec(seed=2), "temperature": 2},
+    {"epsilon": 0.0, "teacher": spec(seed=1), "temperature": 4},
+    {"examination": protocol()},
+    {"examination": protocol(radii=(4,))},
+    {"examination": protocol(source=spec(seed=8))},
+]
+
+
+def test_runs_that_rest_on_others_have_ids_of_their_own_and_come_back_from_json():
+    specs = [spec(**changes) for changes in OTHERS]
+    assert len({spec().id, *(each.id for each in specs)}) == len(specs) + 1
+    for each in specs:
+        again = RunSpec.from_dict(json.loads(json.dumps(each.to_dict())))
+        assert again == each and again.id == each.id
+
+
+def test_what_a_teacher_keeps_does_not_change_its_student():
+    a, b = (
+        spec(epsilon=0.0, temperature=1, teacher=spec(seed=1, keep=keep))
+        for keep in ((), ("weights",))
+    )
+    assert a.id == b.id
+
+
+def test_a_run_names_the_networks_that_it_needs():
+    student = spec(epsilon=0.0, teacher=spec(seed=1), temperature=2)
+    tried = spec(examination=protocol())
+    assert [(s.id, s.keep) for s in student.needs] == [(spec(seed=1).id, ("weights",))]
+    assert [s.id for s in tried.needs] == [spec().id, spec(seed=9).id]
+    assert spec().needs == []
+
+
+def test_a_long_tail_has_fewer_images_than_it_is_cut_from():
+    cut = spec(train_size=45_000, imbalance=100)
+    assert cut.images == sum(int(450 * 100 ** (-k / 99) + 1e-9) for k in range(100)) == 9_754
+    assert spec(train_size=500).images == 500
+    assert (spec(labels="superclasses").num_classes, spec().num_classes) == (20, 100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": "coarse"}, "labels is 'coarse'"),
+        (
+            {"labels": "superclasses", "classes": 50, "train_size": 50, "monitor_size": 50},
+            "labels is 'superclasses'",
+        ),
+        ({"imbalance": 1}, "imbalance is 1; it must be a number > 1"),
+        ({"imbalance": 500, "train_size": 1000}, "imbalance is 500; .* the 10 images a class"),
+        ({"weighting": "terms"}, "weighting is 'terms'; it must be None where every class"),
+        ({"imbalance": 10, "train_size": 1000, "weighting": "all"}, "weighting is 'all'"),
+        ({"temperature": 2}, "temperature is 2; it must be None without a teacher"),
+        ({"teacher": spec(), "epsilon": 0.0}, "temperature is None"),
+        ({"teacher": spec(), "temperature": 2}, "epsilon is 0.1; it must be 0"),
+        (
+            {"teacher": spec(data_checksum="d"), "temperature": 2, "epsilon": 0.0},
+            "teacher is .* the same data",
+        ),
+        ({"keep": ("unseen",)}, "keep is .* where all classes are seen"),
+        ({"keep": ("features",), "labels": "superclasses"}, "keep is .*'features'"),
+    ],
+)
+def test_a_wrong_field_of_these_is_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        spec(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("corrupted_images", 150),
+        ("attacked_images", 0),
+        ("radii", []),
+        ("radii", [4, 1]),
+        ("judged_radius", 2),
+        ("pgd_steps", 0),
+        ("square_queries", 1.5),
+    ],
+)
+def test_a_wrong_protocol_is_named(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        protocol(**{name: value})
+
+
+def test_a_record_that_lacks_something_is_made_anew_with_what_it_holds(tmp_path):
+    store = Store(tmp_path)
+    save(store, spec(keep=("features",)))
+    (missing,) = store.missing([spec(keep=("weights",))])
+    assert missing.keep == ("features", "weights")

@@ -266,3 +266,119 @@ def test_reliability_shows_each_run_before_and_after_temperature():
     table = metrics.reliability_table(run.samples["scaled"], run.samples["correct"], 10)
     fitted = numbers[numbers["panel"].str.contains("T = ")].head(10)
     pd.testing.assert_frame_equal(fitted[table.columns].reset_index(drop=True), table)
+
+
+def test_tried_networks_share_their_training_and_transfer_from_another_seed():
+    study = studies.robustness(
+        data_name="built-in",
+        regimes=REGIMES,
+        compared_regimes=["few"],
+        epsilons=[0.0, 0.1],
+        seeds=[3, 4],
+        judged_epsilon=0.1,
+        corrupted_images=100,
+        attacked_images=100,
+        radii=[1, 2],
+        judged_radius=2,
+        pgd_steps=3,
+        pgd_restarts=1,
+        square_queries=5,
+    )
+    bases = {s.base.id for s in study.specs}
+    assert bases == {s.id for s in smoothing().specs if s.train_size == 300}
+    sources = {(s.seed, s.examination.source.seed) for s in study.specs}
+    assert sources == {(3, 4), (4, 5)}
+    assert {s.examination.source.epsilon for s in study.specs} == {0.0}
+
+
+def number_of_classes(**changes) -> Study:
+    given = dict(data_name="built-in", class_counts=[5, 20, 100], seeds=[0], judged_epsilon=0.1)
+    run = {"model": "resnet6", "train_size": 4500, "epochs": 8, "monitor_size": 100}
+    return studies.number_of_classes(**given | {"class_run": run} | changes)
+
+
+def test_fewer_classes_have_as_many_images_of_each_and_as_many_steps_or_epochs():
+    study = number_of_classes()
+    steps = 8 * (4500 // 128)
+    for name in (MAIN, studies.EQUAL_EPOCHS):
+        specs = [s for s in group(study, name) if s.epsilon == 0]
+        assert [(s.classes, s.train_size) for s in specs] == [(5, 225), (20, 900), (None, 4500)]
+        for s in specs:
+            if name == MAIN:
+                assert abs(s.epochs * (s.train_size // 128) / steps - 1) < 0.03
+            else:
+                assert s.epochs == 8
+    same = [s for s in group(study, studies.SAME_IMAGES) if s.epsilon == 0]
+    assert [(s.labels, s.train_size, s.epochs) for s in same] == [
+        ("superclasses", 4500, 8),
+        (None, 4500, 8),
+    ]
+
+
+@pytest.mark.parametrize("counts", [[], [5, 5], [1, 100], [5.0, 100]])
+def test_wrong_numbers_of_classes_are_named(counts):
+    with pytest.raises(ValueError, match="class_counts is"):
+        number_of_classes(class_counts=counts)
+
+
+def distillation(**changes) -> Study:
+    run = {"model": "resnet6", "train_size": 300, "epochs": 1}
+    given = dict(data_name="built-in", teacher_run=run, student_run=run, seeds=[0, 1])
+    given |= dict(teacher_epsilons=[0.0, 0.1, 0.3], temperatures=[1.0, 4.0])
+    given |= dict(student_epsilons=[0.1, 0.3], judged_epsilon=0.1)
+    return studies.distillation(**given | changes)
+
+
+def test_students_have_the_teachers_of_their_seed():
+    study = distillation()
+    students = [s for s in group(study, MAIN) if s.teacher is not None]
+    assert len(students) == 3 * 2 * 2 and len(group(study, MAIN)) == len(students) + 3 * 2
+    teachers = {s.id for s in group(study, "teachers")}
+    assert {s.teacher.id for s in students} == teachers
+    assert all(s.teacher.seed == s.seed for s in students)
+    labels = [label for label in study.labels if label["group"] == MAIN]
+    assert {label["arm"] for label in labels} >= {
+        "plain teacher, T = 1",
+        "smoothed teacher, T = 4",
+        "distilled, teacher with ε = 0.3, T = 1",
+    }
+
+
+def test_a_student_alone_is_tuned_as_much_as_one_with_a_teacher():
+    with pytest.raises(ValueError, match=r"temperatures is \[1.0\]; .*2 values"):
+        distillation(temperatures=[1.0])
+
+
+def test_weights_are_crossed_with_smoothing_in_both_conventions():
+    study = studies.class_weights(
+        data_name="built-in",
+        long_tail_run={"model": "resnet6", "train_size": 45_000, "epochs": 1},
+        imbalances=[10, 100],
+        epsilons=[0.0, 0.1],
+        seeds=[0],
+        judged_epsilon=0.1,
+    )
+    cell = [s for s in study.specs if s.imbalance == 10]
+    assert [(s.weighting, s.epsilon, s.convention) for s in cell] == [
+        (None, 0.0, "exclude-true"),
+        (None, 0.1, "exclude-true"),
+        ("terms", 0.0, "exclude-true"),
+        ("terms", 0.1, "exclude-true"),
+        ("terms", 0.1, "include-true"),
+        ("samples", 0.1, "exclude-true"),
+    ]
+
+
+def test_costs_are_asked_of_the_runs_of_other_pages():
+    study = studies.costs(
+        data_name="built-in",
+        regimes=REGIMES,
+        epsilons=[0.0, 0.1],
+        seeds=[3],
+        judged_epsilon=0.1,
+        compared_regimes=["few"],
+        seen_classes=80,
+    )
+    assert {s.id for s in group(study, MAIN)} == {s.id for s in smoothing(seeds=[3]).specs}
+    assert {s.keep for s in group(study, MAIN)} == {("selective",)}
+    assert {(s.classes, s.keep) for s in group(study, "unseen")} == {(80, ("unseen",))}

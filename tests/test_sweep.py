@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from lsce import data, sweep
-from lsce.runs import Recipe, Record, RunSpec, Store
+from lsce.runs import Protocol, Recipe, Record, RunSpec, Store
 
 
 def spec(**changes) -> RunSpec:
@@ -162,3 +163,46 @@ def _group_lives(group: int) -> bool:
         ["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True
     )
     return any(not line.startswith("Z") for line in listing.stdout.split())
+
+
+def test_what_a_run_needs_is_trained_first_and_kept(tmp_path, capsys):
+    store = Store(tmp_path)
+    teacher = spec(seed=1, epsilon=0.0)
+    student = spec(epsilon=0.0, teacher=teacher, temperature=2.0)
+    todo = sweep.plan([student, spec()], store)
+    assert [s.id for s in todo.missing if s != spec()] == [teacher.id, student.id]
+    sweep.execute(todo, store)
+    assert dataclasses.replace(teacher, keep=("weights",)) in store and student in store
+    assert store.load(student).meta["final"]["smoothness"] > 0
+    assert sweep.with_needed([student, teacher], store) == []
+
+
+def test_a_network_is_tried_as_it_was_trained(tmp_path):
+    protocol = Protocol(
+        corrupted_images=100,
+        attacked_images=100,
+        radii=(4,),
+        judged_radius=4,
+        pgd_steps=2,
+        pgd_restarts=1,
+        square_queries=2,
+        source=spec(seed=1, epsilon=0.0),
+    )
+    store = Store(tmp_path)
+    (tried,) = sweep.ensure([spec(examination=protocol)], store=store)
+    base = store.load(spec())
+    assert torch.equal(tried.outputs()["test_logits"], base.outputs()["test_logits"])
+    assert tried.meta["final"].items() >= base.meta["final"].items()
+    assert tried.meta["final"]["worst_error"] >= tried.meta["final"]["fgsm_error"]
+    assert set(tried.details()["quantity"]) == {"corruption", "attack", "masking"}
+    clean = tried.details().query("case == 'clean'")["value"].item()
+    assert clean <= tried.meta["final"]["worst_error"]
+
+
+def test_a_run_whose_teacher_would_not_end_in_time_is_not_started(tmp_path):
+    store = Store(tmp_path)
+    student = spec(epsilon=0.0, teacher=spec(seed=1, epochs=9), temperature=2.0)
+    todo = sweep.plan([student], store)
+    todo.seconds[student.teacher.id] = 1e6
+    sweep.execute(todo, store, deadline=time.monotonic() + 60)
+    assert student not in store and student.teacher not in store

@@ -350,3 +350,70 @@ def test_mixed_images_have_mixed_labels(dataset):
     rolled = images.roll(1, 0)
     share = shares[torch.arange(8), labels][0]
     torch.testing.assert_close(mixed, share * images + (1 - share) * rolled)
+
+
+def test_superclasses_label_the_very_same_images(dataset):
+    wanted = spec(labels="superclasses", monitor_size=100)
+    coarse, unseen = train._of_classes(wanted, dataset)
+    fine = data.subset(dataset.train.labels, 300, seed=0)
+    images, labels, _ = train._labelled(wanted, coarse, torch.device("cpu"))[0]
+    assert torch.equal(images, dataset.train.images[fine]) and unseen is None
+    assert torch.equal(labels, torch.tensor(dataset.superclass)[dataset.train.labels[fine]])
+    found = train.train(wanted, dataset)
+    assert found.outputs["test_logits"].shape == (10_000, 20)
+    assert found.outputs["test_labels"].bincount().tolist() == [500] * 20
+
+
+def test_a_long_tail_is_trained_on_and_measured(dataset):
+    wanted = spec(train_size=3_000, imbalance=10, epsilon=0.0)
+    labels = train._labelled(wanted, dataset, torch.device("cpu"))[0][1]
+    assert labels.bincount().tolist() == data.long_tail_counts(30, 100, 10)
+    found = train.train(wanted, dataset).final
+    assert {"medium_accuracy", "few_accuracy", "rare_elsewhere"} <= set(found)
+    assert "many_accuracy" not in found  # no class has more than 100 images
+
+
+def test_without_smoothing_weights_on_terms_and_on_samples_are_the_same(dataset):
+    fields = dict(train_size=3_000, imbalance=10, epochs=1)
+    losses = {
+        (weighting, epsilon): train.train(
+            spec(**fields, epsilon=epsilon, weighting=weighting), dataset
+        ).history[0]["train_loss"]
+        for weighting in ("terms", "samples")
+        for epsilon in (0.0, 0.3)
+    }
+    assert losses["terms", 0.0] == pytest.approx(losses["samples", 0.0], rel=1e-3)
+    assert losses["terms", 0.3] != pytest.approx(losses["samples", 0.3], rel=1e-2)
+
+
+def test_a_student_learns_what_its_teacher_says(dataset):
+    teacher = spec(epochs=6, epsilon=0.0, seed=1, keep=("weights",))
+    taught = train.train(teacher, dataset)
+    weights = {name: value.clone() for name, value in taught.extras["weights"].items()}
+    student = spec(epochs=6, epsilon=0.0, teacher=teacher, temperature=1.0)
+    found = train.train(student, dataset, networks=lambda _: weights)
+    alone = train.train(spec(epochs=6, epsilon=0.0), dataset)
+
+    def distance(outcome):
+        theirs = taught.outputs["test_logits"].log_softmax(1)
+        mine = outcome.outputs["test_logits"].log_softmax(1)
+        return F.kl_div(mine, theirs, log_target=True, reduction="batchmean").item()
+
+    assert distance(found) < distance(alone)
+    assert 0 < found.final["smoothness"] < 1
+    for name, value in taught.extras["weights"].items():
+        assert torch.equal(value, weights[name])  # the teacher itself is not trained
+
+
+def test_kept_weights_are_the_network_and_stay_when_it_is_used_again(dataset):
+    first = train.train(spec(keep=("weights",)), dataset)
+    train.train(spec(seed=1), dataset)
+    network = train.network_of(spec(), lambda _: first.extras["weights"], torch.device("cpu"))
+    logits = train.evaluate(network, dataset.test.images)[0]
+    assert torch.equal(logits, first.outputs["test_logits"])
+
+
+def test_images_of_classes_never_seen_are_kept_as_logits(dataset):
+    wanted = spec(classes=80, train_size=240, monitor_size=80, keep=("unseen",))
+    found = train.train(wanted, dataset)
+    assert found.extras["unseen"]["unseen_logits"].shape == (2_000, 80)
