@@ -321,9 +321,8 @@ def masking(evidence: Evidence) -> Styler:
             row = {"regime": regime, "arm": arm, "check": words, "error": least, "against": found}
             rows.append(row | {"passes": "yes" if least <= found + SLACK else "<b>no</b>"})
     frame = pd.DataFrame(rows)
-    for name in ("regime", "arm"):
-        same = frame[["regime", "arm"]].eq(frame[["regime", "arm"]].shift())
-        frame[name] = frame[name].mask(same["regime"] & same["arm"], "")
+    again = frame.duplicated(["regime", "arm"])
+    frame.loc[again, ["regime", "arm"]] = ""
     return table(frame, {"error": "{:.1f}", "against": "{:.1f}"}, wrapped=["regime", "check"])
 
 
