@@ -206,7 +206,7 @@ def measure(record: Record, probs, scaled, labels, bins: int) -> dict[str, float
         found["log_nc1"] = math.log10(final["nc1"])
         found["log_scatter_ratio"] = math.log10(final["within"] / final["between"])
     parts = {"": probs, "_scaled": scaled}
-    if "selected_epoch" in final:
+    if "selected" in record.keep:  # an examination has the scalars of its base and not this
         logits = record.selected()["test_logits"].double().numpy()
         parts["_selected"] = metrics.softmax(logits)
     for suffix, part in parts.items():
@@ -225,8 +225,8 @@ def _projections(
     record: Record, validation_labels: torch.Tensor, classes: Mapping[str, Sequence[str]]
 ) -> dict[str, np.ndarray]:
     names = data.CLASSES[record.spec.data]
-    if "superclass_probe" not in record.meta["final"]:
-        return {}  # no features, or not of all classes
+    if "features" not in record.keep or record.spec.classes is not None:
+        return {}
     kept = record.features()
     labels = {"train": kept["train_labels"], "validation": validation_labels}
     found = {}

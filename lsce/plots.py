@@ -5,6 +5,7 @@
 
 import io
 import math
+import re
 import textwrap
 
 import matplotlib as mpl
@@ -26,7 +27,7 @@ WIDTH = 8.0
 
 _STYLE = {
     "figure.dpi": 100,
-    "savefig.dpi": 150,
+    "savefig.dpi": 120,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -57,14 +58,31 @@ def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = 
     """
     folder = paths.FIGURES / own if own else paths.FIGURES
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.fonttype": "none"}):  # text that can be searched and edited
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with io.StringIO() as text, mpl.rc_context({"svg.fonttype": "none"}):  # text stays text
+        figure.savefig(text, format="svg", metadata={"Date": None})
+        (folder / f"{name}.svg").write_text(_compact(text.getvalue()), encoding="utf-8")
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")
         # A chart has few colours: with a palette its file is a third of the size.
-        Image.open(buffer).convert("RGB").quantize().save(folder / f"{name}.png", optimize=True)
-    numbers.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        Image.open(buffer).convert("RGB").quantize(64).save(folder / f"{name}.png", optimize=True)
+    numbers.to_csv(folder / f"{name}.csv", index=False, float_format="%.5g")
     return figure
+
+
+#: Places and sizes in an SVG, and numbers in them with more than two decimals.
+_GEOMETRY = re.compile(r'( (?:d|x|y|x1|x2|y1|y2|width|height|points)=")([^"]*)"')
+_LONG = re.compile(r"-?\d+\.\d{3,}")
+
+
+def _compact(svg: str) -> str:
+    """An SVG with two decimals (of 1/72 inch) and without indentation: a fifth smaller."""
+
+    def rounded(number: re.Match) -> str:
+        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+    svg = _GEOMETRY.sub(lambda found: f'{found[1]}{_LONG.sub(rounded, found[2])}"', svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)  # text that is not turned
+    return re.sub(r"\n +", "\n", svg)
 
 
 def _figure(rows: int, columns: int, height: float, **kwargs) -> tuple[Figure, np.ndarray]:

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from lsce import data, sweep
+from lsce import data, digest, sweep
 from lsce.runs import Protocol, Recipe, Record, RunSpec, Store
 
 
@@ -189,8 +189,11 @@ def test_a_network_is_tried_as_it_was_trained(tmp_path):
         source=spec(seed=1, epsilon=0.0),
     )
     store = Store(tmp_path)
-    (tried,) = sweep.ensure([spec(examination=protocol)], store=store)
+    whole = spec(keep=("features", "selected"))  # which a digest of what was tried does without
+    tried, _ = sweep.ensure([spec(examination=protocol), whole], store=store)
     base = store.load(spec())
+    assert base.keep == {"features", "selected", "weights"} and tried.keep == set()
+    assert digest.of(tried).scalars["worst_error"] == tried.meta["final"]["worst_error"]
     assert torch.equal(tried.outputs()["test_logits"], base.outputs()["test_logits"])
     assert tried.meta["final"].items() >= base.meta["final"].items()
     assert tried.meta["final"]["worst_error"] >= tried.meta["final"]["fgsm_error"]
