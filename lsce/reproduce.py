@@ -179,7 +179,7 @@ def _recall() -> Job:
 
 def _say_plan(job: Job, todo: sweep.Plan, words: str) -> None:
     device = train.default_device()
-    total = len({spec.id for spec in job.specs})
+    total = len({spec.id for spec in (*job.specs, *todo.missing)})
     rounds = math.ceil(len(job.notebooks) / _notebooks_at_a_time())
     rest = SECONDS_PER_NOTEBOOK * rounds + SECONDS_TO_BUILD
     expected = todo.expected + rest

@@ -346,8 +346,9 @@ def ensure(
         )
     if missing:
         todo = plan(missing, store)
+        total = len({spec.id for spec in (*specs, *todo.missing)})
         print(
-            f"{len(todo.missing)} of {len(specs)} runs are not recorded yet: training them on "
+            f"{len(todo.missing)} of {total} runs are not recorded yet: training them on "
             f"{train.default_device().type}, {todo.workers} at a time",
             flush=True,
         )

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lsce import data, digest, stats, sweep
 from lsce.digest import Digest
@@ -74,7 +75,8 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
             f"Retraining {len(chosen)} of the others, drawn with seed {draw}.",
             flush=True,
         )
-        sweep.execute(dataclasses.replace(plan, missing=[run.spec for run in chosen]), store)
+        missing = sweep.with_needed([run.spec for run in chosen], store)
+        sweep.execute(dataclasses.replace(plan, missing=missing), store)
         results = []
         for run in chosen:
             again = digest.of(store.load(run.spec))
@@ -99,7 +101,18 @@ def compare(again: Digest, run: Digest, repeats: Sequence[Digest], runs: int) ->
 
 
 def _but_for_the_seed(spec: RunSpec) -> str:
-    return dataclasses.replace(spec, seed=0).id
+    return _unseeded(spec).id
+
+
+def _unseeded(spec: RunSpec) -> RunSpec:
+    """The same with seed 0, and so the runs that it rests on, whose seeds go with its own."""
+    changes: dict[str, Any] = {"seed": 0}
+    if spec.teacher is not None:
+        changes["teacher"] = _unseeded(spec.teacher)
+    if (protocol := spec.examination) is not None:
+        source = _unseeded(protocol.source)
+        changes["examination"] = dataclasses.replace(protocol, source=source)
+    return dataclasses.replace(spec, **changes)
 
 
 def _repeats(recorded: Recorded) -> dict[str, list[Digest]]:
@@ -114,6 +127,10 @@ def _repeats(recorded: Recorded) -> dict[str, list[Digest]]:
 def _say(spec: RunSpec, checks: Sequence[Check]) -> None:
     optional = [field.name for field in dataclasses.fields(spec) if field.default is None]
     given = {name: getattr(spec, name) for name in optional if getattr(spec, name) is not None}
+    if spec.teacher is not None:
+        given["teacher"] = spec.teacher.id
+    if spec.examination is not None:
+        given["examination"] = f"of {spec.base.id}"
     words = [f"{name.replace('_', ' ')} {value}" for name, value in given.items()]
     parts = [spec.model, f"{spec.train_size:,} images of {spec.data}", f"{spec.epochs} epochs"]
     parts += [f"ε = {spec.epsilon:g}", f"weight decay {spec.recipe.weight_decay:g}", *words]

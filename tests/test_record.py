@@ -165,7 +165,21 @@ def test_only_runs_with_the_same_spec_but_for_the_seed_repeat_a_run(tmp_path):
     assert sorted(run.spec.seed for run in found) == [0, 1, 2]
 
 
+def test_a_student_is_repeated_by_those_of_other_seeds_and_their_teachers(tmp_path):
+    students = [spec(seed=s, epsilon=0.0, teacher=spec(seed=s), temperature=2.0) for s in (0, 1)]
+    hotter = dataclasses.replace(students[0], temperature=4.0)
+    other = dataclasses.replace(students[0], teacher=spec(epsilon=0.3))
+    runs = [digest_of(each) for each in (*students, hotter, other)]
+    recorded.write(runs, tmp_path)
+    found = verify._repeats(Recorded(tmp_path))[verify._but_for_the_seed(students[1])]
+    assert {run.spec.id for run in found} == {each.id for each in students}
+
+
 def test_what_is_verified_is_told_apart_from_other_runs(capsys):
+    student = spec(epsilon=0, teacher=spec(seed=1), temperature=2)
+    verify._say(student, [])
+    said = capsys.readouterr().out
+    assert f"teacher {spec(seed=1).id}, temperature 2.0, seed 0" in said and len(said) < 200
     noisy = spec(epsilon=0, noise="symmetric", noise_rate=0.4, loss="gce", loss_parameter=0.7)
     verify._say(noisy, [])
     said = capsys.readouterr().out

@@ -177,7 +177,7 @@ def test_what_a_run_needs_is_trained_first_and_kept(tmp_path, capsys):
     assert sweep.with_needed([student, teacher], store) == []
 
 
-def test_a_network_is_tried_as_it_was_trained(tmp_path):
+def test_a_network_is_tried_as_it_was_trained(tmp_path, capsys):
     protocol = Protocol(
         corrupted_images=100,
         attacked_images=100,
@@ -189,9 +189,11 @@ def test_a_network_is_tried_as_it_was_trained(tmp_path):
         source=spec(seed=1, epsilon=0.0),
     )
     store = Store(tmp_path)
-    whole = spec(keep=("features", "selected"))  # which a digest of what was tried does without
-    tried, _ = sweep.ensure([spec(examination=protocol), whole], store=store)
-    base = store.load(spec())
+    # A digest of what was tried does without what its base keeps.
+    whole = spec(train_size=200, keep=("features", "selected"))
+    wanted = [dataclasses.replace(whole, examination=protocol, keep=()), whole]
+    tried, base = sweep.ensure(wanted, store=store)
+    assert "3 of 3 runs are not recorded" in capsys.readouterr().out  # the source, too
     assert base.keep == {"features", "selected", "weights"} and tried.keep == set()
     assert digest.of(tried).scalars["worst_error"] == tried.meta["final"]["worst_error"]
     assert torch.equal(tried.outputs()["test_logits"], base.outputs()["test_logits"])
