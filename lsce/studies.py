@@ -253,6 +253,20 @@ def _of_classes(fields: Mapping[str, Any], classes: int) -> dict[str, Any]:
     return {**fields, **shares, "classes": None if classes == 100 else classes}
 
 
+def _of_seen(
+    data_name: str,
+    regimes: Mapping[str, Mapping[str, Any]],
+    seen_classes: int,
+    seeds: Sequence[int],
+    judged_epsilon: float,
+    keep: str,
+) -> list[Run]:
+    """The group "unseen": regimes with some of the classes, at ε = 0 and at the judged ε."""
+    fewer = {regime: _of_classes(fields, seen_classes) for regime, fields in regimes.items()}
+    kept = _keeping(fewer, keep)
+    return _smoothed("unseen", data_name, kept, [0.0, judged_epsilon], seeds)
+
+
 def _check(
     data_name: str,
     regimes: Mapping[str, Mapping[str, Any]],
@@ -442,9 +456,7 @@ def penultimate(
     kept = _keeping(regimes, "features", "information")
     runs = _smoothed(MAIN, data_name, kept, epsilons, seeds)
     compared = _compared(compared_regimes, regimes)
-    fewer = {regime: _of_classes(fields, seen_classes) for regime, fields in compared.items()}
-    kept = _keeping(fewer, "features")
-    runs += _smoothed("unseen", data_name, kept, [0.0, judged_epsilon], seeds)
+    runs += _of_seen(data_name, compared, seen_classes, seeds, judged_epsilon, keep="features")
     return _study(runs, judged_epsilon)
 
 
@@ -671,9 +683,7 @@ def costs(
     kept = _keeping(regimes, "selective")
     runs = _smoothed(MAIN, data_name, kept, epsilons, seeds)
     compared = _compared(compared_regimes, regimes)
-    fewer = {regime: _of_classes(fields, seen_classes) for regime, fields in compared.items()}
-    kept = _keeping(fewer, "unseen")
-    runs += _smoothed("unseen", data_name, kept, [0.0, judged_epsilon], seeds)
+    runs += _of_seen(data_name, compared, seen_classes, seeds, judged_epsilon, keep="unseen")
     return _study(runs, judged_epsilon)
 
 
