@@ -306,7 +306,7 @@ def masking(evidence: Evidence) -> Styler:
         extra = more[(more["regime"] == regime) & (more["arm"] == arm)]
         error = 100 * part[part["x"] == radius].groupby("case")["value"].mean()
         other = 100 * extra.groupby("case")["value"].mean()
-        long = f"PGD-{protocol.pgd_steps} × {protocol.pgd_restarts}"
+        long = protocol.longest
         repeated = other[["logits × 10", "logits ÷ 10", "float64"]].max()
         checks = [
             ("many steps find more than one", error["FGSM"], error["PGD-20"]),

@@ -127,7 +127,7 @@ def _row_heading(ax: Axes, line: float, words: str) -> None:
         transform=blended_transform_factory(ax.figure.transFigure, ax.transData),
         va="center",
         weight="bold",
-        fontsize=9,
+        fontsize=8,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         in_layout=False,  # a long one would take width from the axes
     )
@@ -505,7 +505,7 @@ def effects(numbers: pd.DataFrame) -> Figure:
     effect that matters and positive is as claimed.
     """
     claims = list(numbers["claim"].unique())
-    figure, axes = _figure(1, 1, 1.0 + 0.3 * (len(numbers) + len(claims)))
+    figure, axes = _figure(1, 1, 1.0 + 0.2 * (len(numbers) + len(claims)))
     ax = axes[0, 0]
     # Every claim has a line of its own, for its words, above its regimes.
     lines = pd.Series(np.arange(len(numbers)), numbers.index)
@@ -521,13 +521,13 @@ def effects(numbers: pd.DataFrame) -> Figure:
             xerr=errors,
             fmt=marker[name],
             color=colour[name],
-            capsize=3,
-            markersize=6,
+            capsize=2.5,
+            markersize=5,
             label=name,
         )
     ax.axvline(0, color="black", linewidth=1)
     ax.axvspan(-1, 1, color="#777777", alpha=0.12, linewidth=0)
-    ax.set_yticks(lines, numbers["regime"])
+    ax.set_yticks(lines, numbers["regime"], fontsize=8)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     for claim in claims:

@@ -281,7 +281,7 @@ def _attacked(network, source, images, labels, protocol: Protocol) -> list[dict[
         f"PGD-{SHORT}": lambda r: tried.pgd(network, r),
         f"PGD-{SHORT}, margin": lambda r: tried.pgd(network, r, loss=_Margin()),
         f"PGD-{SHORT}, targeted": lambda r: tried.pgd(network, r, targets=tried.next_likely),
-        f"PGD-{protocol.pgd_steps} × {protocol.pgd_restarts}": lambda r: tried.pgd(
+        protocol.longest: lambda r: tried.pgd(
             network, r, protocol.pgd_steps, protocol.pgd_restarts
         ),
         "AutoAttack": lambda r: tried.auto(r, protocol.pgd_steps, protocol.square_queries),

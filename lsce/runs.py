@@ -149,6 +149,11 @@ class Protocol:
         object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
         object.__setattr__(self, "judged_radius", float(self.judged_radius))
 
+    @property
+    def longest(self) -> str:
+        """What the longest PGD is called."""
+        return f"PGD-{self.pgd_steps} × {self.pgd_restarts}"
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Protocol":
         return cls(**{**fields, "source": RunSpec.from_dict(fields["source"])})

@@ -24,7 +24,7 @@ CASES = {"": "as trained", "_scaled": "temperature scaled", "_normalised": "logi
 
 
 def log_odds(logits: Values, temperature: float = 1.0) -> np.ndarray:
-    """ln(c / (1 − c)), c being the maximum of softmax(logits / temperature): (N,), above −ln C.
+    """ln(c / (1 − c)), c being the maximum of softmax(logits / temperature): (N,), at least −ln(C − 1).
 
     The order of c (Hendrycks & Gimpel 2017), but without the ties that appear where c rounds to 1.
     0 < temperature < inf.
@@ -127,7 +127,7 @@ def coverage_at_risk(risks: ArrayLike, most: float) -> float:
 def risk_at_coverage(risks: ArrayLike, coverage: float) -> float:
     """r_i at the least i with i/N >= `coverage`, in [0, 1]; the first image's at coverage 0."""
     risks = _shares("risks", risks)
-    return float(risks[_least(len(risks), coverage)])
+    return float(risks[_least(len(risks), _share("coverage", coverage))])
 
 
 def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
@@ -148,7 +148,7 @@ def fpr_at_tpr(positive: ArrayLike, negative: ArrayLike, tpr: float = 0.95) -> f
     In [0, 1], and lower is better. Scores that equal the threshold are above it.
     """
     positive, negative = _vector("positive", positive), _vector("negative", negative)
-    threshold = np.sort(positive)[::-1][_least(len(positive), tpr)]
+    threshold = np.sort(positive)[::-1][_least(len(positive), _share("tpr", tpr))]
     return float((negative >= threshold).mean())
 
 
@@ -227,7 +227,7 @@ def _correct(logits: Values, labels: Values) -> np.ndarray:
 
 def _least(n: int, share: float) -> int:
     """The index i − 1 of the least i in 1..n with i/n >= share; `ceil` would miss some by one."""
-    return int(np.searchsorted(np.arange(1, n + 1) / n, _share("the share", share)))
+    return int(np.searchsorted(np.arange(1, n + 1) / n, share))
 
 
 def _vector(name: str, values: ArrayLike) -> np.ndarray:

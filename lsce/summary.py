@@ -140,16 +140,18 @@ def recipes() -> Styler:
 
 def guide(collected: Collected) -> Markdown:
     """For each claim the advice that its verdict asks for (see `claims.yaml`), with the effects
-    that the verdict rests on."""
-    lines, topic = [], None
+    that the verdict rests on; what is undecided comes last."""
+    topics: dict[str, list[str]] = {claim.family: [] for claim in claims.load().values()}
+    topics["open at this size"] = []
     for claim in claims.load().values():
-        if not (shown := collected.get(claim.notebook)):
-            continue
-        if claim.family != topic:
-            topic = claim.family
-            lines += ["", f"**{topic[0].upper() + topic[1:]}**", ""]
-        word = pages.overall(claim, shown[0])
-        lines.append(f"- {claim.advice[word]} {_basis(claim, shown[0], word)}")
+        if shown := collected.get(claim.notebook):
+            word = pages.overall(claim, shown[0])
+            topic = "open at this size" if word == stats.UNDECIDED else claim.family
+            topics[topic].append(f"- {claim.advice[word]} {_basis(claim, shown[0], word)}")
+    lines = []
+    for topic, sentences in topics.items():
+        if sentences:
+            lines += ["", f"**{topic[0].upper() + topic[1:]}**", "", *sentences]
     return Markdown("\n".join(lines))
 
 

@@ -98,6 +98,11 @@ def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Re
         meta["final"] |= {"nc1": 0.5, "within": 1.0, "between": 2.0}
         probe = "superclass_probe" if spec.classes is None else "unseen_probe"
         meta["final"] |= {"nc2": 0.5, "nc3": 0.5, "nc4": 0.5, probe: 0.4}
+    if spec.examination is not None:
+        meta["final"] |= {"corrupted_error": 0.6, "fgsm_error": 0.7, "pgd_error": 0.75}
+        meta["final"] |= {"worst_error": 0.8, "overstated": 0.1}
+    if spec.imbalance is not None:
+        meta["final"] |= {"rare_accuracy": 0.1, "rare_predicted": 0.2, "rare_elsewhere": 0.3}
     return MadeUp(Path(tempfile.mkdtemp(dir=FOLDERS.name)), spec, status, meta)
 
 

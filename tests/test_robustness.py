@@ -15,7 +15,7 @@ CLASSES = 4
 
 def protocol(**changes) -> SimpleNamespace:
     fields = dict(corrupted_images=40, attacked_images=100, radii=(1.0, 4.0), judged_radius=4.0)
-    fields |= dict(pgd_steps=10, pgd_restarts=2, square_queries=20)
+    fields |= dict(pgd_steps=10, pgd_restarts=2, square_queries=20, longest="PGD-10 × 2")
     return SimpleNamespace(**fields | changes)
 
 
