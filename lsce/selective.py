@@ -24,10 +24,10 @@ CASES = {"": "as trained", "_scaled": "temperature scaled", "_normalised": "logi
 
 
 def log_odds(logits: Values, temperature: float = 1.0) -> np.ndarray:
-    """ln(c / (1 − c)), c being the maximum of softmax(logits / temperature): (N,), at least −ln(C − 1).
+    """ln(c / (1 − c)), (N,), c being the maximum of softmax(logits / temperature).
 
     The order of c (Hendrycks & Gimpel 2017), but without the ties that appear where c rounds to 1.
-    0 < temperature < inf.
+    At least −ln(C − 1). 0 < temperature < inf.
     """
     from scipy.special import logsumexp  # half a second to import
 
@@ -109,8 +109,8 @@ def aurc(risks: ArrayLike) -> float:
 def excess_aurc(risks: ArrayLike) -> float:
     """AURC − [r + (1 − r) ln(1 − r)], r being the risk at full coverage (Geifman et al. 2019).
 
-    The bracket is the AURC of the best order, all errors last, as N grows; at finite N that order
-    is still r / 2N or so above it.
+    The bracket is the large-N limit of the optimum, all errors last. At finite N the optimum lies
+    above it, by r / N at most.
     """
     r = _shares("risks", risks)[-1]
     best = r + (1 - r) * np.log1p(-r) if r < 1 else 1.0

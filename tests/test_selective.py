@@ -43,14 +43,15 @@ def test_the_best_order_has_the_risks_and_the_area_of_its_closed_form(errors):
     expected = [max(0, i - (n - errors)) / i for i in range(1, n + 1)]
     assert risks.tolist() == expected
     assert selective.aurc(risks) == pytest.approx(sum(expected) / n, abs=1e-15)
-    # The bracket is a lower bound, from which the finite sum differs by r / 2N, to the first order.
-    excess = selective.excess_aurc(risks)
-    assert 0 <= excess + 1e-15 and excess == pytest.approx(errors / n / (2 * n), abs=3e-4)
+    # The mean is an upper sum of the increasing function whose integral is subtracted.
+    assert -1e-15 <= selective.excess_aurc(risks) <= errors / n / n
 
 
 def test_the_best_order_nears_no_excess_as_images_grow():
     for n in (1_000, 10_000, 100_000):
-        excess = selective.excess_aurc(selective.risk_coverage(-np.arange(n), np.arange(n) < 0.7 * n))
+        excess = selective.excess_aurc(
+            selective.risk_coverage(-np.arange(n), np.arange(n) < 0.7 * n)
+        )
         assert excess == pytest.approx(0.3 / (2 * n), rel=0.01)
 
 
@@ -71,9 +72,7 @@ def test_a_constant_score_has_the_error_rate_at_every_coverage():
 def test_a_random_score_has_the_area_of_a_constant_one():
     rng = np.random.default_rng(0)
     correct = np.arange(200) < 140
-    areas = [
-        selective.aurc(selective.risk_coverage(rng.random(200), correct)) for _ in range(500)
-    ]
+    areas = [selective.aurc(selective.risk_coverage(rng.random(200), correct)) for _ in range(500)]
     assert np.mean(areas) == pytest.approx(0.3, abs=4 * np.std(areas) / np.sqrt(500))
 
 
@@ -205,11 +204,200 @@ def test_the_other_scores_by_hand():
     assert selective.energy([[1000.0, 1000.0]]) == pytest.approx(1000 + np.log(2))
 
 
-def test_choose_norm_finds_the_norm_that_tells_right_from_wrong():
-    """Of two kinds of rows, one right: a low p ranks the one above the other, a high p below."""
-    flat = np.array([4.0, 4.0, -2.0, -2.0, -2.0, -2.0])
-    steep = np.array([5.0, 3.0, 2.0, 0.0, -4.0, -6.0]) + 0.0
-    low = [selective.normalised(z[None], 1.0)[0] for z in (flat, steep)]
-    high = [selective.normalised(z[None], 8.0)[0] for z in (flat, steep)]
-    assert low[0] > low[1] or low[0] < low[1]
-    assert (low[0] < low[1]) != (high[0] < high[1])
+STEEP, FLAT = [3, -3, 0, 0, 0, 0], [3, 2, 1, -2, -2, -2]
+
+
+@pytest.mark.parametrize(("right", "norm"), [("steep", 1.0), ("flat", 4.0)])
+def test_choose_norm_finds_the_norms_that_tell_right_from_wrong(right, norm):
+    """Norms up to 3 rank the steep rows first, those from 4 on the flat ones."""
+    logits = np.array([STEEP] * 5 + [FLAT] * 5, dtype=float)
+    labels = np.where(np.repeat(["steep", "flat"], 5) == right, 0, 1)
+    assert selective.choose_norm(logits, labels) == norm
+    risks = selective.risk_coverage(selective.normalised(logits, norm), labels == 0)
+    assert selective.coverage_at_risk(risks, 0) == 0.5
+
+
+def test_choose_norm_has_the_least_area_of_all():
+    logits, labels = draw(classes=20, seed=3)
+    correct = logits.argmax(axis=1) == labels
+    areas = {
+        p: selective.aurc(selective.risk_coverage(selective.normalised(logits, p), correct))
+        for p in selective.NORMS
+    }
+    assert len(set(areas.values())) == len(areas)
+    assert areas[selective.choose_norm(logits, labels)] == min(areas.values())
+
+
+def double_loop(positive, negative):
+    wins = [(a > b) + (a == b) / 2 for a in positive for b in negative]
+    return sum(wins) / len(wins)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 15])
+def test_auroc_equals_a_double_loop(digits):
+    rng = np.random.default_rng(digits)
+    positive, negative = rng.normal(0.5, size=60).round(digits), rng.normal(size=85).round(digits)
+    expected = double_loop(positive, negative)
+    assert selective.auroc(positive, negative) == pytest.approx(expected, abs=1e-12)
+    assert selective.auroc(negative, positive) == pytest.approx(1 - expected, abs=1e-12)
+
+
+def test_auroc_at_its_bounds_and_of_scores_a_rounding_apart():
+    assert selective.auroc([1, 2], [0, -1, 0.5]) == 1
+    assert selective.auroc([0], [1]) == 0
+    assert selective.auroc([1, 1], [1]) == 0.5
+    assert selective.auroc([np.nextafter(1, 2)], [1]) == 1
+
+
+def test_false_positives_by_hand():
+    positive, negative = np.arange(100), np.array([4.0, 5.0, 5.5, 98.0, 200.0])
+    # 95 of 100 positives score at least 5.
+    assert selective.fpr_at_tpr(positive, negative) == 4 / 5
+    assert selective.fpr_at_tpr(positive, negative, tpr=0.01) == 1 / 5
+    assert selective.fpr_at_tpr(positive, negative, tpr=1.0) == 1
+    assert selective.fpr_at_tpr(positive, negative - 300) == 0
+    assert selective.fpr_at_tpr([1, 1, 1], [1, 0]) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_false_positives_equal_a_search_of_all_thresholds(seed):
+    rng = np.random.default_rng(seed)
+    positive, negative = rng.normal(1, size=57).round(1), rng.normal(size=40).round(1)
+    found = [(negative >= t).mean() for t in positive if (positive >= t).mean() >= 0.95]
+    assert selective.fpr_at_tpr(positive, negative) == min(found)
+
+
+def suppressed(seed, n=1500, classes=8):
+    """Logits whose scale is drawn for each image and says nothing, and labels that ignore it."""
+    logits, labels = draw(n, classes, seed)
+    return logits * 10 ** np.random.default_rng(seed + 50).uniform(-2, 1, size=(n, 1)), labels
+
+
+def test_selective_reports_each_score():
+    validation, test = suppressed(0), suppressed(1)
+    temperature = fit_temperature(*validation).value
+    found, rows = selective.selective(*validation, *test, temperature)
+    logits, labels = test
+    correct = logits.argmax(axis=1) == labels
+    norm = selective.choose_norm(*validation)
+    assert found.pop("norm") == norm
+    scores = {
+        "": metrics.softmax(logits).max(axis=1),
+        "_scaled": metrics.softmax(logits, temperature).max(axis=1),
+        "_normalised": selective.normalised(logits, norm),
+    }
+    names = ("aurc", "excess_aurc", "coverage_at_5", "risk_at_80", "failure_auroc")
+    assert list(found) == [name + suffix for suffix in scores for name in names]
+    for suffix, score in scores.items():
+        risks = np.cumsum(~correct[np.argsort(-score)]) / np.arange(1, len(score) + 1)
+        assert found[f"aurc{suffix}"] == pytest.approx(risks.mean())
+        assert found[f"risk_at_80{suffix}"] == risks[int(0.8 * len(risks)) - 1]
+        assert found[f"failure_auroc{suffix}"] == pytest.approx(roc_auc_score(correct, score))
+        case = [row for row in rows if row["case"] == selective.CASES[suffix]]
+        assert [row["x"] for row in case] == [i / 20 for i in range(1, 21)]
+        assert case[15]["value"] == found[f"risk_at_80{suffix}"]
+        assert case[-1]["value"] == (~correct).mean()
+    assert {row["quantity"] for row in rows} == {"risk"} and len(rows) == 60
+    # Normalising undoes what the scale of each image did to the ranking.
+    assert found["aurc_normalised"] < found["aurc"] - 0.02
+
+
+def test_selective_by_hand():
+    """The 600 surest of 1000 images are right, the others wrong."""
+    logits = np.stack([np.zeros(1000), np.arange(1000, 0, -1)], axis=1)
+    labels = (np.arange(1000) < 600).astype(int)
+    found, _ = selective.selective(logits, labels, logits, labels, 20.0)
+    for suffix in ("", "_scaled"):
+        assert found[f"coverage_at_5{suffix}"] == 0.631  # 31/631 is below 5%, 32/632 above
+        assert found[f"risk_at_80{suffix}"] == 200 / 800
+        assert found[f"failure_auroc{suffix}"] == 1
+        assert found[f"excess_aurc{suffix}"] == pytest.approx(0.4 / 2000, rel=0.02)
+
+
+def test_the_test_labels_do_not_choose_the_norm():
+    validation, (logits, labels) = suppressed(0), suppressed(1)
+    wrong = (labels + 1) % 8
+    chosen = [selective.selective(*validation, logits, y, 1.0)[0]["norm"] for y in (labels, wrong)]
+    assert chosen[0] == chosen[1] == selective.choose_norm(*validation)
+
+
+@pytest.mark.parametrize("error", [0, 1])
+def test_where_all_are_right_or_wrong_there_is_no_failure_to_detect(error):
+    logits = np.random.default_rng(0).normal(size=(30, 4))
+    labels = (logits.argmax(axis=1) + error) % 4
+    found, _ = selective.selective(logits, labels, logits, labels, 2.0)
+    assert not [name for name in found if name.startswith("failure_auroc")]
+    assert found["aurc"] == found["risk_at_80"] == error
+    assert found["excess_aurc"] == 0
+    assert found["coverage_at_5"] == 1 - error
+    assert np.isfinite(list(found.values())).all()
+
+
+def test_unseen_reports_each_score():
+    rng = np.random.default_rng(0)
+    seen, unseen = rng.normal(size=(90, 5)) * 3, rng.normal(size=(70, 5))
+    found = selective.unseen(seen, unseen, 0.7, 3.0)
+    assert len(found) == 10
+    for suffix, score in {
+        "": lambda z: metrics.softmax(z).max(axis=1),
+        "_scaled": lambda z: metrics.softmax(z, 0.7).max(axis=1),
+        "_normalised": lambda z: selective.normalised(z, 3.0),
+        "_logit": lambda z: z.max(axis=1),
+        "_energy": lambda z: np.log(np.exp(z).sum(axis=1)),
+    }.items():
+        positive, negative = score(seen), score(unseen)
+        area = double_loop(positive, negative)
+        assert found[f"unseen_auroc{suffix}"] == pytest.approx(area, abs=1e-12)
+        threshold = np.sort(positive)[4]  # 86 of 90, the fewest that are 95%
+        assert found[f"unseen_fpr95{suffix}"] == (negative >= threshold).mean()
+    assert found["unseen_auroc"] > 0.7
+    swapped = selective.unseen(unseen, seen, 0.7, 3.0)
+    assert swapped["unseen_auroc_energy"] == pytest.approx(1 - found["unseen_auroc_energy"])
+
+
+def test_tensors_and_arrays_agree():
+    validation, test = suppressed(0, n=80), suppressed(1, n=80)
+    tensors = [torch.tensor(part) for part in (*validation, *test)]
+    assert selective.selective(*tensors, 1.5) == selective.selective(*validation, *test, 1.5)
+    assert selective.unseen(tensors[0].requires_grad_(), tensors[2], 1.5, 2.0) == selective.unseen(
+        validation[0], test[0], 1.5, 2.0
+    )
+    score, correct = outcomes()
+    same = selective.risk_coverage(torch.tensor(score), torch.tensor(correct))
+    assert (same == selective.risk_coverage(score, correct)).all()
+
+
+LOGITS = [[0.0, 1.0], [2.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "message"),
+    [
+        ("risk_coverage", ([], []), ValueError, r"score must have shape \(N,\)"),
+        ("risk_coverage", ([[1.0]], [True]), ValueError, r"score must have shape \(N,\)"),
+        ("risk_coverage", ([np.nan], [True]), ValueError, "score must be finite"),
+        ("risk_coverage", ([1.0], [1]), TypeError, "correct must be boolean"),
+        ("risk_coverage", ([1.0], [True, True]), ValueError, r"correct must have shape \(1,\)"),
+        ("aurc", ([0.5, 1.5],), ValueError, r"risks must lie in \[0, 1\]"),
+        ("excess_aurc", ([-0.1],), ValueError, r"risks must lie in \[0, 1\]"),
+        ("coverage_at_risk", ([0.1], 5), ValueError, r"most must lie in \[0, 1\], but it is 5"),
+        ("risk_at_coverage", ([0.1], np.nan), ValueError, r"coverage must lie in \[0, 1\]"),
+        ("auroc", ([], [1.0]), ValueError, "positive must have shape"),
+        ("auroc", ([1.0], [np.inf]), ValueError, "negative must be finite"),
+        ("fpr_at_tpr", ([1.0], [1.0], 95), ValueError, r"tpr must lie in \[0, 1\]"),
+        ("log_odds", (LOGITS, 0.0), ValueError, "temperature must be positive"),
+        ("log_odds", ([[0.0, np.inf]],), ValueError, "logits must be finite"),
+        ("normalised", (LOGITS, np.inf), ValueError, "p must be positive and finite"),
+        ("choose_norm", (LOGITS, [0, 2]), ValueError, r"labels must lie in \[0, 2\)"),
+        ("selective", (LOGITS, [0, 1], LOGITS, [0], 1.0), ValueError, "labels must have shape"),
+        ("unseen", (LOGITS, [[0.0] * 3], 1.0, 2.0), ValueError, "must be of the same classes"),
+    ],
+)
+def test_bad_input_is_named(function, arguments, error, message):
+    with pytest.raises(error, match=message):
+        getattr(selective, function)(*arguments)
+
+
+def test_imports_without_scipy_and_sklearn():
+    code = "import sys; sys.modules['scipy'] = sys.modules['sklearn'] = None; import lsce.selective"
+    subprocess.run([sys.executable, "-c", code], check=True)
