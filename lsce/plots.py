@@ -64,7 +64,7 @@ def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = 
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")
         # A chart has few colours: with a palette its file is a third of the size.
-        Image.open(buffer).convert("RGB").quantize(64).save(folder / f"{name}.png", optimize=True)
+        Image.open(buffer).convert("RGB").quantize(32).save(folder / f"{name}.png", optimize=True)
     numbers.to_csv(folder / f"{name}.csv", index=False, float_format="%.5g")
     return figure
 
