@@ -241,8 +241,9 @@ def plan(
     for spec in reversed(missing):  # what a run needs comes before it in this list
         for need in spec.needs:
             rank[need.id] = min(rank.get(need.id, rank[spec.id]), rank[spec.id])
-    # The longest first, so that no worker ends long after the rest.
-    missing.sort(key=lambda spec: (rank[spec.id], -seconds[spec.id]))
+    # What waits for others last, and else the longest first, so that no worker ends long after
+    # the rest.
+    missing.sort(key=lambda spec: (rank[spec.id], bool(spec.needs), -seconds[spec.id]))
     return Plan(missing, seconds, crew.count, crew)
 
 
