@@ -241,25 +241,11 @@ def arms(numbers: pd.DataFrame, *, xlabel: str, columns: int = 3, percent: bool 
                         color="#777777",
                     )
                 continue
-            interval = stats.mean_interval(values)
             colour = COLOURS[methods.index(mine["method"].iloc[0]) % len(COLOURS)]
-            errors = None
-            if interval.n > 1:
-                errors = [[interval.mean - interval.low], [interval.high - interval.mean]]
-            ax.errorbar(
-                interval.mean,
-                line,
-                xerr=errors,
-                fmt="o",
-                color=colour,
-                markerfacecolor=colour if mine["chosen"].iloc[0] else "white",
-                capsize=2.5,
-                markersize=6,
-                elinewidth=1.2,
-            )
-        ax.set_yticks(range(len(rows)), rows, fontsize=8)
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.tick_params(axis="y", length=0)
+            face = colour if mine["chosen"].iloc[0] else "white"
+            style = {"color": colour, "markerfacecolor": face, "fmt": "o", "markersize": 6}
+            _means(ax, [values], [line], True, **style)
+        _name_rows(ax, rows)
         # The names of the arms leave the panels less room.
         ax.set(title=_wrapped(panel, columns + 1), xlabel=xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -281,18 +267,9 @@ def cases(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figur
             mine = part[part["arm"] == name].dropna(subset="value").groupby("case")["value"]
             off = 0.22 * (index - (len(names) - 1) / 2)
             lines = [rows.index(case) + off for case, _ in mine]
-            _means(
-                ax,
-                [values for _, values in mine],
-                lines,
-                True,
-                color=colour,
-                fmt=marker,
-                label=name,
-            )
-        ax.set_yticks(range(len(rows)), rows, fontsize=8)
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.tick_params(axis="y", length=0)
+            style = {"color": colour, "fmt": marker, "label": name}
+            _means(ax, [values for _, values in mine], lines, True, **style)
+        _name_rows(ax, rows)
         ax.set(title=_wrapped(panel, columns), xlabel=xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         if percent:
@@ -313,7 +290,14 @@ def _means(ax: Axes, groups: list[pd.Series], at: list[float], sideways: bool, *
     ]
     places = (mean, at) if sideways else (at, mean)
     errors = {"xerr" if sideways else "yerr": ends}
-    ax.errorbar(*places, **errors, capsize=2.5, markersize=5, elinewidth=1.2, **style)
+    ax.errorbar(*places, **errors, **{"capsize": 2.5, "markersize": 5, "elinewidth": 1.2} | style)
+
+
+def _name_rows(ax: Axes, names: list[str]) -> None:
+    """Names for the rows of an axis, from the top down."""
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
 
 
 def slopes(

@@ -267,9 +267,8 @@ class RunSpec:
         fits = rho is None or (_number(rho) and rho > 1)
         require(fits, "imbalance", rho, "a number > 1 or None")
         if rho is not None:
-            fits = self.train_size // (self.classes or 100) >= rho
-            want = f"at most the {self.train_size // (self.classes or 100)} images a class"
-            require(fits, "imbalance", rho, want)
+            largest = self.train_size // (self.classes or 100)
+            require(largest >= rho, "imbalance", rho, f"at most the {largest} images a class")
         known = weighting in (None, *WEIGHTINGS)
         require(known, "weighting", weighting, f"one of {', '.join(WEIGHTINGS)} or None")
         fits = weighting is None or rho is not None
@@ -367,7 +366,7 @@ class RunSpec:
     @property
     def base(self) -> "RunSpec":
         """The run whose network an examination tries."""
-        return dataclasses.replace(self, examination=None, keep=("weights",))
+        return dataclasses.replace(self, examination=None)
 
     @property
     def needs(self) -> list["RunSpec"]:

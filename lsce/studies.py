@@ -104,13 +104,12 @@ class Study:
         return found
 
     def table(self, runs: Sequence[Digest]) -> pd.DataFrame:
-        """One row a run: its labels, ε, that of its teacher, training images, classes, imbalance,
-        kind and rate of label noise, seed, id, status and scalars (see `lsce.digest`)."""
+        """One row a run: its labels, ε, training images, classes, kind and rate of label noise,
+        seed, id, status and scalars (see `lsce.digest`)."""
         rows = [
             {**label, "epsilon": run.spec.epsilon, "train_size": run.spec.train_size}
             | {"noise": run.spec.noise, "noise_rate": run.spec.noise_rate or 0.0}
-            | {"classes": run.spec.num_classes, "imbalance": run.spec.imbalance}
-            | {"teacher_epsilon": run.spec.teacher.epsilon if run.spec.teacher else math.nan}
+            | {"classes": run.spec.num_classes}
             | {"seed": run.spec.seed, "run": run.spec.id, "status": run.status}
             | run.scalars
             for label, run in zip(self.labels, runs, strict=True)
@@ -585,18 +584,17 @@ def number_of_classes(
     _distinct("class_counts", class_counts, "whole numbers from 2 to 100")
     designs: dict[str, dict[str, dict[str, Any]]] = {MAIN: {}, EQUAL_EPOCHS: {}}
     batch = Recipe(**class_run.get("recipe", {})).batch_size
+    steps = class_run["epochs"] * max(1, class_run.get("train_size", 45_000) // batch)
     for count in class_counts:
         fits = isinstance(count, int) and 2 <= count <= 100
         require(fits, "class_counts", list(class_counts), "whole numbers from 2 to 100")
         fields, words = _of_classes(class_run, count), f"{count} classes"
         designs[EQUAL_EPOCHS][words] = fields
-        steps = class_run["epochs"] * max(1, class_run.get("train_size", 45_000) // batch)
         epochs = round(steps / max(1, fields["train_size"] // batch))
         designs[MAIN][words] = {**fields, "epochs": epochs}
-    whole = dict(class_run)
     designs[SAME_IMAGES] = {
-        f"{data.SUPERCLASSES} superclasses": {**whole, "labels": "superclasses"},
-        "100 classes": whole,
+        f"{data.SUPERCLASSES} superclasses": {**class_run, "labels": "superclasses"},
+        "100 classes": dict(class_run),
     }
     runs = []
     for group, regimes in designs.items():

@@ -33,7 +33,7 @@ from lsce import (
     representation,
     robustness,
 )
-from lsce.batches import Augmenter, evaluate, to_float
+from lsce.batches import Augmenter, evaluate
 from lsce.calibration import fit_temperature
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.runs import LOSSES, Record, RunSpec
@@ -245,7 +245,7 @@ def _criterion(spec: RunSpec, labels: Tensor, superclass: Sequence[int]) -> torc
 
 
 def _teach(teacher: models.ImageClassifier, temperature: float, images: Tensor) -> Tensor:
-    """A teacher's probabilities, float32 (N, C), of images, float32 (N, 3, 32, 32)."""
+    """A teacher's probabilities, float32 (N, C), of images as `evaluate` takes them."""
     return (evaluate(teacher, images)[0] / temperature).softmax(1)
 
 
@@ -391,12 +391,7 @@ def _representation(outcome, dataset, unseen, network) -> dict[str, float]:
 
 def _smoothness(spec, teacher, images, labels) -> float:
     """See `Outcome`."""
-    on_true = torch.cat(
-        [
-            _teach(teacher, spec.temperature, to_float(part)).gather(1, of_part[:, None])
-            for part, of_part in zip(images.split(500), labels.split(500), strict=True)
-        ]
-    )
+    on_true = _teach(teacher, spec.temperature, images).gather(1, labels[:, None])
     classes = spec.num_classes
     return (1 - on_true.double().mean()).item() * classes / (classes - 1)
 

@@ -10,11 +10,13 @@ from torch.nn import functional as F
 
 from lsce.baselines import (
     BackwardCorrection,
+    Distillation,
     FocalLoss,
     ForwardCorrection,
     GeneralizedCrossEntropy,
     GeneralizedLabelSmoothing,
     MaxSup,
+    SampleWeighted,
 )
 from lsce.losses import LabelSmoothingCrossEntropy
 
@@ -225,3 +227,47 @@ def test_bad_transitions(kind, transition, words):
 def test_backward_correction_needs_an_inverse():
     with pytest.raises(ValueError, match=r"condition number of transition is .*below 1e\+08"):
         BackwardCorrection(torch.full((C, C), 1 / C, dtype=torch.float64))
+
+
+def test_weights_on_samples_are_class_weights_where_nothing_is_smoothed():
+    logits, labels = torch.randn(50, 5), torch.arange(50) % 5
+    weights = torch.tensor([0.2, 0.5, 1.0, 2.0, 4.0])
+    for epsilon, same in ((0.0, True), (0.2, False)):
+        alone = LabelSmoothingCrossEntropy(epsilon, reduction="none")
+        on_samples = SampleWeighted(alone, weights)(logits, labels)
+        on_terms = LabelSmoothingCrossEntropy(epsilon, class_weights=weights)(logits, labels)
+        assert torch.allclose(on_samples, on_terms) == same
+        plain = LabelSmoothingCrossEntropy(epsilon)(logits, labels)
+        assert torch.allclose(SampleWeighted(alone, torch.ones(5))(logits, labels), plain)
+
+
+def test_distillation_from_one_hot_teachers_is_cross_entropy():
+    logits, labels = torch.randn(20, 5), torch.arange(20) % 5
+    found = Distillation(1.0)(logits, F.one_hot(labels, 5).float())
+    torch.testing.assert_close(found, F.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(temperature):
+    teacher = torch.randn(20, 5, dtype=torch.float64)
+    logits = (teacher + 3).requires_grad_()  # a shift is no disagreement
+    Distillation(temperature)(logits, (teacher / temperature).softmax(1)).backward()
+    assert logits.grad.abs().max() < 1e-12
+
+
+def test_a_hot_distillation_matches_logits():
+    """Hinton et al. 2015, section 2.1: the gradient tends to the difference of the centred logits,
+    divided by the number of classes; T² keeps it from vanishing."""
+    teacher = torch.randn(20, 5, dtype=torch.float64)
+    logits = torch.randn(20, 5, dtype=torch.float64, requires_grad=True)
+    temperature = 1e4
+    Distillation(temperature)(logits, (teacher / temperature).softmax(1)).backward()
+    difference = (logits - teacher).detach()
+    expected = (difference - difference.mean(1, keepdim=True)) / 5 / 20
+    torch.testing.assert_close(logits.grad, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), "hot"])
+def test_a_wrong_temperature_of_distillation_is_named(temperature):
+    with pytest.raises(ValueError, match="temperature is"):
+        Distillation(temperature)
