@@ -4,7 +4,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from lsce import data, digest, paths, profiles, recorded, sweep
+from lsce import data, digest, paths, profiles, recorded, studies, sweep
 from lsce.digest import Digest
 from lsce.profiles import Profile
 from lsce.progress import duration
@@ -65,7 +65,7 @@ def _wanted(profile: Profile) -> dict[str, tuple[RunSpec, bool, tuple]]:
             rank = (position, spec.seed, spec.epsilon not in (0.0, study.judged))
             known, in_full, rank = wanted.get(spec.id, (spec, False, rank))
             keep = tuple(sorted({*known.keep, *spec.keep}))
-            full = in_full or study.in_full(spec)
+            full = in_full or (notebook in studies.BY_IMAGE and study.in_full(spec))
             wanted[spec.id] = dataclasses.replace(spec, keep=keep), full, rank
     return wanted
 

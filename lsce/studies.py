@@ -86,7 +86,7 @@ class Study:
     judged: float
 
     def in_full(self, spec: RunSpec) -> bool:
-        """Whether figures show the run image by image, and not in sums alone."""
+        """Whether figures of `BY_IMAGE` show the run image by image, and not in sums alone."""
         special = ("noise", "classes", "labels", "imbalance", "loss", "mixup", "teacher")
         plain = all(getattr(spec, name) is None for name in (*special, "examination"))
         return (plain and spec.epsilon in (0.0, self.judged)) or spec.data == "built-in"
@@ -699,6 +699,9 @@ BY_NOTEBOOK: dict[str, Callable[..., Study]] = {
     "10_costs": costs,
     "12_reproduction": reproduction,
 }
+
+#: Notebooks with figures of single runs, image by image.
+BY_IMAGE = ("03_calibration", "04_penultimate")
 
 #: Notebooks that show runs, the last of them those of the others.
 SHOW_RUNS = (*BY_NOTEBOOK, "11_summary")

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from made_up import digest_of, spec
 
-from lsce import data, paths, recorded
+from lsce import data, paths, profiles, recorded
 from lsce.digest import Digest
+from lsce.record import _wanted
 from lsce.recorded import MANIFEST, Recorded
 
 BUILT_IN = {"data": "built-in", "data_checksum": data.CHECKSUMS["built-in"]}
@@ -180,4 +181,7 @@ def test_the_results_that_come_with_the_project_are_complete_and_small():
     assert len(found) > 0
     for run in found:
         recorded.check(run)
+    wanted = [run for name in profiles.names() for run in _wanted(profiles.load(name)).values()]
+    shown = {spec.id for spec, in_full, _ in wanted if in_full}
+    assert {run.spec.id for run in found if run.samples} <= shown
     assert sum(file.stat().st_size for file in paths.RECORDED.iterdir()) <= 12e6
