@@ -57,7 +57,7 @@ class Claim:
     per_tenfold: tuple[str, str] | None = None
     #: Effects are in percent of the control's value.
     relative: bool = False
-    #: What a practitioner should make of each verdict.
+    #: What a practitioner should make of each verdict but undecided.
     advice: Mapping[str, str]
     #: What the literature measured of it: `measure`, and `pairs` of rows of `data/published.csv`,
     #: without and with smoothing.

@@ -136,7 +136,7 @@ def judge(effect: Interval, smallest: float) -> Verdict:
 
     `smallest` >= 0 is the smallest effect worth the claim, in the effect's unit. Supported: the
     interval lies above 0 and the mean is at least `smallest`. Refuted: the interval lies below
-    `smallest`. Undecided: neither, and always so with a single seed.
+    `smallest`. Undecided: neither, and always so with a single seed or without any spread.
     """
     return judge_family([effect], [smallest])[0]
 
@@ -168,10 +168,11 @@ def judge_family(effects: Sequence[Interval], smallest: Sequence[float]) -> list
 
 
 def _p(effect: Interval, value: float) -> float:
-    """The two-sided p-value of the t test that the mean is `value`."""
-    off = abs(effect.mean - value)
+    """The two-sided p-value of the t test that the mean is `value`; 1 where nothing varies, as if
+    a measure sits at the end of its scale: then the test has nothing to go by."""
     if effect.sd == 0:
-        return 1.0 if off == 0 else 0.0
+        return 1.0
+    off = abs(effect.mean - value)
     return float(2 * stats.t.sf(off * np.sqrt(effect.n) / effect.sd, effect.n - 1))
 
 

@@ -1,5 +1,6 @@
 """What all pages together say: every claim's verdict, and what follows for a practitioner."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -140,32 +141,48 @@ def recipes() -> Styler:
 
 def guide(collected: Collected) -> Markdown:
     """For each claim the advice that its verdict asks for (see `claims.yaml`), with the effects
-    that the verdict rests on; what is undecided comes last."""
-    topics: dict[str, list[str]] = {claim.family: [] for claim in claims.load().values()}
-    topics["open at this size"] = []
+    that the verdict rests on; what is undecided comes last, as it is claimed."""
+    advice: dict[str, list[str]] = {}
+    left: dict[str, list[str]] = {}
     for claim in claims.load().values():
-        if shown := collected.get(claim.notebook):
-            word = pages.overall(claim, shown[0])
-            topic = "open at this size" if word == stats.UNDECIDED else claim.family
-            topics[topic].append(f"- {claim.advice[word]} {_basis(claim, shown[0], word)}")
+        if not (shown := collected.get(claim.notebook)):
+            continue
+        word = pages.overall(claim, shown[0])
+        if word == stats.UNDECIDED:
+            named = _link(claim, claim.claim.removesuffix("."))
+            left.setdefault(claim.family, []).append(f"{named} ({_effects(claim, shown[0])})")
+        else:
+            basis = f"(*{word}*: {_basis(claim, shown[0])}; {_link(claim, 'figure')})"
+            advice.setdefault(claim.family, []).append(f"- {claim.advice[word]} {basis}")
     lines = []
-    for topic, sentences in topics.items():
-        if sentences:
-            lines += ["", f"**{topic[0].upper() + topic[1:]}**", "", *sentences]
+    for family, sentences in advice.items():
+        lines += ["", f"**{_capital(family)}**", "", *sentences]
+    if left:
+        lines += ["", "**Open at this size**", ""]
+        lines += [f"- *{_capital(family)}*: {'; '.join(each)}" for family, each in left.items()]
     return Markdown("\n".join(lines))
 
 
-def _basis(claim: Claim, shown: Evidence, word: str) -> str:
-    judged = [j for j in shown.judgements.get(claim.id, []) if j.effect is not None]
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _basis(claim: Claim, shown: Evidence) -> str:
+    """The effects, what matters, and which verdict in how many regimes if they differ."""
+    counts = Counter(j.verdict for j in shown.judgements[claim.id])
+    least = f"at least {claim.matters:g} matters"
+    if claim.not_worse_by is not None:
+        least = f"up to {claim.matters:g} worse will do"
+    said = ", ".join(f"{word} in {count}" for word, count in counts.items())
+    return f"{_effects(claim, shown)}, where {least}" + f"; {said}" * (len(counts) > 1)
+
+
+def _effects(claim: Claim, shown: Evidence) -> str:
+    """Least and greatest effect of the regimes, how many there are, and the pairs in each."""
+    judged = [j.effect for j in shown.judgements.get(claim.id, []) if j.effect is not None]
     if not judged:
-        return f"({_link(claim, 'no complete pair of runs')})"
-    means = sorted(j.effect.mean for j in judged)
-    unit = f" {claim.unit}" if claim.unit else ""
-    span = pages.signed(means[0]) + (f" to {pages.signed(means[-1])}" if len(means) > 1 else "")
-    counts = {name: sum(j.verdict == name for j in judged) for name in stats.VERDICTS}
-    said = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
-    cases = "1 regime" if len(judged) == 1 else f"{len(judged)} regimes"
-    return (
-        f"(*{word}*: {span}{unit} in {cases}, {said}; n = {judged[0].effect.n} pairs each; "
-        f"{_link(claim, 'figure')})"
-    )
+        return "no complete pair of runs"
+    means = [pages.signed(mean) for mean in sorted(effect.mean for effect in judged)]
+    span = f"{means[0]} to {means[-1]}" if len(means) > 1 else means[0]
+    regimes = f" in {len(means)} regimes" if len(means) > 1 else ""
+    return f"{span} {claim.unit}".rstrip() + f"{regimes}, n = {judged[0].n}"

@@ -159,7 +159,7 @@ def test_every_claim_is_complete():
         assert claim.published is None or claim.published["measure"] in measured
         assert claim.better in ("lower", "higher")
         assert (claim.smallest is None) != (claim.not_worse_by is None)
-        assert set(claim.advice) == {*stats.VERDICTS, stats.DEPENDS}
+        assert set(claim.advice) == {stats.SUPPORTED, stats.REFUTED, stats.DEPENDS}
         notebook = (paths.NOTEBOOKS / f"{claim.notebook}.ipynb").read_text()
         assert f'"name": "{claim.figure}"' in notebook and f'declared[\\"{claim.id}\\"]' in notebook
 

@@ -52,8 +52,10 @@ def test_one_seed_has_no_interval():
 
 
 def test_differences_without_spread():
-    assert stats.mean_interval([0.5, 0.5]) == Interval(0.5, 0.5, 0.5, 2, 0.0, 0.0)
-    assert stats.mean_interval([0.0, 0.0]).p == 1
+    interval = stats.mean_interval([0.5, 0.5])
+    assert interval == Interval(0.5, 0.5, 0.5, 2, 0.0, 1.0)
+    verdict = judge(interval, 0.1)
+    assert (verdict.verdict, verdict.more_runs) == ("undecided", None)
 
 
 def test_bad_values_are_named():

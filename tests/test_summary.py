@@ -50,12 +50,12 @@ def test_every_claim_has_a_verdict_and_a_link_to_its_figure(collected):
 
 
 def test_the_guide_says_what_the_verdict_asks_for(collected):
-    text = summary.guide(collected).data
+    advice, left = summary.guide(collected).data.split("**Open at this size**")
     for claim in DECLARED.values():
         word = pages.overall(claim, collected[claim.notebook][0])
-        assert f"- {claim.advice[word]} (*{word}*: " in text
-        for other in {*stats.VERDICTS, stats.DEPENDS} - {word}:
-            assert f"- {claim.advice[other]}" not in text
+        for other, sentence in claim.advice.items():
+            assert (f"- {sentence} (*{word}*: " in advice) == (other == word)
+        assert (f">{claim.claim.removesuffix('.')}</a> (" in left) == (word == stats.UNDECIDED)
 
 
 def test_this_machine_shows_the_seeds_that_are_complete(nothing, monkeypatch):
