@@ -87,6 +87,7 @@ def _compact(svg: str) -> str:
 
 def _figure(rows: int, columns: int, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08)  # titles apart from the axis above, in inches
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
@@ -265,7 +266,7 @@ def cases(numbers: pd.DataFrame, *, xlabel: str, percent: bool = False) -> Figur
         part = numbers[numbers["panel"] == panel]
         for index, (name, colour, marker) in enumerate(zip(names, COLOURS, MARKERS, strict=False)):
             mine = part[part["arm"] == name].dropna(subset="value").groupby("case")["value"]
-            off = 0.22 * (index - (len(names) - 1) / 2)
+            off = min(0.22, 0.7 / len(names)) * (index - (len(names) - 1) / 2)
             lines = [rows.index(case) + off for case, _ in mine]
             style = {"color": colour, "fmt": marker, "label": name}
             _means(ax, [values for _, values in mine], lines, True, **style)
