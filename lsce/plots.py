@@ -59,7 +59,8 @@ def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = 
     folder = paths.FIGURES / own if own else paths.FIGURES
     folder.mkdir(parents=True, exist_ok=True)
     with io.StringIO() as text, mpl.rc_context({"svg.fonttype": "none"}):  # text stays text
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(text, format="svg", metadata=nothing)
         (folder / f"{name}.svg").write_text(_compact(text.getvalue()), encoding="utf-8")
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")
@@ -75,13 +76,15 @@ _LONG = re.compile(r"-?\d+\.\d{3,}")
 
 
 def _compact(svg: str) -> str:
-    """An SVG with two decimals (of 1/72 inch) and without indentation: a fifth smaller."""
+    """An SVG with two decimals (of 1/72 inch), without indentation and names of groups: a quarter
+    smaller."""
 
     def rounded(number: re.Match) -> str:
         return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
     svg = _GEOMETRY.sub(lambda found: f'{found[1]}{_LONG.sub(rounded, found[2])}"', svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)  # text that is not turned
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     return re.sub(r"\n +", "\n", svg)
 
 

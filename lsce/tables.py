@@ -116,14 +116,14 @@ def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
 
 
 def details(study: Study, runs: Sequence[Digest], quantity: str) -> pd.DataFrame:
-    """What runs measured of a quantity (see `lsce.digest.Digest.details`), with their labels, ε and
-    seed: columns case, x, value, too."""
-    parts = [
-        run.details[run.details["quantity"] == quantity].assign(
-            **label, epsilon=run.spec.epsilon, seed=run.spec.seed
-        )
-        for label, run in zip(study.labels, runs, strict=True)
-    ]
+    """What runs measured of a quantity (see `lsce.digest.Digest.details`): columns regime, arm,
+    epsilon, seed, case, x and value."""
+    parts = []
+    for label, run in zip(study.labels, runs, strict=True):
+        about = {"regime": label["regime"], "arm": label["arm"]}
+        about |= {"epsilon": run.spec.epsilon, "seed": run.spec.seed}
+        found = run.details[run.details["quantity"] == quantity]
+        parts.append(found[["case", "x", "value"]].assign(**about))
     return pd.concat(parts, ignore_index=True)
 
 
