@@ -30,11 +30,11 @@ def record(profile_name: str, budget: float, out: Path, source: Path | None) -> 
     reference, mine, store = Recorded(), Recorded(out), Store()
     todo = reference.missing(mine.missing(spec for spec, _, _ in wanted.values()))
     data.load(profile.data, source if profile.data == "cifar-100" else None)
-    new: list[Digest] = []
+    lacking, new = {spec.id for spec in todo}, []
 
     def save(*specs: RunSpec) -> None:
         for spec in specs:
-            if spec.id not in wanted:  # only trained because others need its network
+            if spec.id not in lacking:  # only trained because others need its network
                 continue
             run, (_, in_full, _) = digest.of(store.load(spec)), wanted[spec.id]
             new.append(run if in_full else dataclasses.replace(run, samples={}, projections={}))
