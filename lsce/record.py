@@ -38,7 +38,8 @@ def record(profile_name: str, budget: float, out: Path, source: Path | None) -> 
                 continue
             run, (_, in_full, _) = digest.of(store.load(spec)), wanted[spec.id]
             new.append(run if in_full else dataclasses.replace(run, samples={}, projections={}))
-        recorded.write({run.spec.id: run for run in (*mine, *new)}.values(), out)
+        if new:
+            recorded.write({run.spec.id: run for run in (*mine, *new)}.values(), out)
 
     missing = store.missing(todo)
     if trained := [spec for spec in todo if spec in store]:

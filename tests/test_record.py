@@ -83,6 +83,20 @@ def test_recorded_runs_are_verified_by_training_them_again(results, checkout):
     assert "2 of 2 retrained runs fall where repeated seeds say they should" in done.stdout
 
 
+@pytest.mark.slow
+def test_networks_that_only_others_need_are_trained_and_not_recorded(results, tmp_path):
+    checkout = make_checkout(tmp_path / "checkout", data="built-in")
+    others = [run for run in Recorded(results[0]) if run.spec.teacher is None]
+    recorded.write(others, checkout / "data" / "recorded")
+    done = lsce(checkout, "record", "--profile", "tiny", "--budget", "180s", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    students = RUNS - len(others)
+    assert f"{students} of {RUNS} runs are not recorded" in done.stdout
+    assert f"{students} runs recorded in out, 0 still to do" in done.stdout
+    found = list(Recorded(checkout / "out"))
+    assert len(found) == students > 0 and all(run.spec.teacher is not None for run in found)
+
+
 def test_an_output_folder_with_other_things_is_left_alone(checkout):
     (checkout / "precious").mkdir(exist_ok=True)
     (checkout / "precious" / "thesis.txt").write_text("three years")
