@@ -22,9 +22,9 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -55,22 +55,25 @@ PER_CLASS = 100
 
 
 class Recorded:
-    """The digests of a folder, read whole when it is opened; none if there is no such folder.
+    """The digests of a folder, whose files are read and verified when it is opened; none if there
+    is no such folder. A digest is made when it is first asked for: a page shows few of them.
 
-    Raises ValueError, naming the file, if one is missing or is not what the manifest says.
+    `devices` are the names of the machines that trained the runs, sorted. Raises ValueError, naming
+    the file, if one is missing or is not what the manifest says.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder or paths.RECORDED
-        self._digests: dict[str, Digest] = {}
+        self._digests: dict[str, Callable[[], Digest]] = {}
+        self.devices: list[str] = []
         if (self.folder / MANIFEST).is_file():
-            self._digests = {run.spec.id: run for run in _read(self.folder)}
+            self._digests, self.devices = _read(self.folder)
 
     def __contains__(self, spec: RunSpec) -> bool:
-        return spec.id in self._digests and self._digests[spec.id].has(spec.keep)
+        return spec.id in self._digests and self.load(spec).has(spec.keep)
 
     def __iter__(self) -> Iterator[Digest]:
-        return iter(self._digests.values())
+        return (digest() for digest in self._digests.values())
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -81,11 +84,11 @@ class Recorded:
 
     def load(self, spec: RunSpec) -> Digest:
         """The digest of a spec. Raises KeyError if there is none."""
-        return self._digests[spec.id]
+        return self._digests[spec.id]()
 
 
 def results() -> Recorded:
-    """The recorded results that come with the project, read once a process: it takes a second."""
+    """The recorded results that come with the project, read once a process."""
     manifest = paths.RECORDED / MANIFEST
     return _opened(paths.RECORDED, manifest.read_bytes() if manifest.is_file() else b"")
 
@@ -261,7 +264,8 @@ def _packed(runs: list[Digest]) -> dict[str, np.ndarray]:
 # ---- reading ----
 
 
-def _read(folder: Path) -> Iterator[Digest]:
+def _read(folder: Path) -> tuple[dict[str, Callable[[], Digest]], list[str]]:
+    """What makes the digest of each run, by its id, and the devices."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         known, files = manifest["format"], manifest["files"]
@@ -273,31 +277,52 @@ def _read(folder: Path) -> Iterator[Digest]:
     # As text first: not every pandas reads back the very number that was written.
     table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
     scalars = table[manifest["scalars"]].astype(float)
-    histories = _by_run(contents[HISTORIES])
-    histograms = _by_run(contents[HISTOGRAMS])
-    details = _by_run(contents[DETAILED]) if DETAILED in contents else {}
+    frames = (_by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED))
     samples: dict[str, dict[str, np.ndarray]] = {}
     for name, values in load_samples(contents[SAMPLES]).items():
         run, _, quantity = name.partition(".")
         samples.setdefault(run, {})[quantity] = values
+    tables = _Tables(scalars, *frames, samples)
+    digests = {}
     for run, entry in manifest["runs"].items():
         spec = RunSpec.from_dict(entry["spec"])
         if spec.id != run:
             raise ValueError(f"{folder / MANIFEST}: the spec of run {run} is that of {spec.id}")
-        origin = {name: value for name, value in entry.items() if name not in ("spec", "status")}
-        digest = Digest(spec, entry["status"], origin, {}, histories[run], {}, {}, {})
-        if not digest.diverged:
-            digest.scalars.update(scalars.loc[run].dropna())
-            digest.counts.update(_dense(histograms[run]))
-            if run in details:
-                columns = {"quantity": str, "case": str, "x": float, "value": float}
-                digest = dataclasses.replace(digest, details=details[run].astype(columns))
-            for quantity, values in samples.get(run, {}).items():
-                if quantity.startswith(_PROJECTION):
-                    digest.projections[quantity.removeprefix(_PROJECTION)] = values
-                else:
-                    digest.samples[quantity] = _unpacked(values, _test_images(spec))
-        yield digest
+        digests[run] = functools.cache(functools.partial(_digest, spec, entry, tables))
+    return digests, sorted({entry["device"] for entry in manifest["runs"].values()})
+
+
+class _Tables(NamedTuple):
+    """What the files hold of all runs."""
+
+    scalars: pd.DataFrame
+    histories: Callable[[str], pd.DataFrame]
+    histograms: Callable[[str], pd.DataFrame]
+    details: Callable[[str], pd.DataFrame]
+    samples: dict[str, dict[str, np.ndarray]]
+
+
+def _digest(spec: RunSpec, entry: dict[str, Any], tables: _Tables) -> Digest:
+    run = spec.id
+    origin = {name: value for name, value in entry.items() if name not in ("spec", "status")}
+    history = tables.histories(run)
+    others = [name for name in MONITORED if name in history and history[name].isna().all()]
+    history = history.drop(columns=others)  # what only other runs have measured
+    digest = Digest(spec, entry["status"], origin, {}, history, {}, {}, {})
+    if digest.diverged:
+        return digest
+    digest.scalars.update(tables.scalars.loc[run].dropna())
+    digest.counts.update(_dense(tables.histograms(run)))
+    details = tables.details(run)
+    if len(details):
+        columns = {"quantity": str, "case": str, "x": float, "value": float}
+        digest = dataclasses.replace(digest, details=details.astype(columns))
+    for quantity, values in tables.samples.get(run, {}).items():
+        if quantity.startswith(_PROJECTION):
+            digest.projections[quantity.removeprefix(_PROJECTION)] = values
+        else:
+            digest.samples[quantity] = _unpacked(values, _test_images(spec))
+    return digest
 
 
 def _test_images(spec: RunSpec) -> int:
@@ -316,17 +341,12 @@ def _verified(file: Path, checksum: str) -> bytes:
     return content
 
 
-def _by_run(content: bytes) -> dict[str, pd.DataFrame]:
+def _by_run(content: bytes) -> Callable[[str], pd.DataFrame]:
+    """The rows of a run by its id."""
     frame = pd.read_parquet(io.BytesIO(content))
-    return {
-        run: part.drop(columns=["run", *_empty(part)]).reset_index(drop=True)
-        for run, part in frame.groupby("run", observed=True)
-    }
-
-
-def _empty(rows: pd.DataFrame) -> list[str]:
-    """Columns of a history that only other runs have measured."""
-    return [name for name in rows if name in MONITORED and rows[name].isna().all()]
+    rows = frame.groupby("run", observed=True).indices
+    frame = frame.drop(columns="run")
+    return lambda run: frame.iloc[rows.get(run, [])].reset_index(drop=True)
 
 
 def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -207,9 +207,9 @@ def _footer(job: Job) -> str:
     store, facts = Store(), ["lsce, MIT License."]
     own = [store.load(spec) for spec in {s.id: s for s in job.specs}.values() if spec in store]
     if job.profile.runs != "own":
-        results = list(recorded.results())
-        devices = sorted({run.origin["device"] for run in results})
-        facts.append(" · ".join([f"Recorded results: {len(results)} runs", *devices]) + ".")
+        results = recorded.results()
+        words = [f"Recorded results: {len(results)} runs", *results.devices]
+        facts.append(" · ".join(words) + ".")
     if own:
         devices = sorted({record.meta["device"] for record in own})
         words = [f"This machine: profile {job.profile.name}", job.data_name, f"{len(own)} runs"]
