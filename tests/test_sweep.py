@@ -114,11 +114,12 @@ def test_a_failure_stops_the_threads_after_their_epoch(tmp_path):
 
 
 SCRIPT = """
-import pathlib, sys
+import pathlib, signal, sys
 from lsce import sweep
 from lsce.runs import Store
 from test_sweep import spec
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     store = Store(pathlib.Path(sys.argv[1]))
     todo = sweep.plan([spec(seed=s, epochs=e) for s, e in ((0, 1), (1, 3000), (2, 3000))], store)
     print("ready", flush=True)
