@@ -277,12 +277,14 @@ def _read(folder: Path) -> tuple[dict[str, Callable[[], Digest]], list[str]]:
     # As text first: not every pandas reads back the very number that was written.
     table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
     scalars = table[manifest["scalars"]].astype(float)
-    frames = (_by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED))
+    histories, histograms = _by_run(contents[HISTORIES]), _by_run(contents[HISTOGRAMS])
+    none = pd.DataFrame()  # older folders have no details
+    details = _by_run(contents[DETAILED]) if DETAILED in contents else lambda run: none
     samples: dict[str, dict[str, np.ndarray]] = {}
     for name, values in load_samples(contents[SAMPLES]).items():
         run, _, quantity = name.partition(".")
         samples.setdefault(run, {})[quantity] = values
-    tables = _Tables(scalars, *frames, samples)
+    tables = _Tables(scalars, histories, histograms, details, samples)
     digests = {}
     for run, entry in manifest["runs"].items():
         spec = RunSpec.from_dict(entry["spec"])
