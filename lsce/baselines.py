@@ -43,6 +43,11 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return F.log_softmax(logits, dim=1, dtype=wide)
 
 
+def _product(mass: Tensor, log_p: Tensor) -> Tensor:
+    """mass · log p, 0 where the mass is 0 even if log p is −∞."""
+    return mass * log_p.masked_fill((mass == 0) & (log_p == -math.inf), 0)
+
+
 def _of_label(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, labels[:, None]).squeeze(1)
 
@@ -79,9 +84,12 @@ class MaxSup(nn.Module):
         self.weight = float(weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        log_p = _log_softmax(logits)  # logits but for a constant, which the difference loses
-        penalty = (log_p.amax(1) - log_p.mean(1)).mean()
-        return self.weight * penalty - _of_label(log_p, labels).mean()
+        log_p = _log_softmax(logits)
+        cross_entropy = -_of_label(log_p, labels).mean()
+        if self.weight == 0:  # the penalty is infinite if a logit is −∞
+            return cross_entropy
+        # Logits but for a constant, which the difference loses.
+        return self.weight * (log_p.amax(1) - log_p.mean(1)).mean() + cross_entropy
 
 
 class GeneralizedCrossEntropy(nn.Module):
@@ -109,13 +117,12 @@ class ForwardCorrection(nn.Module):
     def __init__(self, transition: Tensor):
         super().__init__()
         # Row j is log T[·, j]: one row is read a sample.
-        log_columns = _checked(transition).log().T.contiguous()
-        self.register_buffer("log_columns", log_columns.float())
+        self.register_buffer("log_columns", _checked(transition).log().T.contiguous())
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         log_p = _log_softmax(logits)
         # N·C sums in the logs, where no p underflows; Tᵀp would be N·C² products, less exact.
-        return -(log_p + self.log_columns[labels]).logsumexp(1).mean()
+        return -(log_p + self.log_columns[labels].to(log_p.dtype)).logsumexp(1).mean()
 
 
 class BackwardCorrection(nn.Module):
@@ -133,19 +140,19 @@ class BackwardCorrection(nn.Module):
         condition = torch.linalg.cond(transition).item()
         name, want = "condition number of transition", f"below {_WORST_CONDITION:g}"
         _require(condition < _WORST_CONDITION, name, condition, want)
-        self.register_buffer("inverse", torch.linalg.inv(transition).float())
+        self.register_buffer("inverse", torch.linalg.inv(transition))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         log_p = _log_softmax(logits)
-        return -(self.inverse[labels] * log_p).sum(1).mean()
+        return -_product(self.inverse[labels].to(log_p.dtype), log_p).sum(1).mean()
 
 
 class GeneralizedLabelSmoothing(nn.Module):
     """Label smoothing with any ε <= 1, negative ones too (Wei et al., 2022, ICML).
 
-    (1 − s)·CE + (s/C)·Σ_k −log p_k, where s is ε for "include-true" and ε·C/(C−1) for
-    "exclude-true". The buffer `epsilon`, float32 (), is read at each call and may be changed in
-    between. Raises ValueError for an ε or a convention out of range.
+    −t log p_y − u Σ_{k≠y} log p_k, where t is 1 − ε and u is ε/(C−1) for "exclude-true", and t is
+    1 − ε + ε/C and u is ε/C for "include-true". The buffer `epsilon`, float32 (), is read at each
+    call and may be changed in between. Raises ValueError for an ε or a convention out of range.
     """
 
     def __init__(self, epsilon: float, convention: str):
@@ -159,10 +166,12 @@ class GeneralizedLabelSmoothing(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         log_p = _log_softmax(logits)
         classes = logits.shape[1]
-        share = self.epsilon
-        if self.convention == "exclude-true":
-            share = share * classes / (classes - 1)
-        return (share - 1) * _of_label(log_p, labels).mean() - share * log_p.mean()
+        epsilon = self.epsilon.to(log_p.dtype)
+        on_other = epsilon / (classes - 1 if self.convention == "exclude-true" else classes)
+        on_true = 1 - epsilon if self.convention == "exclude-true" else 1 - epsilon + on_other
+        others = log_p.scatter(1, labels[:, None], 0)
+        loss = _product(on_true, _of_label(log_p, labels)) + _product(on_other, others).sum(1)
+        return -loss.mean()
 
 
 class SampleWeighted(nn.Module):
@@ -178,7 +187,9 @@ class SampleWeighted(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return (self.weights[labels] * self.criterion(logits, labels)).mean()
+        loss = self.criterion(logits, labels)
+        weights = self.weights[labels].to(loss.dtype)
+        return (weights * loss.masked_fill(weights == 0, 0)).mean()
 
 
 class Distillation(nn.Module):
@@ -195,5 +206,6 @@ class Distillation(nn.Module):
         self.temperature = float(temperature)
 
     def forward(self, logits: Tensor, probabilities: Tensor) -> Tensor:
-        log_p = _log_softmax(logits / self.temperature)
-        return -(self.temperature**2) * (probabilities * log_p).sum(1).mean()
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        log_p = _log_softmax(wide / self.temperature)
+        return -(self.temperature**2) * _product(probabilities.to(log_p.dtype), log_p).sum(1).mean()

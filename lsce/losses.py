@@ -1,12 +1,15 @@
 """Label smoothing cross entropy, in closed form.
 
-Both conventions are one formula. With K classes and a smoothing parameter ε, let the *uniform
-share* s be ε for ``"include-true"`` and ε·K/(K−1) for ``"exclude-true"``. The smoothed target is
-then q = (1 − s)·p + s/K, where p is the one-hot (or given) target, so that
+Both conventions are one formula. The smoothed target has a mass t on the true class and a mass u on
+each of the other K − 1: t = 1 − ε and u = ε/(K−1) for ``"exclude-true"``, t = 1 − ε + ε/K and
+u = ε/K for ``"include-true"``. For a true class y,
 
-    −Σ_k w_k q_k log π_k  =  −(1 − s) Σ_k w_k p_k log π_k  −  (s/K) Σ_k w_k log π_k
+    −Σ_k w_k q_k log π_k  =  −t w_y log π_y  −  u Σ_{k≠y} w_k log π_k
 
-needs one gathered value and one sum per sample, and never the N×K matrix q.
+needs one gathered value and one sum per sample, and never the N×K matrix q. For a given target
+distribution p, q = u + (t − u)·p.
+
+A class with q_k = 0 or w_k = 0 adds 0 to the loss, even if its log π_k is −∞.
 """
 
 import math
@@ -20,6 +23,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 Convention = Literal["exclude-true", "include-true"]
+Masses = tuple[float, float]  # of a smoothed target: on the true class, on each other class
 Reduction = Literal["none", "mean", "sum"]
 Normalization = Literal["samples", "weights"]
 ClassWeights = Tensor | np.ndarray | Sequence[float]
@@ -55,6 +59,8 @@ class LabelSmoothingCrossEntropy(torch.nn.Module):
 
     :func:`convert_epsilon` turns the :math:`\varepsilon` of one into that of the other.
 
+    A class with :math:`q_k = 0` or :math:`w_k = 0` adds 0, even if its logit is :math:`-\infty`.
+
     **Reduction.** ``"none"`` keeps the loss of every sample (0 where ignored) and ``"sum"`` adds
     them. ``"mean"`` divides that sum by
 
@@ -69,7 +75,8 @@ class LabelSmoothingCrossEntropy(torch.nn.Module):
     ``torch.nn.CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)``.
 
     Args:
-        label_smoothing: :math:`\varepsilon` in [0, 1]; 0 is plain cross entropy.
+        label_smoothing: :math:`\varepsilon` in [0, 1]; 0 is plain cross entropy. An integer, a
+            float, a fraction or a NumPy scalar; kept as a float. It may be changed between calls.
         class_weights: C finite weights :math:`\ge 0`: a tensor, an array or a sequence, of
             integers or floats. Kept as the buffer ``class_weights``, so ``.to()`` moves them and
             the state dict holds them; integers and sequences take torch's default dtype. They are
@@ -94,21 +101,69 @@ class LabelSmoothingCrossEntropy(torch.nn.Module):
         autocast too) and the output is then float32; the gradient has the dtype of ``preds``.
         float64 stays float64.
 
-    Gradients: first and second derivatives, forward mode, :mod:`torch.func` transforms and
-    ``torch.compile(fullgraph=True)``. Probabilities as targets receive a gradient too.
+    Gradients: first and second derivatives. Probabilities as targets receive a gradient too. The
+    logits must not be changed in place between the forward and the backward pass; autograd raises
+    its usual error if they were.
 
     Memory: no N×C matrix of labels is built. With class indices the logits are worked on block by
     block (2¹⁷ a thread on a CPU, 2²⁴ on a GPU), and the gradient is the only N×C tensor. On a CPU,
-    the forward pass of up to 2²⁰ logits computes it already; else the backward pass does. Compiled,
-    traced and :mod:`torch.func`-transformed code keeps the log-probabilities, as cross entropy
-    does.
+    the forward pass of up to 2²⁰ logits computes it already; else the backward pass does.
 
-    Checks: the arguments are checked once, here. ``forward`` checks dtypes, shapes and devices,
-    which the host knows. The *values* of the targets are checked where reading them is cheap, on
-    the CPU. On a GPU, reading them would make the host wait for the device at every step; there an
-    index out of range trips the device-side assertion of the gather kernel instead, and
-    probabilities are taken as given. ``torch.compile`` and :mod:`torch.func` transforms skip the
-    check of values as well.
+    Checks: the arguments are checked once, here, and ``label_smoothing`` whenever it is assigned.
+    ``forward`` checks dtypes, shapes and devices, which the host knows. The *values* of the targets
+    are checked where reading them is cheap, on the CPU. On a GPU, reading them would make the host
+    wait for the device at every step; there an index out of range trips the device-side assertion
+    of the gather kernel instead, and probabilities are taken as given.
+
+    Transformations: the value and the gradient are those of the plain call. *Composed* means that
+    ordinary differentiable operations compute the loss: the values of targets are not checked, and
+    the log-probabilities are kept for the backward pass, as cross entropy does.
+
+    .. list-table::
+       :header-rows: 1
+
+       * - Transformation
+         - Supported
+         - What is different
+       * - ``torch.compile``
+         - yes, as one graph; any shape, and ``label_smoothing`` may change
+         - composed
+       * - ``torch.export``
+         - yes, with static or dynamic shapes
+         - composed; all options are fixed
+       * - ``torch.jit.trace``
+         - yes, for inputs of any size
+         - composed; all options are fixed, and shapes and dtypes are checked at tracing only
+       * - ``torch.jit.script``
+         - no, it raises
+         -
+       * - ``make_fx``, ``FakeTensorMode`` and other dispatch modes and subclasses
+         - yes
+         - composed; the values of weights are not checked either
+       * - meta tensors
+         - yes
+         - no values are checked, of targets or of weights
+       * - :mod:`torch.func`: ``vmap``, ``grad``, ``jacrev``, ``jacfwd``, ``hessian``, …
+         - yes
+         - composed
+       * - forward-mode differentiation
+         - yes
+         - the log-probabilities are kept
+       * - second derivatives, ``is_grads_batched``
+         - yes
+         - the backward pass computes the log-probabilities
+       * - ``torch.utils.checkpoint``, saved-tensor hooks such as ``save_on_cpu``
+         - yes
+         - nothing; a gradient kept by the forward pass does not go through the hooks
+       * - ``functional_call``, ``copy.deepcopy``, ``pickle``
+         - yes
+         - nothing
+       * - ``torch.autocast``, ``torch.inference_mode``
+         - yes
+         - nothing
+       * - ``torch.set_default_device``
+         - yes
+         - weights that are not a tensor go to that device, after the check of their values
 
     Raises:
         ValueError: an argument outside its range or choices; weights that are negative, not
@@ -143,13 +198,26 @@ class LabelSmoothingCrossEntropy(torch.nn.Module):
         _check_options(label_smoothing, reduction, convention, normalization, ignore_index)
         weights = None if class_weights is None else _as_weights(class_weights)
         if weights is not None:
-            _check_weight_values(weights)
-        self.label_smoothing = float(label_smoothing)
+            if weights.device.type != "meta" and not _is_transformed(weights):
+                _check_weight_values(weights)
+            if not isinstance(class_weights, Tensor):
+                weights = weights.to(torch.get_default_device())
+        self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.convention = convention
         self.normalization = normalization
         self.ignore_index = int(ignore_index)
         self.register_buffer("class_weights", weights)
+
+    @property
+    def label_smoothing(self) -> float:
+        """ε; it may be changed between calls."""
+        return self._label_smoothing
+
+    @label_smoothing.setter
+    def label_smoothing(self, value: float) -> None:
+        _check_epsilon("label_smoothing", value)
+        self._label_smoothing = float(value)
 
     def forward(self, preds: Tensor, targets: Tensor) -> Tensor:
         """Loss of ``preds`` against ``targets``; shapes and dtypes as the class says."""
@@ -203,12 +271,12 @@ def label_smoothing_cross_entropy(
     return _loss(
         preds,
         targets,
-        label_smoothing,
+        float(label_smoothing),
         weights,
         reduction,
         convention,
         normalization,
-        ignore_index,
+        int(ignore_index),
     )
 
 
@@ -264,8 +332,7 @@ def _loss(
     single = preds.dim() == 1
     if single:
         preds, targets = preds.unsqueeze(0), targets.unsqueeze(0)
-    num_classes = preds.shape[1]
-    share = epsilon * num_classes / (num_classes - 1) if convention == "exclude-true" else epsilon
+    masses = _masses(epsilon, preds.shape[1], convention)
     if weights is not None:
         weights = weights.detach().to(_compute_dtype(preds))
 
@@ -273,19 +340,15 @@ def _loss(
     true_weights = ignored = None
     if as_indices:
         index = targets.long().unsqueeze(1)
-        divisor = None
-        if reduction == "sum":
-            divisor = 1
-        elif reduction == "mean" and (weights is None or normalization == "samples"):
-            divisor = index.numel() or None  # the mean of nothing is left to torch
+        by_weight = reduction == "mean" and weights is not None and normalization == "weights"
         loss, true_weights, ignored = _hard_loss(
-            preds, index, weights, share, ignore_index, divisor
+            preds, index, weights, masses, ignore_index, "none" if by_weight else reduction
         )
         if loss.dim() == 0:
             return loss
     else:
         _check_probabilities(targets, ignore_index)
-        loss = _from_probabilities(preds, targets, weights, share)
+        loss = _from_probabilities(preds, targets, weights, masses)
 
     if reduction == "none":
         loss = loss.squeeze(1)
@@ -299,17 +362,26 @@ def _loss(
     return loss.mean() if ignored is None else loss.sum() / ignored.logical_not().sum()
 
 
+def _masses(epsilon: float, num_classes: int, convention: str) -> Masses:
+    """The smoothed target on the true class and on each other class."""
+    if isinstance(num_classes, Tensor):  # under torch.jit.trace
+        num_classes = num_classes.double()
+    if convention == "exclude-true":
+        return 1 - epsilon, epsilon / (num_classes - 1)
+    return 1 - epsilon + epsilon / num_classes, epsilon / num_classes
+
+
 def _hard_loss(
     preds: Tensor,
     index: Tensor,
     weights: Tensor | None,
-    share: float,
+    masses: Masses,
     ignore_index: int,
-    divisor: int | None,
+    reduction: str,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The loss, the weight of the true class, and the mask of ignored samples, each (N, 1, …).
 
-    The loss may come summed and divided by ``divisor`` already, as a scalar, where none is ignored.
+    The loss may come reduced already, as a scalar, where none is ignored.
 
     On a CPU the kernel itself refuses an index out of range, so the usual batch, without one to
     ignore, is not looked at beforehand.
@@ -317,7 +389,7 @@ def _hard_loss(
     num_classes = preds.shape[1]
     if _values_are_at_hand(index) and not 0 <= ignore_index < num_classes:
         try:
-            return *_from_indices(preds, index, weights, share, divisor), None
+            return *_from_indices(preds, index, weights, masses, reduction), None
         except (IndexError, RuntimeError):
             ignored = _ignored(index, ignore_index, num_classes)
             if ignored is None:
@@ -325,8 +397,9 @@ def _hard_loss(
     else:
         ignored = _ignored(index, ignore_index, num_classes)
     if ignored is None:
-        return *_from_indices(preds, index, weights, share, divisor), None
-    loss, true_weights = _from_indices(preds, index.masked_fill(ignored, 0), weights, share, None)
+        return *_from_indices(preds, index, weights, masses, reduction), None
+    index = index.masked_fill(ignored, 0)
+    loss, true_weights = _from_indices(preds, index, weights, masses, "none")
     return loss.masked_fill(ignored, 0), true_weights, ignored
 
 
@@ -343,26 +416,37 @@ def _over_classes(weights: Tensor, like: Tensor) -> Tensor:
     return weights.view(1, -1, *[1] * (like.dim() - 2))
 
 
+def _weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """The product, 0 where the weight is 0 even if the value is infinite."""
+    return values.masked_fill(weights == 0, 0) * weights
+
+
 def _from_probabilities(
-    preds: Tensor, targets: Tensor, weights: Tensor | None, share: float
+    preds: Tensor, targets: Tensor, weights: Tensor | None, masses: Masses
 ) -> Tensor:
+    on_true, on_other = masses
     log_probs = _log_softmax(preds)
+    mass = (on_true - on_other) * targets.to(log_probs.dtype) + on_other
     if weights is not None:
-        log_probs = log_probs * _over_classes(weights, log_probs)
-    loss = (share - 1) * (targets.to(log_probs.dtype) * log_probs).sum(1, keepdim=True)
-    return _add_uniform(loss, log_probs, share)
+        mass = mass * _over_classes(weights, mass)
+    if not _values_are_at_hand(log_probs) or not log_probs.detach().amin(1).isfinite().all():
+        # 0·(−∞) is 0 here; where log π is finite, the gradient of the targets needs it.
+        log_probs = log_probs.masked_fill((mass == 0) & (log_probs == -math.inf), 0)
+    return -(mass * log_probs).sum(1, keepdim=True)
 
 
 def _from_indices(
-    preds: Tensor, index: Tensor, weights: Tensor | None, share: float, divisor: int | None
+    preds: Tensor, index: Tensor, weights: Tensor | None, masses: Masses, reduction: str
 ) -> tuple[Tensor, Tensor | None]:
     """Loss and weight of the true class (N, 1, …); every ``index`` (N, 1, …) is in [0, C).
 
-    The loss is a scalar instead, its sum over ``divisor``, where that comes free.
+    The loss is reduced to a scalar instead where that comes free.
     """
     true_weights = None if weights is None else weights[index]
     if _is_composed(preds):
-        return _smoothed_nll(_log_softmax(preds), index, weights, true_weights, share), true_weights
+        return _smoothed_nll(_log_softmax(preds), index, weights, masses), true_weights
+    # The mean of nothing is left to torch.
+    divisor = {"none": None, "sum": 1, "mean": index.numel() or None}[reduction]
     keep_gradient = (
         divisor is not None
         and preds.device.type == "cpu"
@@ -370,31 +454,32 @@ def _from_indices(
         and torch.is_grad_enabled()
         and preds.requires_grad
     )
-    arguments = (preds, index, weights, true_weights, share, divisor, keep_gradient)
+    arguments = (preds, index, weights, true_weights, masses, divisor, keep_gradient)
     return _Blockwise.apply(*arguments), true_weights
 
 
 def _smoothed_nll(
-    log_probs: Tensor,
-    index: Tensor,
-    weights: Tensor | None,
-    true_weights: Tensor | None,
-    share: float,
+    log_probs: Tensor, index: Tensor, weights: Tensor | None, masses: Masses
 ) -> Tensor:
-    """The closed form, on ``log_probs`` (n, C, …) with ``index`` and ``true_weights`` (n, 1, …)."""
-    loss = (share - 1) * log_probs.gather(1, index)
+    """The closed form (n, 1, …), of ``log_probs`` (n, C, …) and ``index`` (n, 1, …)."""
     if weights is not None:
-        loss = loss * true_weights
-        if share:
-            log_probs = log_probs * _over_classes(weights, log_probs)
-    return _add_uniform(loss, log_probs, share)
+        log_probs = _weighted(log_probs, _over_classes(weights, log_probs))
+    factor, apart = _of_true(*masses)
+    true = log_probs.gather(1, index)
+    loss = -factor * true if factor else torch.zeros_like(true)
+    if masses[1]:
+        terms = log_probs.scatter(1, index, 0) if apart else log_probs
+        loss = loss - masses[1] * terms.sum(1, keepdim=True)
+    return loss
 
 
-def _add_uniform(loss: Tensor, log_probs: Tensor, share: float) -> Tensor:
-    """Adds the uniform part, unless it is 0: 0·(−inf) of an impossible class would be nan."""
-    if not share:
-        return loss
-    return torch.add(loss, log_probs.sum(1, keepdim=True), alpha=-share / log_probs.shape[1])
+def _of_true(on_true: float, on_other: float) -> tuple[float, bool]:
+    """The factor of the true class's log π, and whether the sum over classes leaves it out.
+
+    A sum over all classes is faster. With ``on_true < on_other``, though, it and the true class
+    have opposite signs, and ∞ − ∞ could result.
+    """
+    return (on_true, True) if on_true < on_other else (on_true - on_other, False)
 
 
 # --- block by block -------------------------------------------------------------------------
@@ -405,15 +490,22 @@ _KEPT = 2**20  # logits; of batches up to this size the gradient may wait for th
 def _is_composed(preds: Tensor) -> bool:
     """Whether to use plain operations, which compose with everything, and not the blocks.
 
-    That is so when compiling or tracing, and under forward-mode differentiation and torch.func
-    transforms.
+    That is so under every transformation, and in forward-mode differentiation.
+    """
+    return _is_transformed(preds) or forward_ad.unpack_dual(preds).tangent is not None
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    """Whether operations on the tensor are compiled, traced, transformed or dispatched elsewhere.
+
+    Its values must not be read then.
     """
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
-        or forward_ad.unpack_dual(preds).tangent is not None
+        or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
     )
 
 
@@ -447,68 +539,76 @@ class _Blockwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits, index, weights, true_weights, share, divisor, keep_gradient):
+    def forward(ctx, logits, index, weights, true_weights, masses, divisor, keep_gradient):
+        on_true, on_other = masses
         true = logits.gather(1, index)  # first: it refuses an index out of range
-        uniform = torch.empty_like(index, dtype=_compute_dtype(logits))
-        maximum, exp_sum = torch.empty_like(uniform), torch.empty_like(uniform)
+        sums = torch.empty_like(index, dtype=_compute_dtype(logits))
+        maximum, exp_sum = torch.empty_like(sums), torch.empty_like(sums)
+        factor, apart = _of_true(on_true, on_other)
+        lowest = None if weights is None else torch.where(weights > 0, -math.inf, weights)
         gradient, coefficients = None, (None, None, None)
         if keep_gradient:
             gradient = torch.empty_like(logits)
-            each = torch.full_like(uniform, 1 / divisor)
-            coefficients = _coefficients(each, logits, weights, true_weights, share)
+            each = torch.full_like(sums, 1 / divisor)
+            coefficients = _coefficients(each, weights, true_weights, masses)
         buffer = None
-        for block, out, i, m, exps, sums, *coefs in _blocks(
-            logits, gradient, index, maximum, exp_sum, uniform, *coefficients
+        for block, out, i, m, exps, total, *coefs in _blocks(
+            logits, gradient, index, maximum, exp_sum, sums, *coefficients
         ):
             block, shifted, buffer = _workspace(block, out, buffer)
             torch.amax(block, 1, keepdim=True, out=m)
             torch.sub(block, m, out=shifted)
-            if share:
-                terms = shifted if weights is None else shifted * _over_classes(weights, shifted)
-                torch.sum(terms, 1, keepdim=True, out=sums)
+            if on_other:
+                terms = shifted.scatter(1, i, 0) if apart else shifted
+                if weights is not None:  # `_weighted` of values ≤ 0, made faster
+                    terms = terms.clamp(min=_over_classes(lowest, terms))
+                    terms.mul_(_over_classes(weights, terms))
+                torch.sum(terms, 1, keepdim=True, out=total)
             torch.sum(shifted.exp_(), 1, keepdim=True, out=exps)
             if keep_gradient:
-                _to_gradient(shifted, out, i, exps, *coefs, weights, share)
+                _to_gradient(shifted, out, i, exps, *coefs, weights, on_other)
         loss = exp_sum.log()
         true = true - maximum
         if weights is not None:
-            true.mul_(true_weights)
-            loss.mul_((1 - share) * true_weights + share / logits.shape[1] * weights.sum())
-        if share:
-            loss.sub_(uniform, alpha=share / logits.shape[1])
-        loss.sub_(true, alpha=1 - share)
+            true = _weighted(true, true_weights)
+            loss.mul_((on_true - on_other) * true_weights + on_other * weights.sum())
+        if factor:
+            loss.sub_(true, alpha=factor)
+        if on_other:
+            loss.sub_(sums, alpha=on_other)
         ctx.save_for_backward(logits, index, weights, true_weights, maximum, exp_sum)
-        ctx.share, ctx.divisor, ctx.gradient = share, divisor, gradient
+        ctx.masses, ctx.divisor, ctx.gradient = masses, divisor, gradient
         return loss if divisor is None else loss.sum().div_(divisor)
 
     @staticmethod
     def backward(ctx, grad):
         composed = (
             torch.is_grad_enabled()  # create_graph=True
-            or torch._C._are_functorch_transforms_active()
+            or _is_transformed(grad)
             or torch._C._functorch.is_legacy_batchedtensor(grad)  # is_grads_batched=True
         )
+        # First: autograd refuses here if the logits were changed in place.
+        logits, index, weights, true_weights, maximum, exp_sum = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is not None and not composed and grad.item() == 1:
             return gradient, *[None] * 6
-        logits, index, weights, true_weights, maximum, exp_sum = ctx.saved_tensors
         if ctx.divisor is not None:
             grad = (grad / ctx.divisor).expand(index.shape)
         if composed:
             create_graph = torch.is_grad_enabled()
             with torch.enable_grad():
-                loss = _smoothed_nll(_log_softmax(logits), index, weights, true_weights, ctx.share)
+                loss = _smoothed_nll(_log_softmax(logits), index, weights, ctx.masses)
             (gradient,) = torch.autograd.grad(loss, logits, grad, create_graph=create_graph)
             return gradient, *[None] * 6
         gradient = torch.empty_like(logits)
-        coefficients = _coefficients(grad, logits, weights, true_weights, ctx.share)
+        coefficients = _coefficients(grad, weights, true_weights, ctx.masses)
         buffer = None
         for block, out, i, m, exps, *coefs in _blocks(
             logits, gradient, index, maximum, exp_sum, *coefficients
         ):
             block, shifted, buffer = _workspace(block, out, buffer)
             torch.sub(block, m, out=shifted).exp_()
-            _to_gradient(shifted, out, i, exps, *coefs, weights, ctx.share)
+            _to_gradient(shifted, out, i, exps, *coefs, weights, ctx.masses[1])
         return gradient, *[None] * 6
 
 
@@ -529,28 +629,28 @@ def _workspace(
 
 
 def _coefficients(
-    grad: Tensor, logits: Tensor, weights: Tensor | None, true_weights: Tensor | None, share: float
+    grad: Tensor, weights: Tensor | None, true_weights: Tensor | None, masses: Masses
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the gradient has on the true class, on each class, and on the softmax, (N, 1, …).
 
     ∂ℓ/∂z_j = π_j Σ_k w_k q_k − w_j q_j, times ``grad`` (N, 1, …).
     """
-    on_true = (share - 1) * grad
+    on_true, on_other = masses
+    true = (on_other - on_true) * grad
     if weights is None:
-        return on_true, grad, grad
-    on_true *= true_weights
-    return on_true, grad, (share / logits.shape[1]) * weights.sum() * grad - on_true
+        return true, grad, grad
+    true *= true_weights
+    return true, grad, on_other * weights.sum() * grad - true
 
 
-def _to_gradient(exps, out, index, exp_sum, on_true, grad, total, weights, share):
+def _to_gradient(exps, out, index, exp_sum, true, grad, total, weights, on_other):
     """Turns exp(z − m) into the gradient, in place and then in ``out``."""
     exps.mul_(total / exp_sum)
-    each = share / exps.shape[1]
     if weights is None:
-        exps.sub_(grad, alpha=each)
+        exps.sub_(grad, alpha=on_other)
     else:
-        exps.addcmul_(grad, _over_classes(weights, exps), value=-each)
-    exps.scatter_add_(1, index, on_true)
+        exps.addcmul_(grad, _over_classes(weights, exps), value=-on_other)
+    exps.scatter_add_(1, index, true)
     if exps is not out:
         out.copy_(exps)
 
@@ -591,7 +691,7 @@ def _as_weights(class_weights: ClassWeights) -> Tensor:
         weights = class_weights
     else:
         try:
-            weights = torch.tensor(class_weights)
+            weights = torch.tensor(class_weights, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"class_weights must be numbers, got {class_weights!r}") from error
     if weights.dtype == torch.bool or weights.is_complex():
@@ -673,12 +773,8 @@ def _check_target_shape(targets: Tensor, shape: torch.Size) -> None:
 
 
 def _values_are_at_hand(tensor: Tensor) -> bool:
-    """Whether values can be read at no wait: in CPU memory, and neither traced nor transformed."""
-    return (
-        not torch.compiler.is_compiling()
-        and tensor.device.type == "cpu"
-        and not torch._C._are_functorch_transforms_active()
-    )
+    """Whether values can be read at no wait: in CPU memory, and not transformed."""
+    return tensor.device.type == "cpu" and not _is_transformed(tensor)
 
 
 def _ignored(targets: Tensor, ignore_index: int, num_classes: int) -> Tensor | None:

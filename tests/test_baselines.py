@@ -2,6 +2,7 @@
 
 import copy
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -271,3 +272,97 @@ def test_a_hot_distillation_matches_logits():
 def test_a_wrong_temperature_of_distillation_is_named(temperature):
     with pytest.raises(ValueError, match="temperature is"):
         Distillation(temperature)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_distillation_of_low_precision_is_computed_in_float32(dtype):
+    logits, _ = batch(dtype=dtype)
+    probabilities = batch(scale=1.0)[0].softmax(1).to(dtype)
+    found = Distillation(3.0)(logits, probabilities)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, Distillation(3.0)(logits.float(), probabilities.float()))
+
+
+@pytest.mark.parametrize("kind", [ForwardCorrection, BackwardCorrection])
+def test_corrections_of_float64_logits_are_exact(kind):
+    logits, labels = batch()
+    p = logits.softmax(1)
+    expected = {
+        ForwardCorrection: -(p @ SKEWED)[range(12), labels].log(),
+        BackwardCorrection: -(torch.linalg.inv(SKEWED)[labels] * p.log()).sum(1),
+    }[kind].mean()
+    torch.testing.assert_close(kind(SKEWED)(logits, labels), expected, rtol=1e-13, atol=0)
+    assert kind(SKEWED)(logits.float(), labels).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        Distillation(1),
+        BackwardCorrection(IDENTITY),
+        ForwardCorrection(IDENTITY),
+        MaxSup(0),
+        *(GeneralizedLabelSmoothing(0, c) for c in BOTH),
+        SampleWeighted(LabelSmoothingCrossEntropy(0, reduction="none"), torch.ones(C)),
+    ],
+    ids=lambda c: type(c).__name__,
+)
+def test_impossible_classes_without_mass_cost_nothing(criterion):
+    logits, labels = batch()
+    logits[range(12), (labels + 1) % C] = -math.inf
+    targets = labels
+    if isinstance(criterion, Distillation):
+        targets = F.one_hot(labels, C).double()
+    torch.testing.assert_close(criterion(logits, targets), F.cross_entropy(logits, labels))
+    expected = gradient(F.cross_entropy, logits, labels)
+    torch.testing.assert_close(gradient(criterion, logits, targets), expected)
+
+
+def test_an_impossible_true_class_without_mass_costs_nothing():
+    logits, labels = batch()
+    logits[range(12), labels] = -math.inf
+    criterion = GeneralizedLabelSmoothing(1, "exclude-true")
+    possible = logits.isfinite()
+    log_p = logits.log_softmax(1).masked_fill(~possible, 0)
+    torch.testing.assert_close(criterion(logits, labels), -log_p.sum(1).mean() / (C - 1))
+    expected = (logits.softmax(1) - possible / (C - 1)) / 12
+    torch.testing.assert_close(gradient(criterion, logits, labels), expected)
+
+
+@pytest.mark.parametrize("epsilon", [-0.5, 0.3])
+def test_an_impossible_true_class_costs_infinitely_much(epsilon):
+    logits, labels = batch()
+    logits[range(12), labels] = -math.inf
+    for convention in BOTH:
+        criterion = GeneralizedLabelSmoothing(epsilon, convention)
+        assert criterion(logits, labels) == math.inf
+        assert gradient(criterion, logits, labels).isfinite().all()
+
+
+def test_samples_without_weight_cost_nothing():
+    logits, labels = batch()
+    logits[labels == 2, 2] = -math.inf
+    weights = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.5])
+    criterion = SampleWeighted(LabelSmoothingCrossEntropy(0.1, reduction="none"), weights)
+    keep = labels != 2
+    expected = criterion(logits[keep], labels[keep]) * keep.sum() / len(labels)
+    torch.testing.assert_close(criterion(logits, labels), expected)
+    found = gradient(criterion, logits, labels)
+    assert found[~keep].eq(0).all() and found.isfinite().all()
+
+
+def test_sample_weights_take_the_dtype_of_the_loss():
+    logits, labels = batch(dtype=torch.bfloat16)
+    alone = LabelSmoothingCrossEntropy(reduction="none")
+    for dtype in (torch.float32, torch.float64):
+        assert SampleWeighted(alone, torch.ones(C, dtype=dtype))(logits, labels).dtype == (
+            torch.float32
+        )
+
+
+@pytest.mark.parametrize("kind", [FocalLoss, MaxSup, GeneralizedCrossEntropy, Distillation])
+@pytest.mark.parametrize("number", [Fraction(1, 2), np.float16(0.5), np.float32(0.5), np.int64(1)])
+def test_every_way_of_holding_a_number(kind, number):
+    logits, labels = batch()
+    targets = logits.softmax(1) if kind is Distillation else labels
+    assert kind(number)(logits, targets) == kind(float(number))(logits, targets)

@@ -3,6 +3,8 @@ import doctest
 import io
 import itertools
 import math
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -229,6 +231,65 @@ def test_impossible_classes_cost_nothing_at_epsilon_0(blockwise, request):
         tolerance=1e-6,
     )
     assert label_smoothing_cross_entropy(preds, targets, 0.1).item() == math.inf
+
+
+def test_impossible_classes_with_probabilities_or_without_weight():
+    preds = torch.tensor([[0.0, 1.0, -math.inf]])
+    targets = torch.tensor([[0.0, 1.0, 0.0]])
+    loss = label_smoothing_cross_entropy
+    assert loss(preds, targets, 0).item() == pytest.approx(0.3133, abs=5e-5)
+    assert loss(preds, targets, 0.1).item() == math.inf
+    assert loss(preds, torch.tensor([1]), 0.1, [1, 1, 0]).item() == pytest.approx(0.3476, abs=5e-5)
+
+
+def extreme_cases(kind):
+    """Every set of impossible classes but all of them, with every true class or zero target."""
+    patterns = torch.tensor(list(itertools.product((False, True), repeat=C))[:-1])
+    preds = torch.randn(len(patterns), C).double().masked_fill(patterns, -math.inf)
+    preds, targets = preds.repeat_interleave(C, 0), torch.arange(C).repeat(len(patterns))
+    if kind == "indices":
+        return preds, targets, F.one_hot(targets, C).double()
+    p = F.one_hot(targets, C).double()
+    if kind == "soft":  # two classes without mass
+        p = (0.5 * p + 0.3 * p.roll(1, 1) + 0.2 * p.roll(2, 1)).double()
+    return preds, p, p
+
+
+@pytest.mark.parametrize("path", ["composed", "blockwise", "blockwise, gradient kept"])
+@pytest.mark.parametrize("kind", ["indices", "one-hot", "soft"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("weights", [None, (1, 2, 0, 3, 0.5)])
+def test_every_impossible_class_with_every_target(
+    path, kind, convention, weights, monkeypatch, small_blocks
+):
+    if path == "composed":
+        monkeypatch.setattr(lsce.losses, "_is_composed", lambda preds: True)
+    preds, targets, p = extreme_cases(kind)
+    preds.requires_grad_()
+    w = torch.ones(C).double() if weights is None else torch.tensor(weights).double()
+    log_probs, pi = preds.detach().log_softmax(1), preds.detach().softmax(1)
+    for epsilon in (0, 0.1, 0.8, 0.97, 1):
+        spread = epsilon / C if convention == "include-true" else epsilon * (1 - p) / (C - 1)
+        mass = w * ((1 - epsilon) * p + spread)
+        expected = -torch.where(mass == 0, 0, mass * log_probs).sum(1)
+        reduction = "sum" if "kept" in path else "none"
+        loss = label_smoothing_cross_entropy(
+            preds, targets, epsilon, weights, reduction, convention=convention
+        )
+        torch.testing.assert_close(loss, expected.sum() if reduction == "sum" else expected)
+        expected = pi * mass.sum(1, keepdim=True) - mass
+        torch.testing.assert_close(gradient(loss, preds), expected)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("impossible", [False, True])
+def test_gradient_of_probabilities_that_are_0(impossible, convention):
+    preds = torch.tensor([[0.0, 1.0, -math.inf if impossible else 2.0]], dtype=torch.float64)
+    targets = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([2.0, 1.0, 1.0])
+    loss = label_smoothing_cross_entropy(preds, targets, 0, weights, convention=convention)
+    expected = -weights * preds.log_softmax(1)
+    torch.testing.assert_close(gradient(loss, targets), expected.masked_fill(expected.isinf(), 0))
 
 
 def test_large_logits_do_not_cancel():
@@ -493,6 +554,16 @@ def test_the_scale_of_the_loss_does_not_round_float16_away():
     assert scaled[0, 1].item() == pytest.approx(expected, rel=1e-2)
 
 
+@pytest.mark.parametrize("factor", [1, 1024])
+def test_logits_must_not_change_before_the_backward_pass(factor):
+    preds = torch.randn(2, 3, requires_grad=True) * 1
+    loss = factor * label_smoothing_cross_entropy(preds, torch.tensor([0, 1]))
+    with torch.no_grad():
+        preds.sub_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_batched_upstream_gradients():
     preds, targets = make((6,))
     factors = torch.tensor([1.0, -2.0], dtype=torch.float64)
@@ -553,6 +624,63 @@ def test_function_traces_as_one_graph():
             function(preds, targets, epsilon, weights),
             label_smoothing_cross_entropy(preds, targets, epsilon, weights),
         )
+
+
+# --- numbers --------------------------------------------------------------------------------
+
+NUMBERS = [
+    *(0, 1, 0.1, np.int64(1), Fraction(1, 10)),
+    *(kind(0.1) for kind in (np.float16, np.float32, np.float64)),
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: type(number).__name__)
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_every_way_of_holding_a_number(number, convention):
+    preds, targets = make((4,))
+    assigned = LabelSmoothingCrossEntropy(0.7, convention=convention)
+    assigned.label_smoothing = number
+    assert type(assigned.label_smoothing) is float
+    constructed = LabelSmoothingCrossEntropy(number, convention=convention)
+    for target in (targets, F.one_hot(targets, C).double()):
+        expected = label_smoothing_cross_entropy(
+            preds, target, float(number), convention=convention
+        )
+        twin = label_smoothing_cross_entropy(preds, target, number, convention=convention)
+        assert assigned(preds, target) == constructed(preds, target) == twin == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [True, np.True_, "0.1", None, Decimal("0.1"), torch.tensor(0.1), np.array(0.1), 0.1j],
+    ids=lambda wrong: type(wrong).__name__,
+)
+def test_what_is_no_number(wrong):
+    criterion = LabelSmoothingCrossEntropy()
+    for use in (
+        LabelSmoothingCrossEntropy,
+        lambda value: label_smoothing_cross_entropy(LOGITS, torch.tensor([0, 1]), value),
+        lambda value: setattr(criterion, "label_smoothing", value),
+    ):
+        with pytest.raises(TypeError, match="label_smoothing must be a number, got "):
+            use(wrong)
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\], got 1.5"):
+        criterion.label_smoothing = 1.5
+    assert criterion.label_smoothing == 0.1
+
+
+def test_ignore_index_of_numpy():
+    preds, targets = make((4,))
+    targets[1] = -1
+    expected = label_smoothing_cross_entropy(preds, targets, ignore_index=-1)
+    assigned = LabelSmoothingCrossEntropy()
+    assigned.ignore_index = np.int64(-1)
+    for ours in (
+        assigned,
+        LabelSmoothingCrossEntropy(ignore_index=np.int64(-1)),
+        lambda *batch: label_smoothing_cross_entropy(*batch, ignore_index=np.int64(-1)),
+    ):
+        assert ours(preds, targets) == expected
 
 
 # --- bad input ------------------------------------------------------------------------------
