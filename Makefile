@@ -29,7 +29,7 @@ verify: $(READY) ## retrain N recorded runs, drawn at random, and compare
 	@$(BIN)/python -m lsce verify --runs '$(N)' $(if $(DATA),--data '$(DATA)')
 
 lab: $(READY) ## open the notebooks in Jupyter, ready to change and rerun
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 serve: $(READY) ## serve the built report on this machine
 	@test -f build/html/index.html || { echo 'There is no report yet; run `make reproduce` first.'; exit 1; }

@@ -1,9 +1,10 @@
 """Images on their way through a network: augmented batches to train on, plain ones to evaluate."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsce import models
 from lsce.trainer import autocast
@@ -63,13 +64,13 @@ class Augmenter:
 
 
 def evaluate(network: models.ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, float32 (N, C), and penultimate features, float32 (N, D), in evaluation mode.
+    """Logits, float32 (N, C), and penultimate features, float32 (N, D), in evaluation mode; every
+    part of the network is then in the mode that it came in.
 
     images: uint8 (N, 32, 32, 3), or float32 (N, 3, 32, 32) in [0, 1].
     """
-    network.eval()
     logits, features = [], []
-    with torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         for batch in images.split(EVALUATION_BATCH):
             batch = to_float(batch) if batch.dtype == torch.uint8 else batch
             with autocast(images.device):
@@ -77,3 +78,15 @@ def evaluate(network: models.ImageClassifier, images: Tensor) -> tuple[Tensor, T
             features.append(hidden)
             logits.append(network.classifier(hidden))
     return torch.cat(logits), torch.cat(features)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every part of the network leaves it in the mode it came in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lsce.metrics import Values, check_labels, check_logits
+from lsce.arrays import Values, as_labels, as_logits
 
 #: The temperatures searched.
 LOWEST, HIGHEST = 0.01, 100.0
@@ -27,11 +27,11 @@ def fit_temperature(logits: Values, labels: Values) -> Temperature:
 
     `logits` (N, C) and `labels` (N,) of held-out images, NumPy arrays or tensors; computed in
     float64. T < 1 says that the model was under-confident, T > 1 over-confident. Never worse
-    than T = 1 on these images. Raises ValueError or TypeError for logits that are not finite or
-    labels that do not fit them.
+    than T = 1 on these images. Raises ValueError or TypeError for logits that are not finite or are
+    probabilities, and for labels that do not fit them.
     """
-    logits = check_logits(logits)
-    labels = check_labels(labels, *logits.shape)
+    logits = as_logits(logits)
+    labels = as_labels(labels, *logits.shape)
     shifted = logits - logits.max(axis=1, keepdims=True)
     target = shifted[np.arange(len(labels)), labels]
 

@@ -1,6 +1,6 @@
 """The claims that the report judges, and their verdicts from the tables of a study.
 
-The claims are declared in `claims.yaml` beside this file, before the runs.
+The claims are declared in `claims.yaml` beside this file; `changes.csv` says what was changed since.
 """
 
 import functools
@@ -34,6 +34,8 @@ class Claim:
     claim: str
     notebook: str
     family: str
+    #: When, in UTC, such as 2026-11-24T05:50.
+    declared: str
     figure: str
     measure: str
     words: str
@@ -85,7 +87,8 @@ class Judgement:
     """A claim's verdict in one regime; the effect is positive where it is as claimed.
 
     `treatment` and `control` say in words what was compared. With fewer than one complete pair the
-    verdict is "undecided" and there is no effect. `p` is corrected for the claim's family.
+    verdict is "undecided" and there is no effect. `p` is corrected for the claim's family. `runs`
+    are the ids of those whose differences were taken.
     """
 
     regime: str
@@ -93,6 +96,7 @@ class Judgement:
     control: str
     verdict: str
     effect: stats.Interval | None
+    runs: frozenset[str]
     p: float = np.nan
     more_runs: int | None = None
 
@@ -102,6 +106,11 @@ def load() -> dict[str, Claim]:
     """Every declared claim by its id."""
     declared = yaml.safe_load(files("lsce").joinpath("claims.yaml").read_text(encoding="utf-8"))
     return {name: Claim(id=name, **fields) for name, fields in declared.items()}
+
+
+def changes() -> pd.DataFrame:
+    """What was changed after runs had been seen: columns date, change and seen (what had been)."""
+    return pd.read_csv(files("lsce").joinpath("changes.csv"))
 
 
 def of(notebook: str) -> list[Claim]:
@@ -146,24 +155,28 @@ def _compare(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgemen
         column = claim.per_tenfold[1]
         sizes, words = sorted(table[column].unique()), COLUMNS[column]
         effects, arms = _slopes(claim, table, epsilon), (("smoothing", epsilon), ("smoothing", 0.0))
-        return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} {words}", arms, effects)]
+        return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} {words}", arms, effects, table)]
     found = []
     for regime, part in table.groupby("regime", sort=False):
         treatment = _arm(claim.treatment, claim, part, epsilon)
         control = _arm(claim.control, claim, part, epsilon)
         if treatment is not None and control is not None:
             effects = seed_effects(claim, part, claim.measure, treatment, control)
-            found.append(_judgement(claim, regime, (treatment, control), effects))
+            found.append(_judgement(claim, regime, (treatment, control), effects, part))
     return found
 
 
-def _judgement(claim: Claim, regime: str, arms: tuple[Arm, Arm], effects: pd.Series) -> Judgement:
+def _judgement(
+    claim: Claim, regime: str, arms: tuple[Arm, Arm], effects: pd.Series, table: pd.DataFrame
+) -> Judgement:
+    compared = table[table["seed"].isin(effects.index)]
+    runs = frozenset(run for arm in arms for run in compared[_of_arm(compared, arm)]["run"])
     treatment, control = (studies.arm(*arm) for arm in arms)
     for ending, words in CONTROLS.items():
         if (claim.control_measure or "").endswith(ending):
             control += f", {words}"
     effect = None if effects.empty else stats.mean_interval(effects)
-    return Judgement(regime, treatment, control, stats.UNDECIDED, effect)
+    return Judgement(regime, treatment, control, stats.UNDECIDED, effect, runs)
 
 
 def _arm(
@@ -195,8 +208,8 @@ def seed_effects(
 ) -> pd.Series:
     """The effect of one arm against another on a measure, in the claim's unit and positive as
     claimed, for each seed of a regime's runs that has both."""
-    first = _values(runs, treatment, measure)
-    second = _values(runs, control, claim.control_measure or measure)
+    first = values(runs, treatment, measure)
+    second = values(runs, control, claim.control_measure or measure)
     differences = claim.sign * (first - second)
     return (100 * differences / second if claim.relative else differences).dropna()
 
@@ -206,10 +219,15 @@ def smoothing_effects(claim: Claim, runs: pd.DataFrame, measure: str, epsilon: f
     return seed_effects(claim, runs, measure, ("smoothing", epsilon), ("smoothing", 0.0))
 
 
-def _values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:
+def _of_arm(runs: pd.DataFrame, arm: Arm) -> pd.Series:
     method, setting = arm
     same = runs["setting"].isna() if np.isnan(setting) else runs["setting"] == setting
-    return runs[(runs["method"] == method) & same].set_index("seed")[measure]
+    return (runs["method"] == method) & same
+
+
+def values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:
+    """A measure of an arm's runs by seed."""
+    return runs[_of_arm(runs, arm)].set_index("seed")[measure]
 
 
 def _slopes(claim: Claim, table: pd.DataFrame, epsilon: float) -> pd.Series:

@@ -20,6 +20,11 @@ def _duration(text: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
+def _folder(text: str) -> Path:
+    """A path in which ~ stands for the user's home, which a shell leaves as it is in DATA='~/x'."""
+    return Path(text).expanduser()
+
+
 def _count(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number ≥ 1")
@@ -35,7 +40,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         added.set_defaults(does=does)
         return added
 
-    data = {"type": Path, "help": "folder that holds CIFAR-100"}
+    data = {"type": _folder, "help": "folder that holds CIFAR-100"}
     whole = command("reproduce", _reproduce, "train what is missing and build the report")
     whole.add_argument(
         "--profile", help="smoke, quick, cpu or paper (paper with a GPU, else quick)"
@@ -45,10 +50,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     record = command("record", _record, "train what the recorded results lack, in a given time")
     record.add_argument("--profile", required=True, help="whose runs to record")
     record.add_argument("--budget", type=_duration, required=True, help="such as 9m")
-    record.add_argument("--out", type=Path, required=True, help="folder for the compact results")
+    record.add_argument("--out", type=_folder, required=True, help="folder for the compact results")
     record.add_argument("--data", **data)
     merge = command("merge", _merge, "add what `record` left to data/recorded")
-    merge.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    merge.add_argument("folders", type=_folder, nargs="+", metavar="DIR")
     verify = command("verify", _verify, "retrain recorded runs drawn at random and compare")
     verify.add_argument("--runs", type=_count, default=3)
     verify.add_argument("--draw", type=int, help="seed of the draw (default: another every time)")

@@ -1,5 +1,6 @@
-"""Which runs a page shows: the recorded results, this machine's own, or both side by side."""
+"""Which runs a page shows: those of the machine that it is run on, or the recorded ones."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,19 +9,21 @@ from typing import Any, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lsce import claims, digest, models, plots, profiles, studies, sweep
+from lsce import claims, digest, models, paths, plots, profiles, studies, sweep
 from lsce.digest import Digest
 from lsce.profiles import Profile
 from lsce.recorded import Recorded, results
-from lsce.runs import Store
 from lsce.studies import Shown, Study
 
 #: A set of this many seeds comes before one of fewer, however large: it has intervals.
 SEEDS = 3
 
+#: Below `paths.RUNS`: what each page was last run with on this machine.
+LAST = "pages"
+
 
 class NothingToShow(RuntimeError):
-    """A page for which there are no runs."""
+    """A page whose runs are not there."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Evidence:
         tables |= {name: other.table for name, other in self.others.items()}
         return claims.judge(claims.of(self.notebook), tables, self.study.judged)
 
+    @cached_property
+    def beside(self) -> "Evidence | None":
+        """The largest recorded set for the page, beside runs of this machine; None if none is."""
+        return None if self.recorded else next(iter(recorded(self.notebook)), None)
+
     @property
     def all_runs(self) -> list[Digest]:
         """The runs of all groups, each once."""
@@ -81,9 +89,9 @@ class Evidence:
         real = all(run.spec.data == "cifar-100" for run in self.runs)
         return real, min(len(self.seeds), SEEDS), self.work
 
-    def publish(self, figure: Figure, name: str, numbers: pd.DataFrame) -> Figure:
-        """Save a figure of this set alone, see `lsce.plots.publish`."""
-        return plots.publish(figure, name, numbers, own=None if self.recorded else self.profile)
+    def publish(self, figure: Figure, name: str, numbers: pd.DataFrame) -> None:
+        """Show and save a figure of this set, see `lsce.plots.publish`."""
+        plots.publish(figure, name, numbers, own=None if self.recorded else self.profile)
 
 
 def gather(
@@ -96,31 +104,59 @@ def gather(
     bins: int = digest.BINS,
     classes: Mapping[str, Sequence[str]] | None = None,
     **parameters: Any,
-) -> list[Evidence]:
-    """The sets that a page shows, the one that its main figures are drawn from first.
+) -> Evidence:
+    """The set of runs that a page shows: those of the study that `parameters` describe.
 
-    This machine's own set is the study that `parameters` describe; what it lacks is trained,
-    unless `train_missing` is false. The recorded set is the largest that `data/recorded` holds
-    of any profile. `runs` says which are wanted; of both, the larger comes first. `bins` and
-    `classes` are those of `lsce.digest.of`, for this machine's runs.
+    `runs` says where they come from: "own" are this machine's, where what is missing is trained
+    unless `train_missing` is false; "recorded" are those in `data/recorded`. `profile` is their
+    name. `bins` and `classes` are those of `lsce.digest.of`, for this machine's runs.
 
     Raises ValueError, naming a parameter that is out of range; SweepFailed if a run cannot be
-    trained; NothingToShow if the recorded set is wanted and there is none.
+    trained; NothingToShow if a run is wanted from the recorded ones and is not there.
     """
     if runs not in get_args(Shown):
         raise ValueError(f"runs is {runs!r}; it must be one of {', '.join(get_args(Shown))}")
-    found = []
-    if runs != "own":
-        found += recorded(notebook)[:1]
-    if runs != "recorded":
-        study = studies.build(notebook, data_name, parameters)
+    study = studies.build(notebook, data_name, parameters)
+    if runs == "recorded":
+        digests = _of_recorded(notebook, study, bins)
+    else:
         records = sweep.ensure(study.specs, train_missing=train_missing)
         distinct = {record.spec.id: record for record in records}
         digests = {run: digest.of(record, bins, classes) for run, record in distinct.items()}
-        found.append(_evidence(notebook, False, profile, parameters, study, digests, bins))
-    if not found:
-        raise NothingToShow(f"no complete set of runs for {notebook} is recorded")
-    return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
+        _remember(notebook, dict(profile=profile, data_name=data_name, bins=bins) | parameters)
+    return _evidence(notebook, runs == "recorded", profile, parameters, study, digests, bins)
+
+
+def _of_recorded(notebook: str, study: Study, bins: int) -> dict[str, Digest]:
+    have = results()
+    if missing := have.missing(study.specs):
+        raise NothingToShow(
+            f"{len(missing)} of the {len(study.specs)} runs that the parameters of {notebook} ask "
+            'for are not recorded; runs = "own" trains them'
+        )
+    if bins != digest.BINS:
+        raise ValueError(f"bins is {bins}; recorded runs were measured with {digest.BINS}")
+    return {spec.id: have.load(spec) for spec in study.specs}
+
+
+def _remember(notebook: str, parameters: Mapping[str, Any]) -> None:
+    file = paths.RUNS / LAST / f"{notebook}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    paths.beside(file).write_text(json.dumps(parameters), encoding="utf-8")
+    paths.beside(file).replace(file)
+
+
+def last(notebook: str) -> Evidence | None:
+    """What a page showed when it was last run on this machine; None if it was not, or if runs of
+    it are gone since."""
+    file = paths.RUNS / LAST / f"{notebook}.json"
+    if not file.is_file():
+        return None
+    parameters = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return gather(notebook, runs="own", train_missing=False, **parameters)
+    except (ValueError, TypeError, sweep.SweepFailed):
+        return None  # parameters of another version of the page, or runs that were deleted
 
 
 def recorded(notebook: str) -> list[Evidence]:
@@ -137,7 +173,7 @@ def recorded(notebook: str) -> list[Evidence]:
 
 
 def complete(
-    profile: Profile, notebook: str, data_name: str, have: Recorded | Store
+    profile: Profile, notebook: str, data_name: str, have: Recorded
 ) -> tuple[Study | None, list[int]]:
     """A notebook's study with those of its seeds whose runs are all there, and these seeds.
 

@@ -1,9 +1,10 @@
 """How good and how well calibrated probabilities are.
 
 Every metric takes `probs` (N, C), each row a distribution over the classes, and integer `labels`
-(N,) in [0, C), as NumPy arrays or tensors on any device, and returns a float computed in float64
-with natural logarithms. The prediction is the most probable class (the first one where several
-tie), the *confidence* its probability. All raise ValueError or TypeError on anything else.
+(N,) in [0, C), as NumPy arrays, sequences or tensors (see `lsce.arrays`), and returns a float
+computed in float64 with natural logarithms. The prediction is the most probable class (the first one
+where several tie), the *confidence* its probability. All raise ValueError or TypeError on anything
+else.
 
 Equal-width bins are ((m-1)/M, m/M], with a confidence of exactly 0 in the first. Their edges are
 m/M, correctly rounded in the precision of `probs`, so that a float32 0.2 meets the edge at 0.2
@@ -17,13 +18,16 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import ArrayLike
 
-#: How far from 1 a row of probabilities may sum: what softmax in float16 can be off by.
-ROW_SUM_TOLERANCE = 1e-3
-
-Values = ArrayLike | torch.Tensor
+from lsce.arrays import (
+    Values,
+    as_array,
+    as_distributions,
+    as_labels,
+    as_logits,
+    as_shares,
+    rounded,
+)
 
 
 def expected_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
@@ -33,7 +37,8 @@ def expected_calibration_error(probs: Values, labels: Values, n_bins: int = 15) 
     model: read it beside `debiased_calibration_error` and `confidence_gap`.
     """
     confidence, correct = _top_label(probs, labels)
-    return _weighted_gap(*_per_bin(_equal_width(confidence, n_bins), confidence, correct, n_bins))
+    bins = _equal_width(confidence, n_bins, probs)
+    return _weighted_gap(*_per_bin(bins, confidence, correct, n_bins))
 
 
 def maximum_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
@@ -42,7 +47,8 @@ def maximum_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -
     Guo et al. 2017. One nearly empty bin can decide it.
     """
     confidence, correct = _top_label(probs, labels)
-    _, mean, accuracy = _per_bin(_equal_width(confidence, n_bins), confidence, correct, n_bins)
+    bins = _equal_width(confidence, n_bins, probs)
+    _, mean, accuracy = _per_bin(bins, confidence, correct, n_bins)
     return float(np.nanmax(np.abs(accuracy - mean)))
 
 
@@ -57,10 +63,11 @@ def classwise_calibration_error(probs: Values, labels: Values, n_bins: int = 15)
 
     Nixon et al. 2019; Kull et al. 2019. Small when C is large; not comparable with ECE.
     """
+    given = probs
     probs, labels = _checked(probs, labels)
     n, classes = probs.shape
     n_bins = _positive("n_bins", n_bins)
-    cell = _equal_width(probs, n_bins) + n_bins * np.arange(classes)
+    cell = _equal_width(probs, n_bins, given) + n_bins * np.arange(classes)
     mass = np.bincount(cell.ravel(), weights=probs.ravel(), minlength=n_bins * classes)
     hits = np.bincount(cell[np.arange(n), labels], minlength=n_bins * classes)
     return float(np.abs(hits - mass).sum() / (n * classes))
@@ -71,12 +78,16 @@ def debiased_squared_calibration_error(probs: Values, labels: Values, n_bins: in
 
     Kumar et al. 2019: from each bin's squared gap is taken the variance of its accuracy,
     a(1 − a)/(n − 1). Negative where the gaps are smaller than chance alone makes them. A bin of
-    one image has no variance and counts as 0, as in their code.
+    one image has no variance and counts as 0, as in their code; ValueError if all bins are such.
     """
     confidence, correct = _top_label(probs, labels)
     bins = _equal_mass(confidence, n_bins)
     count, mean, accuracy = _per_bin(bins, confidence, correct, n_bins)
     known = count > 1
+    if not known.any():
+        raise ValueError(
+            f"probs must hold more images than the {n_bins} bins, but there are {len(confidence)}"
+        )
     count, mean, accuracy = count[known], mean[known], accuracy[known]
     square = (mean - accuracy) ** 2 - accuracy * (1 - accuracy) / (count - 1)
     return float((count * square).sum() / len(confidence))
@@ -134,7 +145,7 @@ def reliability_table(
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, but it is {level!r}")
     confidence, correct = _top_label(probs, labels)
-    bins = _equal_width(confidence, n_bins)
+    bins = _equal_width(confidence, n_bins, probs)
     count, mean, accuracy = _per_bin(bins, confidence, correct, n_bins)
     low, high = _wilson(accuracy, count, level)
     edges = np.arange(n_bins + 1) / n_bins
@@ -174,9 +185,11 @@ def true_calibration_error(
     with 8 bins, 0.003 with 15 (the outcomes: 0.010), and none too low from 5 bins on; hence the
     default of 8.
     """
-    alone = _array(probs).ndim == 1
-    probs = _shares("confidences", probs) if alone else _distributions("probs", probs)
-    posterior = (_shares if alone else _distributions)("posterior", posterior)
+    if norm not in (1, 2):
+        raise ValueError(f"norm must be 1 or 2, but it is {norm!r}")
+    alone = as_array(probs).ndim == 1
+    probs = as_shares("confidences", probs) if alone else as_distributions("probs", probs)
+    posterior = (as_shares if alone else as_distributions)("posterior", posterior)
     if posterior.shape != probs.shape:
         raise ValueError(
             f"posterior must have the shape of probs, {probs.shape}, but has {posterior.shape}"
@@ -193,7 +206,10 @@ def true_calibration_error(
 
 
 def summarize(probs: Values, labels: Values, n_bins: int = 15) -> dict[str, float]:
-    """Every metric of this module that needs labels alone, by the names the report uses."""
+    """Every metric of this module that needs labels alone, by the names the report uses.
+
+    With five classes or fewer `top5_error` is 0, as it is defined.
+    """
     return {
         "top1_error": top_k_error(probs, labels, 1),
         "top5_error": top_k_error(probs, labels, 5),
@@ -211,90 +227,18 @@ def summarize(probs: Values, labels: Values, n_bins: int = 15) -> dict[str, floa
 def softmax(logits: Values, temperature: float = 1.0) -> np.ndarray:
     """softmax(logits / temperature) over the classes: (N, C) to float64 (N, C).
 
-    Raises ValueError unless the logits are finite and 0 < temperature < inf.
+    Raises ValueError unless these are finite logits and 0 < temperature < inf.
     """
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be positive and finite, but it is {temperature!r}")
-    logits = check_logits(logits)
+    logits = as_logits(logits)
     weights = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def check_logits(logits: Values) -> np.ndarray:
-    """`logits` as float64 (N, C), N >= 1 and C >= 2, all finite; else ValueError or TypeError."""
-    logits = _matrix("logits", logits).astype(np.float64)
-    if not np.isfinite(logits).all():
-        raise ValueError("logits must be finite, but some are NaN or infinite")
-    return logits
-
-
-def check_labels(labels: Values, n: int, classes: int) -> np.ndarray:
-    """`labels` as an integer array (n,) with values in [0, classes); else ValueError, TypeError."""
-    labels = _array(labels)
-    if labels.shape != (n,):
-        raise ValueError(f"labels must have shape ({n},), one an image, but have {labels.shape}")
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, but they are {labels.dtype}")
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise ValueError(f"labels must lie in [0, {classes}), but one is {wrong[0]}")
-    return labels.astype(np.intp)
-
-
-def _array(values: Values) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        # NumPy has no bfloat16.
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    return np.asarray(values)
-
-
-def _matrix(name: str, values: Values) -> np.ndarray:
-    values = _array(values)
-    if values.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be real numbers, but they are {values.dtype}")
-    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
-        raise ValueError(
-            f"{name} must have shape (N, C) with N >= 1 and C >= 2, but has {values.shape}"
-        )
-    return values if values.dtype.kind == "f" else values.astype(np.float64)
-
-
-def _distributions(name: str, values: Values) -> np.ndarray:
-    """(N, C) in the precision it came in, which the bins' edges take over."""
-    values = _matrix(name, values)
-    # A NaN or an infinity anywhere in a row shows in its sum.
-    sums = values.sum(axis=1, dtype=np.float64)
-    if not np.isfinite(sums).all():
-        raise ValueError(f"{name} must be finite, but some are NaN or infinite")
-    worst = sums[np.abs(sums - 1).argmax()]
-    low, off = values.min(), abs(worst - 1) > ROW_SUM_TOLERANCE
-    # Without a negative value and with the right sums, none can be too large.
-    if low < 0 or (off and values.max() > 1 + ROW_SUM_TOLERANCE):
-        raise ValueError(
-            f"{name} must lie in [0, 1], but range from {low:.6g} to {values.max():.6g}"
-            " (are they logits?)"
-        )
-    if off:
-        raise ValueError(f"each row of {name} must sum to 1, but one sums to {worst:.6g}")
-    return values
-
-
-def _shares(name: str, values: Values) -> np.ndarray:
-    """(N,) numbers in [0, 1], N >= 1."""
-    values = _array(values)
-    if values.dtype.kind != "f" or not values.size:
-        raise TypeError(f"{name} must be floating-point numbers (N,), not {values.dtype}")
-    if not ((values >= 0) & (values <= 1)).all():  # NaN is in no interval
-        raise ValueError(
-            f"{name} must lie in [0, 1], but range from {values.min():.6g} to {values.max():.6g}"
-        )
-    return values
-
-
 def _checked(probs: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
-    probs = _distributions("probs", probs)
-    return probs, check_labels(labels, *probs.shape)
+    probs = as_distributions("probs", probs)
+    return probs, as_labels(labels, *probs.shape)
 
 
 def _positive(name: str, value: int) -> int:
@@ -311,9 +255,9 @@ def _at(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def _top_label(probs: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
     """Confidence (N,) in the precision of `probs`, and whether the prediction is right (N,)."""
-    correct = _array(labels)
-    if _array(probs).ndim == 1 and correct.dtype == bool:
-        confidence = _shares("confidences", probs)
+    correct = as_array(labels)
+    if as_array(probs).ndim == 1 and correct.dtype == bool:
+        confidence = as_shares("confidences", probs)
         if correct.shape != confidence.shape:
             raise ValueError(
                 f"correct must have shape {confidence.shape}, one an image, but has {correct.shape}"
@@ -324,10 +268,11 @@ def _top_label(probs: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
     return _at(probs, predicted), predicted == labels
 
 
-def _equal_width(values: np.ndarray, n_bins: int) -> np.ndarray:
-    """The bin of each value, 0 to n_bins − 1: how many inner edges lie strictly below it."""
+def _equal_width(values: np.ndarray, n_bins: int, given: Values) -> np.ndarray:
+    """The bin of each value, 0 to n_bins − 1: how many inner edges, in the precision of what was
+    given, lie strictly below it."""
     n_bins = _positive("n_bins", n_bins)
-    inner = (np.arange(1, n_bins) / n_bins).astype(values.dtype)
+    inner = rounded(np.arange(1, n_bins) / n_bins, given)
     return np.searchsorted(inner, values, side="left")
 
 

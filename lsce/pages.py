@@ -1,11 +1,13 @@
 """What a page of the report says of itself: what it rests on, its tables, its verdict."""
 
+import ast
 import json
 import math
 import traceback as tb
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib_inline.backend_inline
 import numpy as np
@@ -14,17 +16,63 @@ from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce import claims, paths, plots, provenance, stats, studies, tables
+from lsce import calibration, claims, paths, plots, provenance, stats, studies, tables
 from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
 
 
-def start() -> None:
-    """Prepare a notebook: the report's style, figures as SVG, errors as a sentence."""
+def start(notebook: str | None = None, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Prepare a notebook: the report's style, figures as SVG, errors as a sentence. Returns the
+    values of its parameters, which the cells above have set.
+
+    Its parameters are those of its study and of `lsce.evidence.gather`, or `names` where it has no
+    study. Raises ValueError for one that has no value, and for a name in a cell of parameters that
+    is none of them: a misspelt parameter would leave the default in force.
+    """
+    shell = get_ipython()
     matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
     plots.use_style()
-    get_ipython().set_custom_exc((Exception,), _show_error)
+    shell.set_custom_exc((Exception,), _show_error)
+    required = [*names]
+    if notebook is not None:
+        required += ["profile", "data_name", "runs", "train_missing"]
+    known = [*required, *(["bins", *studies.parameters(notebook)] if notebook else [])]
+    for name in misspelt(shell.user_ns["In"], known):
+        studies.require_known(name, known, "this page")
+    required += studies.parameters(notebook, required=True) if notebook else []
+    for name in required:
+        if name not in shell.user_ns:
+            raise ValueError(f"{name} has no value; the cell of parameters at the top must set it")
+    return {name: shell.user_ns[name] for name in dict.fromkeys(known) if name in shell.user_ns}
+
+
+def misspelt(cells: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names that cells of parameters assign and that are not `known`.
+
+    Such a cell assigns literals to names and does nothing else, and a known name is among them or
+    papermill wrote it. Of those that assign the same name only the last counts: the others were
+    mended.
+    """
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        names = _assigned(cell)
+        if set(names) & set(known) or (names and cell.startswith("# Parameters")):
+            found = {key: old for key, old in found.items() if not set(old) & set(names)}
+            found[cell] = names
+    return [name for names in found.values() for name in names if name not in known]
+
+
+def _assigned(cell: str) -> list[str]:
+    """The names that a cell of assignments of literals assigns; none of any other cell."""
+    names = []
+    try:
+        for line in ast.parse(cell).body:
+            ast.literal_eval(line.value)
+            names += [node.id for node in getattr(line, "targets", None) or [line.target]]
+    except (SyntaxError, ValueError, AttributeError):
+        return []
+    return names
 
 
 def _show_error(shell, kind, error, traceback, tb_offset=None) -> None:
@@ -47,17 +95,26 @@ def _listed(values: Sequence[str]) -> str:
     return ", ".join(v if len(counts) == 1 else f"{v} ({n})" for v, n in counts)
 
 
-def banner(*shown: Evidence) -> Markdown:
-    """What the page rests on: for each set of runs whose they are, data, hardware, commit; none
-    for a page that is computed on the spot."""
-    if not shown:
+def banner(shown: Evidence | None = None) -> Markdown:
+    """What the page rests on: whose runs they are, data, hardware, commit; none for a page that is
+    computed on the spot."""
+    if shown is None:
         return Markdown(
             "> **No runs**: everything here is computed on the spot · "
             f"**commit** {provenance.commit() or 'unknown'}"
         )
-    lines = [f"> **Shown**: {_rests_on(shown[0])}"]
-    lines += [f">\n> **Beside it**, in the verdicts: {_rests_on(other)}" for other in shown[1:]]
-    return Markdown("\n".join(lines))
+    whose = (
+        "**These are the recorded runs** that come with the project. `make reproduce`, or this "
+        "notebook in Jupyter, shows your own instead."
+        if shown.recorded
+        else "**These are the runs of this machine**: every figure, table and verdict is theirs."
+    )
+    if shown.beside:
+        whose += (
+            " Below each verdict, one line says what the recorded runs "
+            f"(profile {shown.beside.profile}) say."
+        )
+    return Markdown(f"> {whose}\n>\n> {_rests_on(shown)}")
 
 
 def _rests_on(evidence: Evidence) -> str:
@@ -65,7 +122,7 @@ def _rests_on(evidence: Evidence) -> str:
     diverged = sum(run.diverged for run in runs)
     latest = max(run.origin["finished"] for run in runs)[:16]
     parts = [
-        f"**{evidence.name}**",
+        f"**profile** {evidence.profile}",
         f"**data** {_listed([DATA_NAMES[run.spec.data] for run in runs])}",
         f"**runs** {len(runs)}" + (f", of which {diverged} diverged" if diverged else ""),
         f"**seeds** {len(evidence.seeds)}",
@@ -81,13 +138,16 @@ def table(
     formats: Mapping[str, str],
     wrapped: Sequence[str] = (),
     width: str = "7em",
+    numeric: Sequence[str] = (),
 ) -> Styler:
     """A frame as a table without its index, each column of `formats` in its format.
 
-    Columns of words are to the left, and those in `wrapped` may break into lines of that width.
+    Columns of words, but for those in `numeric`, are to the left, and those in `wrapped` may break
+    into lines of that width.
     """
     styler = frame.style.hide(axis="index").format(formats, na_rep="–")
-    words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    numeric = {*numeric, *frame.select_dtypes("number")}
+    words = [name for name in frame if name not in numeric]
     breaks = f"; white-space: normal; min-width: {width}"
     return styler.set_table_styles(
         {
@@ -102,7 +162,7 @@ def regimes(evidence: Evidence) -> Styler:
     study, frame = evidence.study, evidence.table
     specs = {label["regime"]: spec for label, spec in zip(study.labels, study.specs, strict=True)}
     splits = ["train_accuracy", "test_accuracy"]
-    fitted = frame[frame["epsilon"] == 0].groupby("regime")[splits].mean()
+    fitted = frame[studies.plain(frame)].groupby("regime")[splits].mean()
     rows = [
         {
             "regime": regime,
@@ -128,33 +188,36 @@ def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
 
 
 def means(evidence: Evidence, columns: Mapping[str, str], percent: Iterable[str] = ()) -> Styler:
-    """The means over seeds by regime and arm, with the number of runs behind each."""
+    """The means over seeds by regime and arm, with the number of runs behind each. Where a value is
+    known of some of the runs alone, it says of how many."""
     frame = evidence.table
     groups = frame.groupby(["regime", "arm"], sort=False)
-    found = groups[list(columns)].mean()
-    found.insert(0, "runs", groups[next(iter(columns))].count())
-    formats = {columns[name]: "{:.1%}" if name in percent else "{:.3f}" for name in columns}
-    found = found.rename(columns=columns).reset_index()
+    runs = groups[next(iter(columns))].count()
+    found = pd.DataFrame({"runs": runs})
+    for name, words in columns.items():
+        form = "{:.1%}" if name in percent else "{:.3f}"
+        found[words] = [
+            _mean_of(form, value, known, of)
+            for value, known, of in zip(
+                groups[name].mean(), groups[name].count(), runs, strict=True
+            )
+        ]
+    found = found.reset_index()
     found.loc[found["regime"].duplicated(), "regime"] = ""
-    return table(found, formats, wrapped=["regime"])
+    return table(found, {}, wrapped=["regime"], numeric=list(columns.values()))
 
 
-def effects(shown: Sequence[Evidence], declared: Iterable[claims.Claim]) -> pd.DataFrame:
-    """`lsce.claims.effects` in every set of runs; regimes beside the first say whose they are."""
-    parts = []
-    for position, evidence in enumerate(shown):
-        found = evidence.judgements
-        part = claims.effects({claim: found.get(claim.id, []) for claim in declared})
-        part["profile"] = evidence.profile
-        part["recorded"] = evidence.recorded
-        if position:
-            part["regime"] += f" ({'recorded' if evidence.recorded else 'this machine'})"
-        parts.append(part)
-    numbers = pd.concat(parts, ignore_index=True)
-    order = {claim.claim: position for position, claim in enumerate(declared)}
-    return numbers.sort_values(
-        "claim", key=lambda c: c.map(order), kind="stable", ignore_index=True
-    )
+def _mean_of(form: str, value: float, known: int, runs: int) -> str:
+    if not known:
+        return "–"
+    return form.format(value) + f" ({known} of {runs})" * (known < runs)
+
+
+def effects(evidence: Evidence, declared: Iterable[claims.Claim]) -> pd.DataFrame:
+    """`lsce.claims.effects` of a set of runs, with its profile and whether it is recorded."""
+    found = evidence.judgements
+    numbers = claims.effects({claim: found.get(claim.id, []) for claim in declared})
+    return numbers.assign(profile=evidence.profile, recorded=evidence.recorded)
 
 
 def signed(value: float) -> str:
@@ -192,21 +255,20 @@ def _in_unit(value: float, unit: str) -> str:
     return f"{value:g} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
 
 
-def verdict(claim: claims.Claim, shown: Sequence[Evidence]) -> Markdown:
-    """The claim's verdict in words, with the effect and its interval in every regime; then what
-    it is in the sets of runs beside."""
-    first, *others = shown
-    lines = [f"**“{claim.claim}” — {overall(claim, first)}.**", ""]
+def verdict(claim: claims.Claim, shown: Evidence) -> Markdown:
+    """The claim's verdict in words, with the effect and its interval in every regime; and in a line
+    what the recorded runs say, where those shown are this machine's."""
+    lines = [f"**“{claim.claim}” — {overall(claim, shown)}.**", ""]
     wanted = (
         f"an effect of at least {_in_unit(claim.smallest, claim.unit)}"
         if claim.not_worse_by is None
         else f"at most {_in_unit(claim.not_worse_by, claim.unit)} worse"
     )
     lines += [f"Measure: {claim.words}; what matters: {wanted}. Positive is as claimed.", ""]
-    lines += _judged(claim, first)
-    for other in others:
-        word = overall(claim, other)
-        lines += ["", f"Beside it, {other.name}: *{word}*.", "", *_judged(claim, other)]
+    lines += _judged(claim, shown)
+    if shown.beside:
+        word, effects = overall(claim, shown.beside), span_of_effects(claim, shown.beside)
+        lines += ["", f"Recorded runs (profile {shown.beside.profile}): *{word}*, {effects}."]
     return Markdown("\n".join(lines))
 
 
@@ -214,6 +276,17 @@ def overall(claim: claims.Claim, evidence: Evidence) -> str:
     """The verdict over all regimes of a set of runs."""
     judged = evidence.judgements.get(claim.id)
     return stats.combine(judged) if judged else stats.UNDECIDED
+
+
+def span_of_effects(claim: claims.Claim, evidence: Evidence) -> str:
+    """Least and greatest effect of the regimes, how many there are, and the pairs in each."""
+    judged = [j.effect for j in evidence.judgements.get(claim.id, []) if j.effect is not None]
+    if not judged:
+        return "no complete pair of runs"
+    means = [signed(mean) for mean in sorted(effect.mean for effect in judged)]
+    span = f"{means[0]} to {means[-1]}" if len(means) > 1 else means[0]
+    regimes = f" in {len(means)} regimes" if len(means) > 1 else ""
+    return f"{span} {claim.unit}".rstrip() + f"{regimes}, n = {judged[0].n}"
 
 
 def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
@@ -285,9 +358,19 @@ def divergence(evidence: Evidence) -> Markdown:
 
 
 def temperatures(evidence: Evidence) -> Markdown:
-    """How many of the temperature fits converged."""
-    fits = evidence.table["temperature_converged"].dropna()
-    return Markdown(f"Of {len(fits)} temperature fits, {fits.sum():.0f} converged.")
+    """How many of the temperature fits converged, and of which arms the others are."""
+    frame = evidence.table.dropna(subset="temperature_converged")
+    failed = frame[frame["temperature_converged"] == 0]
+    text = f"Of {len(frame)} temperature fits, {len(frame) - len(failed)} converged."
+    if failed.empty:
+        return Markdown(text)
+    counts = failed.groupby("arm", sort=False).size()
+    arms = ", ".join(f"{arm} ({count})" for arm, count in counts.items())
+    return Markdown(
+        f"{text} The other {len(failed)} found no best T within the bounds of the search, "
+        f"{calibration.LOWEST:g} to {calibration.HIGHEST:g}; their T and what is scaled with it "
+        f"are left out of every mean: {arms}."
+    )
 
 
 #: Points by which an error may be above the one that it must not exceed, by chance.

@@ -1,17 +1,21 @@
 """One function a figure, one style for all; every figure is drawn from a tidy table of numbers.
 
-`publish` saves a figure as SVG and PNG with those numbers as CSV beside it.
+`publish` shows a figure and saves it as SVG and PNG with those numbers as CSV beside it.
 """
 
 import io
 import math
+import os
 import re
 import textwrap
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
+from IPython.display import HTML, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
@@ -50,8 +54,8 @@ def use_style() -> None:
     mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=COLOURS)
 
 
-def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = None) -> Figure:
-    """Save `name`.svg, .png and .csv; return the figure, for a notebook to show.
+def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = None) -> None:
+    """Save `name`.svg, .png and .csv; in a notebook, show the figure with links to them.
 
     `own` is the profile of this machine's runs where they are in the figure: it is saved in
     `figures/<own>` then, and else in `figures`, which holds what everybody draws alike.
@@ -67,7 +71,16 @@ def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = 
         # A chart has few colours: with a palette its file is a third of the size.
         Image.open(buffer).convert("RGB").quantize(32).save(folder / f"{name}.png", optimize=True)
     numbers.to_csv(folder / f"{name}.csv", index=False, float_format="%.5g")
-    return figure
+    if get_ipython() is not None:
+        display(figure, HTML(_downloads(folder / name)))
+
+
+def _downloads(file: Path) -> str:
+    """Links to the files of a figure, as seen from the notebooks' folder."""
+    there = Path(os.path.relpath(file, paths.NOTEBOOKS)).as_posix()
+    kinds = {"svg": "SVG", "png": "PNG", "csv": "numbers as CSV"}
+    links = [f'<a href="{there}.{ending}" download>{words}</a>' for ending, words in kinds.items()]
+    return f'<p class="downloads">Download: {" · ".join(links)}</p>'
 
 
 #: Places and sizes in an SVG, and numbers in them with more than two decimals.

@@ -1,13 +1,12 @@
 """How much of the report to run: `notebooks/profiles/{smoke,quick,cpu,paper}.toml`."""
 
-import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from lsce import data, paths, studies
-from lsce.studies import Shown, Study
+from lsce.studies import Study
 
 
 class ProfileError(ValueError):
@@ -16,12 +15,11 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True)
 class Profile:
-    """The data that the notebooks are run on unless the user says otherwise, whose runs their
-    figures show, and, for each notebook in order, the values of its parameters."""
+    """The data that the notebooks are run on unless the user says otherwise, and, for each notebook
+    in order, the values of its parameters."""
 
     name: str
     data: str
-    runs: Shown
     notebooks: dict[str, dict[str, Any]]
 
     def study(self, notebook: str, data_name: str, **changes: Any) -> Study | None:
@@ -46,6 +44,10 @@ def names() -> list[str]:
     return sorted(path.stem for path in paths.PROFILES.glob("*.toml"))
 
 
+def notebooks() -> list[str]:
+    return sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+
+
 def load(name: str) -> Profile:
     """Read a profile. Raises ProfileError if there is none of that name or it is malformed."""
     if name not in names():
@@ -54,32 +56,33 @@ def load(name: str) -> Profile:
         content = tomllib.loads((paths.PROFILES / f"{name}.toml").read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{file(name)} is not valid TOML: {error}") from error
-    runs, shared = content.get("runs", "both"), content.get("shared", {})
-    for key, value, choices in (
-        ("data", content.get("data"), tuple(data.CHECKSUMS)),
-        ("runs", runs, get_args(Shown)),
-    ):
-        if value not in choices:
-            raise ProfileError(
-                f"{file(name)}: {key} is {value!r}; it must be one of {', '.join(choices)}"
-            )
+    if strangers := sorted(set(content) - {"data", "shared", "notebooks"}):
+        raise ProfileError(
+            f"{file(name)} sets {strangers[0]!r}; it must set data, shared and notebooks alone"
+        )
+    if content.get("data") not in data.CHECKSUMS:
+        raise ProfileError(
+            f"{file(name)}: data is {content.get('data')!r}; "
+            f"it must be one of {', '.join(data.CHECKSUMS)}"
+        )
+    shared = content.get("shared", {})
     own = content.get("notebooks", {})
     for words, value in (("shared", shared), ("notebooks", own), *own.items()):
         if not isinstance(value, Mapping):
             raise ProfileError(f"{file(name)}: {words} is {value!r}; it must be a table")
-    known = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+    known = notebooks()
     if strangers := sorted(set(own) - set(known)):
         raise ProfileError(f"{file(name)} names {strangers[0]}, but there is no such notebook")
     taken = {notebook: _taken(notebook, shared) for notebook in known}
     if strangers := sorted(set(shared).difference(*taken.values())):
         raise ProfileError(f"{file(name)}: no notebook has the shared parameter {strangers[0]!r}")
-    notebooks = {notebook: taken[notebook] | own.get(notebook, {}) for notebook in known}
-    return Profile(name, content["data"], runs, notebooks)
+    given = {notebook: taken[notebook] | own.get(notebook, {}) for notebook in known}
+    return Profile(name, content["data"], given)
 
 
 def _taken(notebook: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the shared parameters that a notebook's study has."""
     if notebook not in studies.BY_NOTEBOOK:
         return {}
-    known = inspect.signature(studies.BY_NOTEBOOK[notebook]).parameters
+    known = studies.parameters(notebook)
     return {name: value for name, value in shared.items() if name in known}

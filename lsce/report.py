@@ -4,6 +4,7 @@ Nothing here knows what the notebooks are about. The site needs no network and n
 opened from disk.
 """
 
+import ast
 import html
 import os
 import re
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ import nbformat
 import papermill
 import zmq
 from ipykernel.kernelspec import get_kernel_dict
+from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
@@ -32,6 +36,14 @@ CODE_TAGS = {"show-input", "hide-input", "remove-input", "hide-cell", "remove-ce
 
 #: What pages load of MathJax, which is copied whole (24 MB) into every site.
 MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts")
+
+#: Links to a figure of the page; to other pages, in Markdown and HTML; and to what is cited: the
+#: title of such a link is its key in the bibliography.
+_TO_FIGURE = re.compile(r"\[[^\]]*\]\(#(fig-[\w-]+)\)")
+_TO_PAGE = re.compile(r"(\]\(\w+)\.ipynb\)")
+_CITATION = r'\[[^\]]*\]\(\S+ "\w+"\)'
+_CITATIONS = re.compile(rf"\({_CITATION}(?:, {_CITATION})*\)")
+_KEY = re.compile(r' "(\w+)"\)')
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -115,10 +127,21 @@ def execute(
     )
 
 
-def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+def parameters(notebook: Path) -> list[str]:
+    """The names that the notebook's cell tagged `parameters` sets, annotated or not."""
+    names = []
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for line in ast.parse(TransformerManager().transform_cell(cell.source)).body:
+                targets = getattr(line, "targets", None) or [getattr(line, "target", None)]
+                names += [node.id for node in targets if isinstance(node, ast.Name)]
+    return names
+
+
+def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
     """Raise ValueError for a parameter that the notebook's cell tagged `parameters` lacks."""
-    known = sorted(papermill.inspect_notebook(notebook))
-    unknown = sorted(set(parameters) - set(known))
+    known = sorted(parameters(notebook))
+    unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(
             f"{notebook.name} has no parameter {', '.join(map(repr, unknown))}; "
@@ -177,23 +200,81 @@ def _assemble(pages: list[Path], source: Path) -> Path:
     shutil.copytree(paths.REPORT, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
     for page in pages:
         if page.suffix == ".ipynb":
-            nbformat.write(_publishable(page), source / page.name)
+            nbformat.write(_publishable(page, source / "_static"), source / page.name)
         else:
             shutil.copy(page, source)
     return source
 
 
-def _publishable(notebook: Path) -> nbformat.NotebookNode:
-    """The notebook with its code folded, and without what names this machine or needs a server."""
+def _publishable(notebook: Path, static: Path) -> NotebookNode:
+    """The notebook as a page: its code folded, its prose in MyST, the files that it links to copied
+    to `static`, and nothing that names this machine or needs a server."""
     node = nbformat.read(notebook, as_version=4)
     for metadata in (node.metadata, *(cell.metadata for cell in node.cells)):
         metadata.pop("papermill", None)
     node.metadata.pop("widgets", None)
+    node.cells = list(_figures(node.cells, notebook.name))
     for cell in node.cells:
         tags = cell.metadata.setdefault("tags", [])
-        if cell.cell_type == "code" and CODE_TAGS.isdisjoint(tags):
-            tags.append("hide-input")
+        if cell.cell_type == "markdown":
+            cell.source = _in_myst(_with_files(cell.source, static))
+        elif cell.cell_type == "code":
+            if CODE_TAGS.isdisjoint(tags):
+                tags.append("hide-input")
+            if "injected-parameters" in tags:
+                words = {
+                    "code_prompt_show": "Show parameters",
+                    "code_prompt_hide": "Hide parameters",
+                }
+                cell.metadata.setdefault("mystnb", {}).update(words)
+            for data in (output.get("data", {}) for output in cell.outputs):
+                for kind in {"text/html", "text/markdown"} & set(data):
+                    data[kind] = _with_files(data[kind], static)
+                if "text/markdown" in data:
+                    data["text/markdown"] = _in_myst(data["text/markdown"])
     return node
+
+
+def _figures(cells: Iterable[NotebookNode], notebook: str) -> Iterator[NotebookNode]:
+    """The cells, in which each one tagged `caption` is made the caption of the figure before it, and
+    what a figure's cell puts out beside the image, such as its downloads, comes after it."""
+    figure = None
+    for cell in cells:
+        if "caption" in cell.metadata.get("tags", []):
+            if figure is None:
+                raise ValueError(f"{notebook}: no figure before the caption {cell.source[:40]!r}…")
+            figure["caption"] = _in_myst(cell.source.removeprefix("**Figure.** "))
+            continue
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        yield cell
+        if figure:
+            beside = [each for each in cell.outputs if "text/html" in each.get("data", {})]
+            cell.outputs = [each for each in cell.outputs if each not in beside]
+            for each in beside:
+                yield new_markdown_cell(each.data["text/html"])
+
+
+def _in_myst(text: str) -> str:
+    """Links as they work in Jupyter, in the form that numbers figures, makes citations and leads
+    from page to page."""
+    text = _CITATIONS.sub(lambda found: f"{{cite}}`{','.join(_KEY.findall(found[0]))}`", text)
+    text = _TO_FIGURE.sub(r"{numref}`\1`", text)
+    text = text.replace("](../report/how_to.md)", "](how_to)")
+    return _TO_PAGE.sub(r"\1)", text)
+
+
+def _with_files(text: str, static: Path) -> str:
+    """Links to other notebooks and to files of figures, as they are in the site."""
+
+    def copied(link: re.Match) -> str:
+        file = (paths.NOTEBOOKS / link[1]).resolve()
+        place = Path("figures", file.parent.name if file.parent != paths.FIGURES else "", file.name)
+        (static / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, static / place)
+        return f'href="_static/{place.as_posix()}"'
+
+    text = re.sub(r'href="(\.\./figures/[^"]+)"', copied, text)
+    return re.sub(r'href="(\w+)\.ipynb([#"])', r'href="\1.html\2', text)
 
 
 def _sphinx(source: Path, out: Path, doctrees: Path, texts: Mapping[str, str | None]) -> None:

@@ -1,20 +1,25 @@
 """Numbers from penultimate features: projections, neural collapse, linear transfer, information.
 
-Arrays are NumPy's or tensors on the CPU; all is computed in float64.
+Arrays are NumPy's, sequences or tensors (see `lsce.arrays`); all is computed in float64. ValueError
+or TypeError on what does not fit or is not finite.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from lsce.metrics import Values
+from lsce.arrays import Values, as_array, as_finite_matrix, as_labels, as_vector
 
 #: Inverse strengths of the L2 penalty that a linear probe chooses from.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
 
-def _array(values: Values) -> np.ndarray:
-    return np.asarray(values, dtype=np.float64)
+def _features(name: str, values: Values, width: int | None = None) -> np.ndarray:
+    """Features (N, D), of a width that other features have already."""
+    features = as_finite_matrix(name, values, "(N, D)", columns=1)
+    if width is not None and features.shape[1] != width:
+        raise ValueError(f"{name} must have {width} columns, but has {features.shape[1]}")
+    return features
 
 
 def _plane(weight: np.ndarray, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -41,8 +46,9 @@ def projection(features: Values, weight: Values, classes: Sequence[int]) -> np.n
     second's lies on the positive first axis, the third's above it. Raises ValueError unless
     `classes` are three different ones whose templates span a plane.
     """
-    origin, basis = _plane(_array(weight), classes)
-    return (_array(features) - origin) @ basis
+    weight = as_finite_matrix("weight", weight, "(K, D)")
+    origin, basis = _plane(weight, classes)
+    return (_features("features", features, weight.shape[1]) - origin) @ basis
 
 
 def neural_collapse(
@@ -56,10 +62,17 @@ def neural_collapse(
     the normalised WWᵀ from a simplex, `nc2_equinorm` and `nc2_equiangular` those of the centred
     class means; `nc3` that of W times the centred means; `nc4` the share of images that the
     nearest class mean classifies otherwise. `within` and `between` are the traces of Σ_W and Σ_B.
-    Raises ValueError, naming it, if a class has no image.
+    Raises ValueError, naming it, if a class has no image, and where classes or weights are all
+    alike, so that there is nothing to collapse.
     """
-    features, weight, bias = _array(features), _array(weight), _array(bias)
-    labels, classes = np.asarray(labels), len(weight)
+    weight, bias = as_finite_matrix("weight", weight, "(K, D)", columns=1), as_vector("bias", bias)
+    features, classes = _features("features", features, weight.shape[1]), len(weight)
+    if classes < 2 or bias.shape != (classes,):
+        raise ValueError(
+            "weight must have shape (K, D) with K >= 2 and bias shape (K,), but they have "
+            f"{weight.shape} and {bias.shape}"
+        )
+    labels = as_labels(labels, len(features), classes)
     counts = np.bincount(labels, minlength=classes)
     if not counts.all():
         raise ValueError(f"labels hold no image of class {int(counts.argmin())}")
@@ -74,6 +87,9 @@ def neural_collapse(
     inverse = np.linalg.pinv(between, rcond=1e-8, hermitian=True)
     simplex = (np.eye(classes) - 1 / classes) / np.sqrt(classes - 1)
     norms = np.linalg.norm(centred, axis=1)
+    if not norms.all() or not weight.any():
+        what = "weight is 0 everywhere" if norms.all() else "the mean of a class is that of all"
+        raise ValueError(f"{what}: there is no direction to compare")
     cosines = (centred @ centred.T) / np.outer(norms, norms)
     apart = ~np.eye(classes, dtype=bool)
     distance = (means**2).sum(axis=1) - 2 * features @ means.T
@@ -107,22 +123,32 @@ def linear_probe(
 
     features (N, D) and labels, integers (N,), of each split. Multinomial logistic regression on
     features standardised by the training split; of `STRENGTHS` that with the best accuracy on the
-    choice split, the smallest of equals.
+    choice split, the smallest of equals. Raises ValueError if the training labels are all the same.
     """
     from sklearn.linear_model import LogisticRegression  # a second to import
     from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler().fit(_array(train_features))
-    train, choice, test = (
-        scaler.transform(_array(part)) for part in (train_features, choice_features, test_features)
-    )
+    given = {
+        "train": (train_features, train_labels),
+        "choice": (choice_features, choice_labels),
+        "test": (test_features, test_labels),
+    }
+    width, parts = None, {}
+    for split, (features, labels) in given.items():
+        features = _features(f"{split}_features", features, width)
+        labels = as_labels(labels, len(features), name=f"{split}_labels")
+        parts[split], width = (features, labels), features.shape[1]
+    if len(np.unique(parts["train"][1])) < 2:
+        raise ValueError("train_labels must hold two classes or more, but are all the same")
+    scaler = StandardScaler().fit(parts["train"][0])
+    train, choice, test = ((scaler.transform(x), y) for x, y in parts.values())
     best = (-1.0, 0.0, 0.0)
     probe = LogisticRegression(max_iter=1000, warm_start=True)
     for strength in STRENGTHS:
-        probe.set_params(C=strength).fit(train, np.asarray(train_labels))
-        chosen = probe.score(choice, np.asarray(choice_labels))
+        probe.set_params(C=strength).fit(*train)
+        chosen = probe.score(*choice)
         if chosen > best[0]:
-            best = (chosen, probe.score(test, np.asarray(test_labels)), strength)
+            best = (chosen, probe.score(*test), strength)
     return float(best[1]), best[2]
 
 
@@ -132,18 +158,27 @@ def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> fl
     another superclass (AUROC; the true class itself is left out); 0.5 if they say nothing.
 
     logits (N, K); labels, integers (N,); superclass of each of the K classes. Neither shift nor
-    temperature changes it.
+    temperature changes it, and probabilities give the same. Raises ValueError if the superclass of
+    a label holds no other class, or all of them.
     """
     from scipy.stats import rankdata
 
-    logits, labels, above = _array(logits).copy(), np.asarray(labels), np.asarray(superclass)
-    classes, rows = logits.shape[1], np.arange(len(labels))
+    logits = as_finite_matrix("logits", logits)
+    classes, rows = logits.shape[1], np.arange(len(logits))
+    labels, above = as_labels(labels, len(logits), classes), as_array(superclass)
+    if above.shape != (classes,):
+        raise ValueError(f"superclass must have shape ({classes},), but has {above.shape}")
     logits[rows, labels] = -np.inf  # ranks 1, below all others
     ranks = rankdata(logits, axis=1) - 1
     related = above == above[labels][:, None]
     related[rows, labels] = False
     count = related.sum(axis=1)
     others = classes - 1 - count
+    if not (count * others).all():
+        alone = labels[(count * others).argmin()]
+        raise ValueError(
+            f"superclass must put some of the other classes with class {alone} and some elsewhere"
+        )
     wins = (ranks * related).sum(axis=1) - count * (count + 1) / 2
     return float((wins / (count * others)).mean())
 
@@ -158,9 +193,7 @@ def mutual_information(differences: Values) -> float:
     A draw is measured by a mean that it is part of, which makes the estimate too large, the more
     the fewer the draws. Raises ValueError if there are fewer than two draws or no variance.
     """
-    y = _array(differences)
-    if y.ndim != 2 or y.shape[1] < 2:
-        raise ValueError(f"differences must have shape (N, S) with S >= 2, got {y.shape}")
+    y = as_finite_matrix("differences", differences, "(N, S)")
     means, variance = y.mean(axis=1), y.var(axis=1, ddof=1).mean()
     if not variance > 0:
         raise ValueError("differences are the same in every draw; augmentation must change them")

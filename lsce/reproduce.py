@@ -1,9 +1,9 @@
 """`make reproduce` and `make report`: data, runs, notebooks, report, in that order."""
 
-import json
 import math
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,11 +28,12 @@ from lsce import (
 from lsce.profiles import Profile, ProfileError
 from lsce.progress import duration
 from lsce.runs import RunSpec, Store
+from lsce.studies import Shown
 from lsce.trainer import precision
 
 FALLBACK_BANNER = (
-    "CIFAR-100 could not be had on this machine: what it trained itself is from the built-in "
-    "synthetic data set, and says nothing of natural images."
+    "CIFAR-100 could not be had on this machine: what it trained is from the built-in synthetic "
+    "data set, and says nothing of natural images."
 )
 BUILT_IN_BANNER = (
     "Every result here is from the built-in synthetic data set, and says nothing of natural images."
@@ -47,8 +48,8 @@ MOST_NOTEBOOKS = 4
 #: Expected seconds that a notebook and the report take beside training, for the estimate.
 SECONDS_PER_NOTEBOOK, SECONDS_TO_BUILD = 8, 10
 
-#: What the last `make reproduce` was, so that `make report` can render the same again.
-LAST = "last.json"
+#: Notebooks that say what the others show, and are executed after them.
+LATER = ("00_overview", "11_summary")
 
 
 @dataclass
@@ -57,20 +58,22 @@ class Job:
 
     profile: Profile
     data_name: str
-    banner: str | None
     notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     specs: list[RunSpec] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, parameters in self.profile.notebooks.items():
-            common: dict[str, Any] = {}
-            if name in studies.SHOW_RUNS:
-                common = {"profile": self.profile.name, "data_name": self.data_name}
-                common["runs"] = self.profile.runs
             study = self.profile.study(name, self.data_name)
-            if study is not None:
-                self.specs += study.specs
-            self.notebooks[name] = common | parameters
+            self.specs += study.specs if study else []
+            self.notebooks[name] = _given(name, "own", self.profile.name, self.data_name)
+            self.notebooks[name] |= parameters
+
+
+def _given(notebook: str, runs: Shown, profile: str, data_name: str) -> dict[str, Any]:
+    """The parameters that notebooks with runs have beside those of their studies."""
+    if notebook in studies.BY_NOTEBOOK:
+        return {"runs": runs, "profile": profile, "data_name": data_name}
+    return {"runs": runs} if notebook in studies.SHOW_RUNS else {}
 
 
 def default_profile() -> str:
@@ -101,39 +104,38 @@ def reproduce(profile_name: str | None, source: Path | None) -> Path:
     profile = _checked(profile_name or default_profile())
     _check_writable()
     data_name, banner, words = find_data(profile, source)
-    job = Job(profile, data_name, banner)
-    if profile.runs != "own":  # what shows nothing else is not worth showing again
-        _remember(job)
+    job = Job(profile, data_name)
     store = Store()
     todo = sweep.plan(job.specs, store)
     _say_plan(job, todo, words)
     sweep.execute(todo, store)
-    index = _render(job)
+    index = _render(job.notebooks, banner, _own_footer(job, store))
     _say_reproduction(job)
     return index
 
 
 def rerender() -> Path:
-    """Build the report from the recorded results and what this machine has trained, training
-    nothing.
+    """Build the report from the recorded results, training nothing.
 
-    Of this machine's studies the seeds are shown whose runs are all there; a notebook without
-    any run gets a page that says so.
+    Each page shows the largest recorded set of its runs, with the parameters that it was made
+    with; a page of which nothing is recorded says so.
     """
-    job, store, stubs = _recall(), Store(), []
-    for name, parameters in job.notebooks.items():
+    _check_writable()
+    notebooks: dict[str, dict[str, Any]] = {}
+    stubs = []
+    for name in profiles.notebooks():
+        notebooks[name] = _given(name, "recorded", "", "")
         if name not in studies.BY_NOTEBOOK:
             continue
-        study, seeds = evidence.complete(job.profile, name, job.data_name, store)
-        if study is None:
-            parameters["runs"] = "recorded"
+        if shown := next(iter(evidence.recorded(name)), None):
+            data_name = profiles.load(shown.profile).data
+            notebooks[name] = _given(name, "recorded", shown.profile, data_name)
+            notebooks[name] |= shown.parameters
         else:
-            parameters |= {"seeds": seeds, "train_missing": False}
-        if parameters["runs"] == "recorded" and not evidence.recorded(name):
             stubs.append(name)
-    if set(stubs) == set(studies.BY_NOTEBOOK) & set(job.notebooks):
-        stubs += set(studies.SHOW_RUNS) & set(job.notebooks) - set(stubs)  # nothing to sum up
-    index = _render(job, stubs)
+    if set(stubs) == set(studies.BY_NOTEBOOK) & set(notebooks):
+        stubs += set(studies.SHOW_RUNS) & set(notebooks) - set(stubs)  # nothing to sum up
+    index = _render(notebooks, None, _footer(_recorded_facts()), stubs)
     for name in stubs:
         print(f"  {name}: no results yet")
     return index
@@ -162,21 +164,6 @@ def _check_writable() -> None:
             raise OSError(f"{folder} cannot be written to ({error.strerror})") from error
 
 
-def _remember(job: Job) -> None:
-    text = json.dumps({"profile": job.profile.name, "data": job.data_name, "banner": job.banner})
-    (paths.RUNS / LAST).write_text(text)
-
-
-def _recall() -> Job:
-    """The last `make reproduce`; where there was none, the default profile on its data."""
-    last = paths.RUNS / LAST
-    if not last.is_file():
-        profile = _checked(default_profile())
-        return Job(profile, profile.data, None)
-    remembered = json.loads(last.read_text())
-    return Job(_checked(remembered["profile"]), remembered["data"], remembered["banner"])
-
-
 def _say_plan(job: Job, todo: sweep.Plan, words: str) -> None:
     device = train.default_device()
     total = len({spec.id for spec in (*job.specs, *todo.missing)})
@@ -202,30 +189,31 @@ def _title(notebook: Path) -> str:
     return first.splitlines()[0].lstrip("# ")
 
 
-def _footer(job: Job) -> str:
+def _recorded_facts() -> str:
+    results = recorded.results()
+    return " · ".join([f"Recorded results: {len(results)} runs", *results.devices]) + "."
+
+
+def _own_footer(job: Job, store: Store) -> str:
+    own = [store.load(spec) for spec in {s.id: s for s in job.specs}.values()]
+    devices = sorted({record.meta["device"] for record in own})
+    words = [f"This machine: profile {job.profile.name}", job.data_name, f"{len(own)} runs"]
+    beside = f" Beside them: {_recorded_facts()}" if len(recorded.results()) else ""
+    return _footer(" · ".join([*words, *devices]) + "." + beside)
+
+
+def _footer(facts: str) -> str:
     """What every page of the report rests on, those without a run of their own too."""
-    store, facts = Store(), ["lsce, MIT License."]
-    own = [store.load(spec) for spec in {s.id: s for s in job.specs}.values() if spec in store]
-    if job.profile.runs != "own":
-        results = recorded.results()
-        words = [f"Recorded results: {len(results)} runs", *results.devices]
-        facts.append(" · ".join(words) + ".")
-    if own:
-        devices = sorted({record.meta["device"] for record in own})
-        words = [f"This machine: profile {job.profile.name}", job.data_name, f"{len(own)} runs"]
-        facts.append(" · ".join([*words, *devices]) + ".")
-    built = (
-        f"Built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC · commit {provenance.commit() or 'unknown'}"
-    )
-    return " ".join([*facts, built])
+    built = f"Built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"lsce, MIT License. {facts} {built} · commit {provenance.commit() or 'unknown'}"
 
 
 def _say_reproduction(job: Job) -> None:
     """End with how this machine's numbers compare with the recorded ones."""
     page = "12_reproduction"
-    if job.profile.runs == "own" or page not in job.notebooks:
+    if page not in job.notebooks or not len(recorded.results()):
         return
-    (own,) = evidence.gather(page, **job.notebooks[page] | {"runs": "own", "train_missing": False})
+    own = evidence.gather(page, **job.notebooks[page] | {"train_missing": False})
     numbers = reproduction.with_recorded(own, recorded.results())
     print("\n" + "\n".join(reproduction.summary(numbers, own.profile)))
 
@@ -234,7 +222,13 @@ def _notebooks_at_a_time() -> int:
     return min(sweep.cores(), MOST_NOTEBOOKS)
 
 
-def _render(job: Job, stubs: list[str] = ()) -> Path:
+def _render(
+    notebooks: Mapping[str, Mapping[str, Any]],
+    banner: str | None,
+    footer: str,
+    stubs: Sequence[str] = (),
+) -> Path:
+    """Execute the notebooks with these parameters, but for `stubs`, and build the site."""
     executed = paths.BUILD / "executed"
     shutil.rmtree(executed, ignore_errors=True)
 
@@ -244,13 +238,14 @@ def _render(job: Job, stubs: list[str] = ()) -> Path:
             return report.stub(name, _title(notebook), NO_RESULTS, executed)
         start = time.monotonic()
         output = executed / f"{name}.ipynb"
-        report.execute(notebook, job.notebooks[name], output)
+        report.execute(notebook, notebooks[name], output)
         print(f"  executed {name} in {duration(time.monotonic() - start)}", flush=True)
         return output
 
     with ThreadPoolExecutor(_notebooks_at_a_time()) as pool:
-        pages = list(pool.map(page, job.notebooks))
+        pages = list(pool.map(page, [name for name in notebooks if name not in LATER]))
+        pages += pool.map(page, [name for name in notebooks if name in LATER])
     start = time.monotonic()
-    index = report.build(pages, paths.HTML, banner=job.banner, footer=_footer(job))
+    index = report.build(pages, paths.HTML, banner=banner, footer=footer)
     print(f"  built the report in {duration(time.monotonic() - start)}", flush=True)
     return index

@@ -95,7 +95,7 @@ def _numbers(study: Study, runs: Sequence[Digest]) -> dict[tuple[str, str, str],
                 found[regime, f"effect: {claim.words}", claim.unit] = effects
         for column, (words, scale, unit) in LEVELS.items():
             for epsilon in (0.0, judged):
-                values = part[part["epsilon"] == epsilon].set_index("seed")[column]
+                values = claims.values(part, ("smoothing", epsilon), column)
                 found[regime, f"{words}, ε = {epsilon:g}", unit] = scale * values
     return found
 
@@ -167,7 +167,8 @@ def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str)
 
 def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
     """The ε > 0 of some runs that is nearest; the conventions differ by 1% with 100 classes."""
-    return min((e for e in runs["epsilon"].unique() if e > 0), key=lambda e: abs(e - epsilon))
+    smoothed = runs[runs["method"] == "smoothing"]["setting"].unique()
+    return min((e for e in smoothed if e > 0), key=lambda e: abs(e - epsilon))
 
 
 def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list[dict]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsce import data
-from lsce.batches import evaluate, to_float
+from lsce.batches import evaluate, evaluating, to_float
 from lsce.models import ImageClassifier
 from lsce.runs import Protocol
 
@@ -71,18 +71,19 @@ def examine(
         chosen = data.subset(labels.cpu(), count, seed=0).to(device)
         return images[chosen], labels[chosen]
 
-    network.eval()
-    rows = _corrupted(network, *part(protocol.corrupted_images))
-    found = {"corrupted_error": float(np.mean([row["value"] for row in rows]))}
-    clean, truth = part(protocol.attacked_images)
-    with _quiet_and_seeded(seed):
-        attacks = _attacked(network, source.eval(), to_float(clean), truth, protocol)
-    for each in (network, source):
-        each.zero_grad()
+    with evaluating(network), evaluating(source):
+        rows = _corrupted(network, *part(protocol.corrupted_images))
+        found = {"corrupted_error": float(np.mean([row["value"] for row in rows]))}
+        clean, truth = part(protocol.attacked_images)
+        with _quiet_and_seeded(seed):
+            attacks = _attacked(network, source, to_float(clean), truth, protocol)
+        for each in (network, source):
+            each.zero_grad()
+        found |= _gradients(network, to_float(clean), truth)
     at = {row["case"]: row["value"] for row in attacks if row["x"] == protocol.judged_radius}
     found |= {"fgsm_error": at["FGSM"], "pgd_error": at[f"PGD-{SHORT}"]}
     found |= {"worst_error": at["worst case"], "overstated": at["worst case"] - at["FGSM"]}
-    return found | _gradients(network, to_float(clean), truth), rows + attacks
+    return found, rows + attacks
 
 
 # ---- corruptions ----

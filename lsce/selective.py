@@ -3,14 +3,14 @@
 A *score* (N,) says how sure a network is of each image, higher being surer; only its order counts.
 Images are accepted from the highest score down: *coverage* is the share accepted, *risk* their
 error rate, both in [0, 1]. Logits are (N, C), labels integers (N,) in [0, C), scores and risks
-(N,) with N >= 1; NumPy arrays or tensors, computed in float64. ValueError or TypeError on anything
-else, and where a number isn't finite.
+(N,) with N >= 1; NumPy arrays, sequences or tensors (see `lsce.arrays`), computed in float64.
+ValueError or TypeError on anything else, where a number isn't finite, and where probabilities are
+given as logits.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lsce.metrics import Values, check_labels, check_logits
+from lsce.arrays import Values, as_array, as_labels, as_logits, as_vector
 
 #: The norms that `choose_norm` tries: those of Cattelan & Silva's (2024) code, which also tries
 #: the logits as they are.
@@ -33,7 +33,7 @@ def log_odds(logits: Values, temperature: float = 1.0) -> np.ndarray:
 
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be positive and finite, but it is {temperature!r}")
-    logits = check_logits(logits)
+    logits = as_logits(logits)
     behind = (logits - logits.max(axis=1, keepdims=True)) / temperature
     behind[np.arange(len(behind)), logits.argmax(axis=1)] = -np.inf
     return -logsumexp(behind, axis=1)
@@ -41,7 +41,7 @@ def log_odds(logits: Values, temperature: float = 1.0) -> np.ndarray:
 
 def maximum_logit(logits: Values) -> np.ndarray:
     """max_k z_k, (N,). Unlike a probability it changes where a row of logits is shifted."""
-    return check_logits(logits).max(axis=1)
+    return as_logits(logits).max(axis=1)
 
 
 def normalised(logits: Values, p: float) -> np.ndarray:
@@ -52,7 +52,7 @@ def normalised(logits: Values, p: float) -> np.ndarray:
     """
     if not 0 < p < np.inf:
         raise ValueError(f"p must be positive and finite, but it is {p!r}")
-    logits = check_logits(logits)
+    logits = as_logits(logits)
     # Less the maximum first, or the mean of equal logits can differ from them by a rounding.
     centred = logits - logits.max(axis=1, keepdims=True)
     centred -= centred.mean(axis=1, keepdims=True)
@@ -69,7 +69,7 @@ def energy(logits: Values) -> np.ndarray:
     """
     from scipy.special import logsumexp
 
-    return logsumexp(check_logits(logits), axis=1)
+    return logsumexp(as_logits(logits), axis=1)
 
 
 def choose_norm(logits: Values, labels: Values) -> float:
@@ -81,13 +81,13 @@ def choose_norm(logits: Values, labels: Values) -> float:
     return min(NORMS, key=lambda p: aurc(risk_coverage(normalised(logits, p), correct)))
 
 
-def risk_coverage(score: ArrayLike, correct: ArrayLike) -> np.ndarray:
+def risk_coverage(score: Values, correct: Values) -> np.ndarray:
     """r_i, the error rate among the i images of highest score, i = 1..N: (N,) in [0, 1].
 
     `correct` (N,), boolean. Where scores tie, the expected value over random orders of the tied
     images, so that the order of the file can't matter. Geifman et al. 2019 (arXiv:1805.08206).
     """
-    score, correct = _vector("score", score), np.asarray(correct)
+    score, correct = as_vector("score", score), as_array(correct)
     if correct.dtype != bool:
         raise TypeError(f"correct must be boolean, but it is {correct.dtype}")
     if correct.shape != score.shape:
@@ -101,12 +101,12 @@ def risk_coverage(score: ArrayLike, correct: ArrayLike) -> np.ndarray:
     return errors / (size[g] * accepted)
 
 
-def aurc(risks: ArrayLike) -> float:
+def aurc(risks: Values) -> float:
     """The mean of the risks at coverages 1/N, 2/N, …, 1: in [0, 1], 0 if all are right."""
     return float(_shares("risks", risks).mean())
 
 
-def excess_aurc(risks: ArrayLike) -> float:
+def excess_aurc(risks: Values) -> float:
     """AURC − [r + (1 − r) ln(1 − r)], r being the risk at full coverage (Geifman et al. 2019).
 
     The bracket is the large-N limit of the optimum, all errors last. At finite N the optimum lies
@@ -117,37 +117,37 @@ def excess_aurc(risks: ArrayLike) -> float:
     return aurc(risks) - float(best)
 
 
-def coverage_at_risk(risks: ArrayLike, most: float) -> float:
+def coverage_at_risk(risks: Values, most: float) -> float:
     """The largest i/N with r_i <= `most`, in [0, 1]; 0 if there is none."""
     risks = _shares("risks", risks)
     within = np.flatnonzero(risks <= _share("most", most))
     return float((within[-1] + 1) / len(risks)) if within.size else 0.0
 
 
-def risk_at_coverage(risks: ArrayLike, coverage: float) -> float:
+def risk_at_coverage(risks: Values, coverage: float) -> float:
     """r_i at the least i with i/N >= `coverage`, in [0, 1]; the first image's at coverage 0."""
     risks = _shares("risks", risks)
     return float(risks[_least(len(risks), _share("coverage", coverage))])
 
 
-def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
+def auroc(positive: Values, negative: Values) -> float:
     """The probability that a positive's score is above a negative's, ties counting half.
 
     `positive` and `negative` are the scores of each, and may differ in number.
     """
     from sklearn.metrics import roc_auc_score  # a second to import
 
-    positive, negative = _vector("positive", positive), _vector("negative", negative)
+    positive, negative = as_vector("positive", positive), as_vector("negative", negative)
     truth = np.repeat([True, False], [len(positive), len(negative)])
     return float(roc_auc_score(truth, np.concatenate([positive, negative])))
 
 
-def fpr_at_tpr(positive: ArrayLike, negative: ArrayLike, tpr: float = 0.95) -> float:
+def fpr_at_tpr(positive: Values, negative: Values, tpr: float = 0.95) -> float:
     """Share of negatives that score at least the highest threshold that `tpr` of positives reach.
 
     In [0, 1], and lower is better. Scores that equal the threshold are above it.
     """
-    positive, negative = _vector("positive", positive), _vector("negative", negative)
+    positive, negative = as_vector("positive", positive), as_vector("negative", negative)
     threshold = np.sort(positive)[::-1][_least(len(positive), _share("tpr", tpr))]
     return float((negative >= threshold).mean())
 
@@ -198,7 +198,8 @@ def unseen(
     `norm`, and "_logit", `maximum_logit`, and "_energy", `energy`. Hendrycks & Gimpel 2017
     (arXiv:1610.02136).
     """
-    seen_logits, unseen_logits = check_logits(seen_logits), check_logits(unseen_logits)
+    seen_logits = as_logits(seen_logits, "seen_logits")
+    unseen_logits = as_logits(unseen_logits, "unseen_logits")
     if seen_logits.shape[1] != unseen_logits.shape[1]:
         shapes = f"{seen_logits.shape} and {unseen_logits.shape}"
         raise ValueError(f"seen and unseen logits must be of the same classes, but have {shapes}")
@@ -221,8 +222,8 @@ def _scores(logits: Values, temperature: float, norm: float) -> dict[str, np.nda
 
 
 def _correct(logits: Values, labels: Values) -> np.ndarray:
-    logits = check_logits(logits)
-    return logits.argmax(axis=1) == check_labels(labels, *logits.shape)
+    logits = as_logits(logits)
+    return logits.argmax(axis=1) == as_labels(labels, *logits.shape)
 
 
 def _least(n: int, share: float) -> int:
@@ -230,17 +231,8 @@ def _least(n: int, share: float) -> int:
     return int(np.searchsorted(np.arange(1, n + 1) / n, share))
 
 
-def _vector(name: str, values: ArrayLike) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"{name} must have shape (N,) with N >= 1, but has {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, but some are NaN or infinite")
-    return values
-
-
-def _shares(name: str, values: ArrayLike) -> np.ndarray:
-    values = _vector(name, values)
+def _shares(name: str, values: Values) -> np.ndarray:
+    values = as_vector(name, values)
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
             f"{name} must lie in [0, 1], but range from {values.min():.6g} to {values.max():.6g}"

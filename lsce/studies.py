@@ -1,5 +1,6 @@
 """Every study of the report: the runs it asks for, and the tables it makes of their digests."""
 
+import difflib
 import inspect
 import itertools
 import math
@@ -14,8 +15,8 @@ from lsce import data, metrics
 from lsce.digest import WIDTHS, Digest
 from lsce.runs import Protocol, Recipe, RunSpec, require
 
-#: Whose runs a page shows: the larger set with the other beside it, or one alone.
-Shown = Literal["both", "own", "recorded"]
+#: Whose runs a page shows: those of the machine that it is run on, or the recorded ones.
+Shown = Literal["own", "recorded"]
 
 #: The group of a study's runs that its main figures show.
 MAIN = "main"
@@ -43,6 +44,11 @@ METHODS = {
 }
 
 
+def plain(table: pd.DataFrame) -> pd.Series:
+    """Which rows of a study's table are plain cross entropy; ε is 0 in many other arms, too."""
+    return (table["method"] == "smoothing") & (table["setting"] == 0)
+
+
 def best_arm(runs: pd.DataFrame, chosen_by: str) -> tuple[str, float] | None:
     """Method and setting of the highest mean of `chosen_by`, a column measured on the validation
     split (of the lowest, if it is an NLL); None if each diverged with some seed."""
@@ -60,8 +66,7 @@ def tuned(
 ) -> Iterator[tuple[str, str, pd.DataFrame, tuple[str, float] | None]]:
     """Regime, method, runs and `best_arm` of everything tuned; plain cross entropy is a method of
     its own."""
-    plain = (table["method"] == "smoothing") & (table["setting"] == 0)
-    methods = table["method"].mask(plain, "plain cross entropy")
+    methods = table["method"].mask(plain(table), "plain cross entropy")
     for (regime, method), runs in table.groupby(["regime", methods], sort=False):
         yield regime, method, runs, best_arm(runs, chosen_by)
 
@@ -105,7 +110,9 @@ class Study:
 
     def table(self, runs: Sequence[Digest]) -> pd.DataFrame:
         """One row a run: its labels, ε, training images, classes, kind and rate of label noise,
-        seed, id, status and scalars (see `lsce.digest`)."""
+        seed, id, status and scalars (see `lsce.digest`).
+
+        A temperature whose fit did not converge, and what was measured with it, is NaN."""
         rows = [
             {**label, "epsilon": run.spec.epsilon, "train_size": run.spec.train_size}
             | {"noise": run.spec.noise, "noise_rate": run.spec.noise_rate or 0.0}
@@ -114,7 +121,11 @@ class Study:
             | run.scalars
             for label, run in zip(self.labels, runs, strict=True)
         ]
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        if "temperature_converged" in table:
+            fitted = [name for name in table if name == "temperature" or name.endswith("_scaled")]
+            table.loc[table["temperature_converged"] == 0, fitted] = np.nan
+        return table
 
     def histories(self, runs: Sequence[Digest]) -> pd.DataFrame:
         """Every run's history (see `lsce.train.Outcome`), with its labels, ε and seed."""
@@ -127,13 +138,14 @@ class Study:
     def _completed(
         self, runs: Sequence[Digest], epsilons: Sequence[float]
     ) -> Iterator[tuple[str, Digest]]:
-        """Regime and digest of the runs with one of `epsilons` that did not diverge."""
+        """Regime and digest of the runs smoothed with one of `epsilons` that did not diverge."""
         for label, run in zip(self.labels, runs, strict=True):
-            if run.spec.epsilon in epsilons and not run.diverged:
+            smoothed = label["method"] == "smoothing" and label["setting"] in epsilons
+            if smoothed and not run.diverged:
                 yield label["regime"], run
 
     def histograms(self, runs: Sequence[Digest], epsilons: Sequence[float]) -> pd.DataFrame:
-        """Densities over the test images, pooled over seeds, of the runs with one of `epsilons`.
+        """Densities over the test images, pooled over seeds, of smoothing with one of `epsilons`.
 
         quantity is "confidence" or "gap": the largest logit less the mean of the others. Columns:
         regime, epsilon, quantity, left, right, density.
@@ -181,13 +193,25 @@ def _named(name: str, value: Any, kind: type, want: str) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {want}")
 
 
-def check_judged(epsilon: float, epsilons: Sequence[float]) -> None:
-    """Raise ValueError unless `epsilon` is one of `epsilons`, and can be compared with 0."""
-    if epsilon not in epsilons or epsilon == 0 or 0 not in epsilons:
-        raise ValueError(
-            f"judged_epsilon is {epsilon}; it must be one of epsilons {list(epsilons)} other than "
-            "0, which must be there too"
-        )
+#: The ε that is recommended most often.
+USUAL_EPSILON = 0.1
+
+
+def _judged(epsilons: Sequence[float], wanted: float | None) -> float:
+    """The ε to judge claims at: `wanted`, or the value above 0 that is nearest to the usual one.
+
+    Raises ValueError unless it is one of `epsilons` and can be compared with 0.
+    """
+    if 0 not in epsilons:
+        raise ValueError(f"epsilons is {list(epsilons)}; 0 must be one of them, to compare with")
+    above = [epsilon for epsilon in epsilons if epsilon > 0]
+    if not above:
+        raise ValueError(f"epsilons is {list(epsilons)}; one of them must be above 0")
+    if wanted is None:
+        return min(above, key=lambda epsilon: abs(epsilon - USUAL_EPSILON))
+    if wanted not in above:
+        raise ValueError(f"judged_epsilon is {wanted}; it must be one of epsilons {above} above 0")
+    return wanted
 
 
 def _distinct(name: str, values: Any, want: str) -> None:
@@ -257,13 +281,13 @@ def _of_seen(
     regimes: Mapping[str, Mapping[str, Any]],
     seen_classes: int,
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged: float,
     keep: str,
 ) -> list[Run]:
     """The group "unseen": regimes with some of the classes, at ε = 0 and at the judged ε."""
     fewer = {regime: _of_classes(fields, seen_classes) for regime, fields in regimes.items()}
     kept = _keeping(fewer, keep)
-    return _smoothed("unseen", data_name, kept, [0.0, judged_epsilon], seeds)
+    return _smoothed("unseen", data_name, kept, [0.0, judged], seeds)
 
 
 def _check(
@@ -271,8 +295,9 @@ def _check(
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
-) -> None:
+    judged_epsilon: float | None,
+) -> float:
+    """The ε to judge claims at; ValueError, naming the parameter, if one is out of range."""
     if data_name not in data.CHECKSUMS:
         raise ValueError(f"data_name is {data_name!r}; it must be {' or '.join(data.CHECKSUMS)}")
     _named("regimes", regimes, Mapping, "a mapping from a name to the fields of a run")
@@ -281,27 +306,46 @@ def _check(
     for epsilon in epsilons:
         fits = isinstance(epsilon, int | float) and 0 <= epsilon <= 1
         require(fits, "epsilons", list(epsilons), "numbers in [0, 1]")
-    check_judged(judged_epsilon, epsilons)
+    return _judged(epsilons, judged_epsilon)
 
 
-def _compared(names: Sequence[str], regimes: Mapping[str, Any]) -> dict[str, Any]:
-    """The regimes of these names, in which other methods are trained, too."""
-    for name in names:
+def _compared(names: Sequence[str] | None, regimes: Mapping[str, Any]) -> dict[str, Any]:
+    """The regimes of these names (None: the first), in which other methods are trained, too."""
+    for name in names if names is not None else (names := list(regimes)[:1]):
         want = f"some of {', '.join(regimes)}"
         require(name in regimes, "compared_regimes", list(names), want)
     return {name: regimes[name] for name in names}
 
 
-def _check_effort(
-    compared: Sequence[float], epsilons: Sequence[float], **rivals: Sequence[float]
-) -> None:
-    """Every method is tuned over as many settings as smoothing is."""
-    fits = set(compared) <= {epsilon for epsilon in epsilons if epsilon > 0} and len(compared)
-    require(fits, "compared_epsilons", list(compared), "some of epsilons above 0")
+def _equal_effort(
+    compared: Sequence[float] | None,
+    epsilons: Sequence[float],
+    judged: float,
+    **rivals: Sequence[float],
+) -> tuple[list[float], dict[str, list[float]]]:
+    """The values of ε and the settings of each rival: as many of each, so that all are tuned alike.
+
+    Without `compared` as many values of ε are taken as the rivals have settings, from the judged
+    one upwards and then below it; where there are fewer, rivals keep as many of their first ones.
+    """
+    above = [epsilon for epsilon in epsilons if epsilon > 0]
+    if compared is None:
+        most = max(map(len, rivals.values()))
+        compared = sorted(above, key=lambda epsilon: (epsilon < judged, epsilon))[:most]
+        rivals = {
+            name: settings[: len(compared)] if len(settings) == most else settings
+            for name, settings in rivals.items()
+        }
+    fits = set(compared) <= set(above) and len(compared)
+    require(fits, "compared_epsilons", list(compared), f"some of epsilons above 0, {above}")
     for name, settings in rivals.items():
         fits = len(settings) == len(compared)
-        want = f"{len(compared)} values, as many as compared_epsilons has, for equal tuning"
+        want = (
+            f"{len(compared)} values, as many as there are of compared_epsilons "
+            f"{list(compared)}, for equal tuning"
+        )
         require(fits, name, list(settings), want)
+    return list(compared), {name: list(settings) for name, settings in rivals.items()}
 
 
 def smoothing(
@@ -310,7 +354,7 @@ def smoothing(
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
 ) -> Study:
     """Every ε with every seed in every regime.
 
@@ -319,8 +363,8 @@ def smoothing(
 
     Raises ValueError, naming the parameter and its value, if one is out of range.
     """
-    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
-    return _study(_smoothed(MAIN, data_name, regimes, epsilons, seeds), judged_epsilon)
+    judged = _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    return _study(_smoothed(MAIN, data_name, regimes, epsilons, seeds), judged)
 
 
 def _spec(data_name: str, regime: str, fields: Mapping[str, Any]) -> RunSpec:
@@ -339,12 +383,12 @@ def over_fitting(
     more_regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
     fractions: Sequence[float],
     fraction_run: Mapping[str, Any],
-    fraction_epsilons: Sequence[float],
-    compared_regimes: Sequence[str],
-    compared_epsilons: Sequence[float],
+    fraction_epsilons: Sequence[float] | None = None,
+    compared_regimes: Sequence[str] | None = None,
+    compared_epsilons: Sequence[float] | None = None,
     weight_decays: Sequence[float],
 ) -> Study:
     """`smoothing` in `regimes` and `more_regimes`; and two groups of runs beside it.
@@ -355,9 +399,11 @@ def over_fitting(
     epoch that validation chose.
     """
     regimes = {**regimes, **more_regimes}
-    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    judged = _check(data_name, regimes, epsilons, seeds, judged_epsilon)
     runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
     _distinct("fractions", fractions, "numbers in (0, 1]")
+    if fraction_epsilons is None:
+        fraction_epsilons = [0.0, judged]
     _distinct("fraction_epsilons", fraction_epsilons, "numbers in [0, 1]")
     sizes = {}
     for fraction in fractions:
@@ -371,17 +417,19 @@ def over_fitting(
         }
     runs += _smoothed("fractions", data_name, sizes, fraction_epsilons, seeds)
     compared = _keeping(_compared(compared_regimes, regimes), "selected")
-    _check_effort(compared_epsilons, epsilons, weight_decays=weight_decays)
-    runs += _smoothed("alternatives", data_name, compared, [0.0, *compared_epsilons], seeds)
+    tuned_epsilons, rivals = _equal_effort(
+        compared_epsilons, epsilons, judged, weight_decays=weight_decays
+    )
+    runs += _smoothed("alternatives", data_name, compared, [0.0, *tuned_epsilons], seeds)
     for regime, fields in compared.items():
-        for decay in weight_decays:
+        for decay in rivals["weight_decays"]:
             recipe = {**fields.get("recipe", {}), "weight_decay": decay}
             changed = {**fields, "recipe": recipe}
             runs += [
                 _run("alternatives", data_name, regime, changed, seed, "weight decay", decay)
                 for seed in seeds
             ]
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 def calibration(
@@ -390,10 +438,10 @@ def calibration(
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
-    truth_epsilons: Sequence[float],
-    compared_regimes: Sequence[str],
-    compared_epsilons: Sequence[float],
+    judged_epsilon: float | None = None,
+    truth_epsilons: Sequence[float] | None = None,
+    compared_regimes: Sequence[str] | None = None,
+    compared_epsilons: Sequence[float] | None = None,
     focal_gammas: Sequence[float],
     mixup_alphas: Sequence[float],
     maxsup_weights: Sequence[float],
@@ -404,24 +452,28 @@ def calibration(
     known, for each of `truth_epsilons`. "peers": the compared regimes with focal loss, mixup and
     MaxSup, and with `compared_epsilons`.
     """
-    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    judged = _check(data_name, regimes, epsilons, seeds, judged_epsilon)
     runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
+    if truth_epsilons is None:
+        truth_epsilons = [0.0, judged]
     _distinct("truth_epsilons", truth_epsilons, "numbers in [0, 1]")
     first = dict([next(iter(regimes.items()))])
     runs += _smoothed(KNOWN_POSTERIOR, "built-in", first, truth_epsilons, seeds[:1])
     compared = _compared(compared_regimes, regimes)
-    _check_effort(
+    tuned_epsilons, rivals = _equal_effort(
         compared_epsilons,
         epsilons,
+        judged,
         focal_gammas=focal_gammas,
         mixup_alphas=mixup_alphas,
         maxsup_weights=maxsup_weights,
     )
-    runs += _smoothed("peers", data_name, compared, [0.0, *compared_epsilons], seeds)
+    runs += _smoothed("peers", data_name, compared, [0.0, *tuned_epsilons], seeds)
+    focal, mixup, maxsup = rivals.values()
     peers = {
-        "focal loss": [(g, {"loss": "focal", "loss_parameter": g}) for g in focal_gammas],
-        "mixup": [(a, {"mixup": a}) for a in mixup_alphas],
-        "MaxSup": [(w, {"loss": "maxsup", "loss_parameter": w}) for w in maxsup_weights],
+        "focal loss": [(g, {"loss": "focal", "loss_parameter": g}) for g in focal],
+        "mixup": [(a, {"mixup": a}) for a in mixup],
+        "MaxSup": [(w, {"loss": "maxsup", "loss_parameter": w}) for w in maxsup],
     }
     for regime, fields in compared.items():
         for method, settings in peers.items():
@@ -431,7 +483,7 @@ def calibration(
                     _run("peers", data_name, regime, changed, seed, method, setting)
                     for seed in seeds
                 ]
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 def penultimate(
@@ -440,23 +492,23 @@ def penultimate(
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
-    compared_regimes: Sequence[str],
+    judged_epsilon: float | None = None,
+    compared_regimes: Sequence[str] | None = None,
     seen_classes: int,
     similar_classes: Sequence[str] | None = None,
     unlike_classes: Sequence[str] | None = None,
 ) -> Study:
     """`smoothing` with features and information kept; and the group "unseen": the compared regimes
     with `seen_classes` of the 100 classes, at ε = 0 and at the judged ε."""
-    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    judged = _check(data_name, regimes, epsilons, seeds, judged_epsilon)
     for name, three in (("similar_classes", similar_classes), ("unlike_classes", unlike_classes)):
         known = three is None or (len(set(three)) == 3 and {*three} <= {*data.CLASSES[data_name]})
         require(known, name, three, f"three names of classes of {data_name}, or None")
     kept = _keeping(regimes, "features", "information")
     runs = _smoothed(MAIN, data_name, kept, epsilons, seeds)
     compared = _compared(compared_regimes, regimes)
-    runs += _of_seen(data_name, compared, seen_classes, seeds, judged_epsilon, keep="features")
-    return _study(runs, judged_epsilon)
+    runs += _of_seen(data_name, compared, seen_classes, seeds, judged, keep="features")
+    return _study(runs, judged)
 
 
 def noisy_labels(
@@ -470,7 +522,7 @@ def noisy_labels(
     warmup_epochs: int,
     gce_qs: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
 ) -> Study:
     """`noise_run` with labels flipped at each rate, a regime a kind and rate.
 
@@ -481,7 +533,7 @@ def noisy_labels(
     for kind, rates in (("symmetric", symmetric_rates), ("asymmetric", asymmetric_rates)):
         for rate in rates:
             cells[f"{kind}, {rate:.0%}"] = {"noise": kind, "noise_rate": rate}
-    _check(data_name, cells, epsilons, seeds, judged_epsilon)
+    judged = _check(data_name, cells, epsilons, seeds, judged_epsilon)
     runs: list[Run] = []
     for regime, cell in cells.items():
         group = MAIN if cell else "clean"
@@ -502,7 +554,7 @@ def noisy_labels(
             runs += [
                 _run(group, data_name, regime, changed, seed, method, setting) for seed in seeds
             ]
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 def reproduction(
@@ -511,38 +563,40 @@ def reproduction(
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
     published_regimes: Mapping[str, Mapping[str, Any]],
     published_epsilons: Sequence[float],
 ) -> Study:
     """`smoothing`, and regimes that follow a published recipe, if any, with the ε of the paper."""
-    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    judged = _check(data_name, regimes, epsilons, seeds, judged_epsilon)
     runs = _smoothed(MAIN, data_name, regimes, epsilons, seeds)
     if published_regimes:
-        check_judged(judged_epsilon, published_epsilons)
+        _judged(published_epsilons, judged)
     runs += _smoothed(MAIN, data_name, published_regimes, published_epsilons, seeds)
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 def robustness(
     *,
     data_name: str,
     regimes: Mapping[str, Mapping[str, Any]],
-    compared_regimes: Sequence[str],
+    compared_regimes: Sequence[str] | None = None,
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
     corrupted_images: int,
     attacked_images: int,
     radii: Sequence[float],
-    judged_radius: float,
+    judged_radius: float | None = None,
     pgd_steps: int,
     pgd_restarts: int,
     square_queries: int,
 ) -> Study:
     """Every ε with every seed in the compared regimes, tried as `lsce.runs.Protocol` says; attacks
     are transferred from plain cross entropy with the seed after the run's."""
-    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    judged = _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    if judged_radius is None and radii:
+        judged_radius = radii[len(radii) // 2]
     runs: list[Run] = []
     for regime, fields in _compared(compared_regimes, regimes).items():
         for seed in seeds:
@@ -558,7 +612,7 @@ def robustness(
             )
             tried = {regime: {**fields, "examination": protocol}}
             runs += _smoothed(MAIN, data_name, tried, epsilons, [seed])
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 #: The names of the designs of `number_of_classes` beside the main one of equal steps.
@@ -571,7 +625,7 @@ def number_of_classes(
     class_run: Mapping[str, Any],
     class_counts: Sequence[int],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
 ) -> Study:
     """`class_run`, which has all classes, with nested random subsets of them and as many images of
     each, at ε = 0 and at the judged one.
@@ -579,8 +633,9 @@ def number_of_classes(
     The main group takes as many steps whatever the classes, "equal epochs" as many epochs; and
     "same images" labels all images with their classes and with the 20 superclasses.
     """
-    epsilons = [0.0, judged_epsilon]
-    _check(data_name, {"class_run": class_run}, epsilons, seeds, judged_epsilon)
+    judged = USUAL_EPSILON if judged_epsilon is None else judged_epsilon
+    epsilons = [0.0, judged]
+    _check(data_name, {"class_run": class_run}, epsilons, seeds, judged)
     _distinct("class_counts", class_counts, "whole numbers from 2 to 100")
     designs: dict[str, dict[str, dict[str, Any]]] = {MAIN: {}, EQUAL_EPOCHS: {}}
     batch = Recipe(**class_run.get("recipe", {})).batch_size
@@ -599,7 +654,7 @@ def number_of_classes(
     runs = []
     for group, regimes in designs.items():
         runs += _smoothed(group, data_name, regimes, epsilons, seeds)
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 def distillation(
@@ -607,33 +662,37 @@ def distillation(
     data_name: str,
     teacher_run: Mapping[str, Any],
     student_run: Mapping[str, Any],
-    teacher_epsilons: Sequence[float],
+    teacher_epsilons: Sequence[float] | None = None,
     temperatures: Sequence[float],
     student_epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
 ) -> Study:
     """Students of `student_run`: smoothed alone, and distilled at each temperature from teachers
     of `teacher_run` with each ε; and the group "teachers", which keep information.
 
     A student's teacher has its seed."""
-    _check(data_name, {"teacher_run": teacher_run}, teacher_epsilons, seeds, judged_epsilon)
     alone = [0.0, *student_epsilons]
-    _check(data_name, {"student_run": student_run}, alone, seeds, judged_epsilon)
+    judged = _check(data_name, {"student_run": student_run}, alone, seeds, judged_epsilon)
+    if teacher_epsilons is None:
+        teacher_epsilons = [0.0, judged]
+    _check(data_name, {"teacher_run": teacher_run}, teacher_epsilons, seeds, judged)
     _distinct("temperatures", temperatures, "numbers > 0")
-    _check_effort(student_epsilons, alone, temperatures=temperatures)
+    fits = len(student_epsilons) == len(temperatures)
+    want = f"{len(temperatures)} values, as many as there are temperatures, for equal tuning"
+    require(fits, "student_epsilons", list(student_epsilons), want)
     teachers = _keeping({"teachers": teacher_run}, "information")
     runs = _smoothed("teachers", data_name, teachers, teacher_epsilons, seeds)
     regime = f"{student_run.get('model')} from {teacher_run.get('model')}"
     runs += _smoothed(MAIN, data_name, {regime: student_run}, alone, seeds)
-    names = {0.0: "distilled, plain teacher", judged_epsilon: "distilled, smoothed teacher"}
+    names = {0.0: "distilled, plain teacher", judged: "distilled, smoothed teacher"}
     for epsilon, seed in itertools.product(teacher_epsilons, seeds):
         method = names.get(epsilon, f"distilled, teacher with ε = {epsilon:g}")
         teacher = _spec(data_name, "teachers", {**teacher_run, "epsilon": epsilon, "seed": seed})
         for temperature in temperatures:
             fields = {**student_run, "teacher": teacher, "temperature": temperature}
             runs.append(_run(MAIN, data_name, regime, fields, seed, method, temperature))
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 def class_weights(
@@ -643,25 +702,26 @@ def class_weights(
     imbalances: Sequence[float],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
+    judged_epsilon: float | None = None,
 ) -> Study:
     """`long_tail_run` with each imbalance, a regime each: every ε without weights and with class
     weights; those above 0 with the weights on the samples (at ε = 0 that is the same), and the
     judged one with class weights in the other convention."""
-    _check(data_name, {"long_tail_run": long_tail_run}, epsilons, seeds, judged_epsilon)
+    runs_of = {"long_tail_run": long_tail_run}
+    judged = _check(data_name, runs_of, epsilons, seeds, judged_epsilon)
     _distinct("imbalances", imbalances, "numbers > 1")
     above = [epsilon for epsilon in epsilons if epsilon > 0]
     terms, other = {"weighting": "terms"}, {"weighting": "terms", "convention": "include-true"}
     arms = [("smoothing", e, {}) for e in epsilons]
     arms += [("class weights", e, terms) for e in epsilons]
-    arms += [("class weights, include-true", judged_epsilon, other)]
+    arms += [("class weights, include-true", judged, other)]
     arms += [("sample weights", e, {"weighting": "samples"}) for e in above]
     runs = []
     for imbalance, seed, (method, epsilon, changes) in itertools.product(imbalances, seeds, arms):
         fields = {**long_tail_run, **changes, "imbalance": imbalance, "epsilon": epsilon}
         regime = f"imbalance {imbalance:g}"
         runs.append(_run(MAIN, data_name, regime, fields, seed, method, epsilon))
-    return _study(runs, judged_epsilon)
+    return _study(runs, judged)
 
 
 def costs(
@@ -670,19 +730,19 @@ def costs(
     regimes: Mapping[str, Mapping[str, Any]],
     epsilons: Sequence[float],
     seeds: Sequence[int],
-    judged_epsilon: float,
-    compared_regimes: Sequence[str],
+    judged_epsilon: float | None = None,
+    compared_regimes: Sequence[str] | None = None,
     seen_classes: int,
 ) -> Study:
     """`smoothing` with what selective classification asks for; and the group "unseen": the compared
     regimes with `seen_classes` of the 100 classes, at ε = 0 and at the judged ε, asked about
     images of the others."""
-    _check(data_name, regimes, epsilons, seeds, judged_epsilon)
+    judged = _check(data_name, regimes, epsilons, seeds, judged_epsilon)
     kept = _keeping(regimes, "selective")
     runs = _smoothed(MAIN, data_name, kept, epsilons, seeds)
     compared = _compared(compared_regimes, regimes)
-    runs += _of_seen(data_name, compared, seen_classes, seeds, judged_epsilon, keep="unseen")
-    return _study(runs, judged_epsilon)
+    runs += _of_seen(data_name, compared, seen_classes, seeds, judged, keep="unseen")
+    return _study(runs, judged)
 
 
 #: Notebook → the study it asks for; a notebook that is not here trains nothing.
@@ -707,12 +767,28 @@ BY_IMAGE = ("03_calibration", "04_penultimate")
 SHOW_RUNS = (*BY_NOTEBOOK, "11_summary")
 
 
-def build(notebook: str, data_name: str, parameters: Mapping[str, Any]) -> Study:
-    """The study of a notebook with those of `parameters` that it has.
+def parameters(notebook: str, required: bool = False) -> list[str]:
+    """The names of the parameters of a notebook's study, or of those without a default alone."""
+    known = inspect.signature(BY_NOTEBOOK[notebook]).parameters.values()
+    return [each.name for each in known if not required or each.default is each.empty]
 
-    Raises ValueError or TypeError, naming the parameter and its value, if one is out of range.
+
+def build(notebook: str, data_name: str, given: Mapping[str, Any]) -> Study:
+    """The study of a notebook with the parameters `given`.
+
+    Raises ValueError or TypeError, naming the parameter and its value, if there is no such
+    parameter or it is out of range.
     """
-    build = BY_NOTEBOOK[notebook]
-    known = inspect.signature(build).parameters
-    given = {"data_name": data_name} | parameters
-    return build(**{name: value for name, value in given.items() if name in known})
+    known = parameters(notebook)
+    for name in given:
+        require_known(name, known, f"the study of {notebook}")
+    return BY_NOTEBOOK[notebook](**{"data_name": data_name} | dict(given))
+
+
+def require_known(name: str, known: Sequence[str], whose: str) -> None:
+    """Raise ValueError, with the likeliest of the `known` names, for one that is not among them."""
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {near[0]!r}" if near else f"it has {', '.join(sorted(known))}"
+    raise ValueError(f"{whose} has no parameter {name!r}; {meant}{'?' if near else ''}")

@@ -2,97 +2,123 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from lsce import claims, evidence, pages, paths, plots, profiles, reproduction, stats
+from lsce import claims, evidence, pages, paths, plots, reproduction, stats
 from lsce.claims import Claim
 from lsce.evidence import Evidence
-from lsce.runs import Store
-from lsce.studies import MAIN, Shown
+from lsce.studies import Shown
 
-#: The sets of runs of every page that judges a claim, by its notebook, as the page shows them.
-Collected = Mapping[str, Sequence[Evidence]]
+#: The set of runs of every page that judges a claim, by its notebook, as the page shows it.
+Collected = Mapping[str, Evidence]
 
 
-def collect(profile: str, *, data_name: str, runs: Shown) -> Collected:
-    """The evidence of every page that judges a claim; this machine's with a profile's parameters
-    and those seeds whose runs are all there. A page without any runs is left out.
-
-    Raises ProfileError if there is no such profile.
-    """
-    whole, store, found = profiles.load(profile), Store(), {}
+def collect(runs: Shown) -> Collected:
+    """What every page that judges a claim shows: with "own", its runs as it was last run on this
+    machine, or the recorded ones where it was not; with "recorded", the largest recorded set. A
+    page without any runs is left out."""
+    if runs not in get_args(Shown):
+        raise ValueError(f"runs is {runs!r}; it must be one of {', '.join(get_args(Shown))}")
+    found = {}
     for notebook in dict.fromkeys(claim.notebook for claim in claims.load().values()):
-        wanted, parameters = runs, whole.notebooks[notebook]
-        study, seeds = None, []
-        if runs != "recorded":
-            study, seeds = evidence.complete(whole, notebook, data_name, store)
-        if study is None:
-            if runs == "own":
-                continue
-            wanted = "recorded"
-        try:
-            found[notebook] = evidence.gather(
-                notebook,
-                profile=profile,
-                data_name=data_name,
-                runs=wanted,
-                train_missing=False,
-                **parameters | {"seeds": seeds},
-            )
-        except evidence.NothingToShow:
-            continue
+        shown = evidence.last(notebook) if runs == "own" else None
+        shown = shown or next(iter(evidence.recorded(notebook)), None)
+        if shown is not None:
+            found[notebook] = shown
     return found
 
 
 def banner(collected: Collected) -> Markdown:
-    """Whose runs the main set of each page is."""
-    lines = [
-        f"> **{notebook}**: {shown[0].name} · {len(shown[0].all_runs)} runs · "
-        f"{len(shown[0].seeds)} seeds"
-        for notebook, shown in collected.items()
-    ]
+    """Whose runs the pages show, and which pages show which."""
+    pages_of: dict[str, list[str]] = {}
+    for notebook, shown in collected.items():
+        name = f"{shown.name}, {pages.DATA_NAMES[shown.runs[0].spec.data]}"
+        pages_of.setdefault(name, []).append(notebook)
+    lines = []
+    for name, notebooks in pages_of.items():
+        runs = {run.spec.id for page in notebooks for run in collected[page].all_runs}
+        lines.append(
+            f"> **{_capital(name)}**: {len(runs):,} runs, on {_pages(notebooks, collected)}"
+        )
     return Markdown("  \n".join(lines))
 
 
+def _pages(notebooks: Sequence[str], collected: Collected) -> str:
+    return ", ".join(
+        f"{notebook.partition('_')[0]} ({len(collected[notebook].all_runs)} runs, "
+        f"{len(collected[notebook].seeds)} seeds)"
+        for notebook in notebooks
+    )
+
+
 def _link(claim: Claim, words: str) -> str:
-    return f'<a href="{claim.notebook}.html#{claim.figure}">{words}</a>'
-
-
-def _runs(claim: Claim, shown: Evidence) -> int:
-    """Runs of the group that a claim is judged in."""
-    group = shown if claim.group == MAIN else shown.others[claim.group]
-    return len({run.spec.id for run in group.runs})
+    return f'<a href="{claim.notebook}.ipynb#{claim.figure}">{words}</a>'
 
 
 def verdicts(collected: Collected) -> Styler:
-    """Every claim and its verdict in the main set of runs of its page, with a link to its figure
-    and whose runs they are."""
+    """Every claim and its verdict on its page, with a link to its figure, and the number of runs
+    that were compared for it and whose they are."""
     rows = []
     for claim in claims.load().values():
         if shown := collected.get(claim.notebook):
             rows.append(
                 {
                     "claim": claim.claim,
-                    "verdict": f"<b>{pages.overall(claim, shown[0])}</b>",
-                    "runs": f"{_runs(claim, shown[0])}, {shown[0].name}",
+                    "verdict": f"<b>{pages.overall(claim, shown)}</b>",
+                    "runs compared": f"{len(_compared(claim, shown))}{_whose(shown, collected)}",
                     "evidence": _link(claim, "figure"),
                 }
             )
-    return pages.table(pd.DataFrame(rows), {}, wrapped=["claim", "runs"], width="12em")
+    return pages.table(pd.DataFrame(rows), {}, wrapped=["claim", "runs compared"], width="12em")
+
+
+def _whose(shown: Evidence, collected: Collected) -> str:
+    """Whose runs a page shows, where not all pages show the same."""
+    return f", {shown.name}" * (len({each.name for each in collected.values()}) > 1)
+
+
+def _compared(claim: Claim, shown: Evidence) -> set[str]:
+    """The runs whose differences the verdict on a claim rests on."""
+    return {run for judged in shown.judgements.get(claim.id, []) for run in judged.runs}
+
+
+def declared(collected: Collected) -> Markdown:
+    """How many claims were declared before the first run compared for them was trained, and of how
+    many of their runs that is not so for the others."""
+    late = []
+    for claim in claims.load().values():
+        if shown := collected.get(claim.notebook):
+            compared = _compared(claim, shown)
+            runs = [run for run in shown.all_runs if run.spec.id in compared]
+            before = sum(run.origin["finished"] < claim.declared for run in runs)
+            late.append((claim, before, len(runs)))
+    others = [f"{_link(c, c.claim)} ({before} of {n} runs)" for c, before, n in late if before]
+    text = f"{len(late) - len(others)} of the {len(late)} claims were declared before any of the runs compared for them was trained"
+    if others:
+        text += ". Of the others some runs had been trained, for another claim: " + " ".join(others)
+    return Markdown(text + "." * (not others))
+
+
+def changes() -> Styler:
+    """What was changed after runs had been seen."""
+    words = {"date": "date", "change": "what was changed", "seen": "what had been seen"}
+    table = claims.changes().rename(columns=words)
+    return pages.table(table, {}, wrapped=list(words.values())[1:], width="14em")
 
 
 def effects(collected: Collected) -> Styler:
-    """Every claim's effect and verdict in each regime of the main set of runs of its page; a claim
+    """Every claim's effect and verdict in each regime of its page; a claim
     links to its figure, and has the verdict over all regimes."""
     rows = []
     for claim in claims.load().values():
         if not (shown := collected.get(claim.notebook)):
             continue
-        judged = shown[0].judgements.get(claim.id, [])
+        judged = shown.judgements.get(claim.id, [])
         for position, found in enumerate(judged):
             words = f"{_link(claim, claim.claim)} <b>{stats.combine(judged)}</b>"
             row = {
@@ -108,25 +134,25 @@ def effects(collected: Collected) -> Styler:
     return pages.table(pd.DataFrame(rows), formats, wrapped=["claim", "regime"], width="12em")
 
 
-def publish_effects(name: str, collected: Collected) -> Figure:
-    """Draw and save the effects of every claim in the main set of runs of its page."""
-    parts = [pages.effects(shown[:1], claims.of(page)) for page, shown in collected.items()]
+def publish_effects(name: str, collected: Collected) -> None:
+    """Draw and save the effects of every claim."""
+    parts = [pages.effects(shown, claims.of(page)) for page, shown in collected.items()]
     numbers = pd.concat(parts, ignore_index=True)
-    return _publish(plots.effects(numbers), name, numbers, collected)
+    _publish(plots.effects(numbers), name, numbers, collected)
 
 
-def publish_beside_published(name: str, collected: Collected) -> Figure:
+def publish_beside_published(name: str, collected: Collected) -> None:
     """Draw and save `lsce.reproduction.with_published` of all pages, each with its own runs."""
     parts = [
-        reproduction.with_published(shown[0], claims.of(page)) for page, shown in collected.items()
+        reproduction.with_published(shown, claims.of(page)) for page, shown in collected.items()
     ]
     numbers = pd.concat(parts, ignore_index=True)
-    return _publish(plots.beside_published(numbers), name, numbers, collected)
+    _publish(plots.beside_published(numbers), name, numbers, collected)
 
 
-def _publish(figure: Figure, name: str, numbers: pd.DataFrame, collected: Collected) -> Figure:
-    own = [shown[0].profile for shown in collected.values() if not shown[0].recorded]
-    return plots.publish(figure, name, numbers, own=own[0] if own else None)
+def _publish(figure: Figure, name: str, numbers: pd.DataFrame, collected: Collected) -> None:
+    own = [shown.profile for shown in collected.values() if not shown.recorded]
+    plots.publish(figure, name, numbers, own=own[0] if own else None)
 
 
 def recipes() -> Styler:
@@ -147,12 +173,14 @@ def guide(collected: Collected) -> Markdown:
     for claim in claims.load().values():
         if not (shown := collected.get(claim.notebook)):
             continue
-        word = pages.overall(claim, shown[0])
+        word = pages.overall(claim, shown)
         if word == stats.UNDECIDED:
             named = _link(claim, claim.claim.removesuffix("."))
-            left.setdefault(claim.family, []).append(f"{named} ({_effects(claim, shown[0])})")
+            left.setdefault(claim.family, []).append(
+                f"{named} ({pages.span_of_effects(claim, shown)})"
+            )
         else:
-            basis = f"(*{word}*: {_basis(claim, shown[0])}; {_link(claim, 'figure')})"
+            basis = f"(*{word}*: {_basis(claim, shown)}; {_link(claim, 'figure')})"
             advice.setdefault(claim.family, []).append(f"- {claim.advice[word]} {basis}")
     lines = []
     for family, sentences in advice.items():
@@ -174,15 +202,4 @@ def _basis(claim: Claim, shown: Evidence) -> str:
     if claim.not_worse_by is not None:
         least = f"up to {claim.matters:g} worse will do"
     said = ", ".join(f"{word} in {count}" for word, count in counts.items())
-    return f"{_effects(claim, shown)}, where {least}" + f"; {said}" * (len(counts) > 1)
-
-
-def _effects(claim: Claim, shown: Evidence) -> str:
-    """Least and greatest effect of the regimes, how many there are, and the pairs in each."""
-    judged = [j.effect for j in shown.judgements.get(claim.id, []) if j.effect is not None]
-    if not judged:
-        return "no complete pair of runs"
-    means = [pages.signed(mean) for mean in sorted(effect.mean for effect in judged)]
-    span = f"{means[0]} to {means[-1]}" if len(means) > 1 else means[0]
-    regimes = f" in {len(means)} regimes" if len(means) > 1 else ""
-    return f"{span} {claim.unit}".rstrip() + f"{regimes}, n = {judged[0].n}"
+    return f"{pages.span_of_effects(claim, shown)}, where {least}" + f"; {said}" * (len(counts) > 1)

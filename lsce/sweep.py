@@ -343,13 +343,14 @@ def ensure(
     missing = store.missing(specs)
     if missing and not train_missing:
         raise SweepFailed(
-            f"{len(missing)} of {len(specs)} runs are not recorded; `make reproduce` trains them"
+            f"{len(missing)} of {len(specs)} runs have not been trained on this machine; "
+            "`make reproduce` trains them"
         )
     if missing:
         todo = plan(missing, store)
         total = len({spec.id for spec in (*specs, *todo.missing)})
         print(
-            f"{len(todo.missing)} of {total} runs are not recorded yet: training them on "
+            f"{len(todo.missing)} of {total} runs are not trained yet: training them on "
             f"{train.default_device().type}, {todo.workers} at a time",
             flush=True,
         )

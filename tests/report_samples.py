@@ -28,8 +28,9 @@ FIRST = [
     new_code_cell(
         "fig, ax = plt.subplots(figsize=(7, 3))\nax.plot([0, 1, 2], [0, 1, 4])\n"
         "ax.set_xlabel('epsilon');",
-        metadata={"mystnb": {"figure": {"name": "fig-sample", "caption": "A sample figure."}}},
+        metadata={"mystnb": {"figure": {"name": "fig-sample"}}},
     ),
+    new_markdown_cell("**Figure.** A sample figure.", metadata={"tags": ["caption"]}),
     new_code_cell(
         "wide = pd.DataFrame({f'a long column {i}': [1.5 + i + j for j in range(rows)] "
         "for i in range(12)})\nwide"
@@ -39,7 +40,9 @@ FIRST = [
 
 SECOND = [
     new_markdown_cell(
-        "# Sample study\n\nSee {numref}`fig-sample` and {cite:p}`guo2017,krizhevsky2009`.\n\n"
+        "# Sample study\n\n[The figure](#fig-sample) of [the loss](01_sample_loss.ipynb), as in "
+        '([Guo et al. 2017](https://arxiv.org/abs/1706.04599 "guo2017"), '
+        '[Krizhevsky 2009](../report/bibliography.md "krizhevsky2009")).\n\n'
         ":::{admonition} Verdict\n:class: tip\nIt holds.\n:::\n\n## A second heading\n\nText."
     ),
     new_code_cell("print('1.0 ' * 100)"),

@@ -133,9 +133,9 @@ def test_tensors_and_arrays_agree():
     [
         ([[0.0, math.inf]], [0], ValueError, "logits must be finite"),
         ([0.0, 1.0], [0], ValueError, r"logits must have shape \(N, C\)"),
-        ([[0.0, 1.0]], [2], ValueError, r"labels must lie in \[0, 2\), but one is 2"),
-        ([[0.0, 1.0]], [0.0], TypeError, "labels must be integers"),
-        ([[0.0, 1.0]], [0, 1], ValueError, r"labels must have shape \(1,\)"),
+        ([[0.0, 2.0]], [2], ValueError, r"labels must lie in \[0, 2\), but one is 2"),
+        ([[0.0, 2.0]], [0.0], TypeError, "labels must be integers"),
+        ([[0.0, 2.0]], [0, 1], ValueError, r"labels must have shape \(1,\)"),
     ],
 )
 def test_bad_input_is_named(logits, labels, error, message):

@@ -20,6 +20,7 @@ def made_up(arms: dict, measure: str = "top1_error", **more) -> pd.DataFrame:
     rows = [
         {"regime": "r", "method": method, "setting": setting, "seed": seed, "train_size": 100}
         | {"epsilon": setting if method == "smoothing" else 0.0}
+        | {"run": f"{method} {setting}, seed {seed}"}
         | {
             measure: 0.5 - gain,
             "validation_accuracy": 0.5 + gain,
@@ -56,6 +57,8 @@ def test_a_gain_is_judged_in_the_unit_of_the_claim(gains, verdict):
     assert (found.treatment, found.control) == ("ε = 0.1", "ε = 0")
     assert found.effect.mean == pytest.approx(100 * np.mean(gains))
     assert (found.more_runs is not None) == (verdict == "undecided")
+    arms = ("smoothing 0.1", "smoothing 0.0")
+    assert found.runs == {f"{arm}, seed {seed}" for arm in arms for seed in range(4)}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_a_family_is_the_claims_of_one_page():
     assert len(pairs) == len({family for family, _ in pairs}) == len({page for _, page in pairs})
 
 
-def test_a_verdict_says_effect_interval_and_n_of_every_set_of_runs():
+def test_a_verdict_says_effect_interval_and_n_and_what_the_recorded_runs_say(monkeypatch):
     claim = DECLARED["lower-error"]
     study = smoothing(seeds=[0, 1, 2, 3], regimes={"r": REGIMES["few"]})
     first, second = shown(study, digests(study)), shown(study, digests(study))
@@ -177,11 +180,15 @@ def test_a_verdict_says_effect_interval_and_n_of_every_set_of_runs():
         for run in evidence.runs:
             worse = gain + 0.002 * run.spec.seed if run.spec.epsilon == 0 else 0.0
             run.scalars["top1_error"] = 0.5 + worse
-    text = pages.verdict(claim, [first, second]).data
+    monkeypatch.setattr("lsce.evidence.recorded", lambda notebook: [second])
+    text = pages.verdict(claim, first).data
     effect = stats.mean_interval([1.0, 1.2, 1.4, 1.6])  # 1.3 ± 0.41
-    assert "— supported" in text and text.count("n = 4 paired seeds") == 2
+    assert "— supported" in text and "n = 4 paired seeds" in text
     assert f"+1.3 points, 95% interval {effect.low:+.1f} to {effect.high:+.1f}" in text
-    assert "Beside it, this machine, profile tiny: *refuted*." in text
+    assert text.endswith("Recorded runs (profile tiny): *refuted*, −1.7 points, n = 4.")
+    monkeypatch.setattr("lsce.evidence.recorded", lambda notebook: [])
+    alone = shown(study, first.runs)
+    assert "Recorded" not in pages.verdict(claim, alone).data
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import functools
 import pytest
 from made_up import digest_of, record_of
 
-from lsce import evidence, models, pages, paths, profiles, recorded, sweep
+from lsce import claims, evidence, models, pages, paths, profiles, recorded, studies, sweep
 from lsce import record as record_command
 from lsce.evidence import Evidence, gather
 from lsce.recorded import Recorded
@@ -35,6 +35,7 @@ def images(spec) -> int:
 @pytest.fixture(autouse=True)
 def empty(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(recorded, "PER_CLASS", 1)
 
 
@@ -46,25 +47,38 @@ def own(monkeypatch):
     )
 
 
-def ask(profile: str = "quick", **changes) -> list[Evidence]:
+def ask(profile: str = "quick", **changes) -> Evidence:
     parameters = profiles.load(profile).notebooks[PAGE]
-    given = dict(profile=profile, data_name="cifar-100", runs="both", train_missing=True)
+    given = dict(profile=profile, data_name="cifar-100", runs="own", train_missing=True)
     return gather(PAGE, **given | parameters | changes)
 
 
-def test_the_larger_set_is_shown_and_the_other_beside_it(own):
+def test_who_runs_a_notebook_sees_the_runs_that_the_parameters_ask_for(own):
+    """Also where the recorded set is larger, and after a change of one parameter."""
     record("cpu")
-    first, second = ask()
-    assert (first.recorded, first.profile) == (True, "cpu")
-    assert (second.recorded, second.profile) == (False, "quick")
-    first, second = ask(profile="paper")
-    assert (first.profile, second.profile) == ("paper", "cpu")
+    shown = ask(epsilons=[0.0, 0.1, 0.2])
+    assert not shown.recorded and sorted(shown.table["epsilon"].unique()) == [0.0, 0.1, 0.2]
+    assert (shown.beside.recorded, shown.beside.profile) == (True, "cpu")
+    assert shown.beside.beside is None
 
 
-def test_of_the_recorded_sets_the_largest_is_shown():
+def test_recorded_runs_are_those_that_the_parameters_ask_for():
     record("quick", "cpu")
     assert [one.profile for one in evidence.recorded(PAGE)] == ["cpu", "quick"]
-    assert [one.profile for one in ask(runs="recorded")] == ["cpu"]
+    shown = ask(runs="recorded")
+    assert shown.recorded and len(shown.runs) == 36 and shown.beside is None
+    with pytest.raises(evidence.NothingToShow, match="9 of the .* runs that the parameters of 02_"):
+        ask(runs="recorded", epsilons=[0.0, 0.1, 0.2, 0.3, 0.6])
+    with pytest.raises(ValueError, match="bins is 10; recorded runs were measured with 15"):
+        ask(runs="recorded", bins=10)
+
+
+def test_a_page_is_remembered_as_it_was_last_run(own):
+    assert evidence.last(PAGE) is None
+    ask(epsilons=[0.0, 0.1, 0.2])
+    shown = evidence.last(PAGE)
+    assert sorted(shown.table["epsilon"].unique()) == [0.0, 0.1, 0.2]
+    assert (shown.recorded, shown.profile) == (False, "quick")
 
 
 def test_three_seeds_come_before_a_larger_set_of_one():
@@ -76,24 +90,14 @@ def test_three_seeds_come_before_a_larger_set_of_one():
     assert (quick.profile, larger.profile) == ("quick", "cpu") and larger.work > quick.work
 
 
-def test_synthetic_images_never_come_before_real_ones(own):
-    record("quick")
-    first, second = ask(profile="paper", data_name="built-in", seeds=[0])
-    assert (first.recorded, first.profile) == (True, "quick")
-    assert second.runs[0].spec.data == "built-in" and second.work > first.work
+def test_whose_runs_they_are_must_be_said():
+    with pytest.raises(ValueError, match="runs is 'both'; it must be one of own, recorded"):
+        ask(runs="both")
 
 
-def test_one_set_alone_can_be_asked_for(own):
-    record("quick")
-    assert [one.recorded for one in ask(runs="own")] == [False]
-    assert [one.recorded for one in ask(runs="recorded")] == [True]
-    with pytest.raises(ValueError, match="runs is 'mine'; it must be one of both, own, recorded"):
-        ask(runs="mine")
-
-
-def test_without_recorded_results_this_machine_s_are_shown_or_nothing(own):
-    assert [one.recorded for one in ask()] == [False]
-    with pytest.raises(evidence.NothingToShow, match="no complete set of runs for 02_epsilon"):
+def test_without_recorded_results_nothing_stands_beside(own):
+    assert ask().beside is None
+    with pytest.raises(evidence.NothingToShow, match="are not recorded"):
         ask(runs="recorded")
 
 
@@ -140,21 +144,18 @@ def test_work_counts_images_times_multiplications():
 
 def test_the_banner_tells_whose_runs_are_shown(own):
     record("cpu")
-    text = pages.banner(*ask()).data
-    shown, beside = text.split("**Beside it**")
-    assert "**Shown**: **recorded results, profile cpu**" in shown
-    assert "**this machine, profile quick**" in beside and "this machine" not in shown
+    mine = pages.banner(ask()).data
+    assert "These are the runs of this machine" in mine and "**profile** quick" in mine
+    assert "what the recorded runs (profile cpu) say" in mine
+    theirs = pages.banner(ask(profile="cpu", runs="recorded", seeds=[0, 1, 2])).data
+    assert "These are the recorded runs" in theirs and "**profile** cpu" in theirs
+    assert "this machine" not in theirs
 
 
-def test_effects_beside_are_told_apart_from_those_shown(own):
-    from lsce import claims
-
-    record("cpu")
+def test_effects_say_whose_they_are(own):
     declared = claims.of(PAGE)
     numbers = pages.effects(ask(), declared)
-    theirs = numbers[numbers["recorded"]]["regime"]
-    mine = numbers[~numbers["recorded"]]["regime"]
-    assert mine.str.endswith("(this machine)").all() and not theirs.str.contains("machine").any()
+    assert set(numbers["profile"]) == {"quick"} and not numbers["recorded"].any()
     assert list(numbers["claim"].unique()) == [claim.claim for claim in declared]
 
 
@@ -165,7 +166,30 @@ def test_a_figure_of_this_machine_s_runs_never_replaces_one_of_the_recorded(
 
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
     record("cpu")
-    for one in ask():
+    for one in (ask(), ask(profile="cpu", runs="recorded", seeds=[0, 1, 2])):
         one.publish(Figure(), "some", one.table.head())
     assert (tmp_path / "figures" / "some.csv").is_file()
     assert (tmp_path / "figures" / "quick" / "some.csv").is_file()
+
+
+def plainly_trained(spec) -> bool:
+    """Plain cross entropy, by the spec alone."""
+    changed = ("loss", "mixup", "teacher", "weighting")
+    usual = spec.recipe.weight_decay in (5e-4, 0.0)
+    return usual and spec.epsilon == 0 and not any(getattr(spec, name) for name in changed)
+
+
+@pytest.mark.parametrize("page", studies.BY_NOTEBOOK)
+def test_epsilon_0_in_every_table_is_plain_cross_entropy(page):
+    """Of a record set in which every other arm is far off, whatever its ε."""
+    study = profiles.load("smoke").study(page, "built-in")
+    runs = {spec.id: digest_of(spec, images=images(spec)) for spec in study.specs}
+    for run in runs.values():
+        accuracies = (0.9, 0.8) if plainly_trained(run.spec) else (0.2, 0.1)
+        run.scalars.update(zip(("train_accuracy", "test_accuracy"), accuracies, strict=True))
+    whole = evidence._evidence(page, False, "smoke", {}, study, runs, 15)
+    for group in (whole, *whole.others.values()):
+        found = pages.regimes(group).data["train, test accuracy at ε = 0"]
+        assert set(found) == {"90.0%, 80.0%"}
+        means = pages.means(group, {"train_accuracy": "training"}).data
+        assert set(means[means["arm"] == "ε = 0"]["training"]) == {"0.900"}

@@ -39,8 +39,8 @@ def test_every_page_with_runs_shows_recorded_results_of_cifar_100(drawn):
     assert "no results yet" not in said
     for page in ("00_overview", "02_epsilon_study", "03_calibration", "12_reproduction"):
         text = (root / "build" / "html" / f"{page}.html").read_text()
-        assert "<strong>Shown</strong>: <strong>recorded results, profile" in text, page
-        assert "CIFAR-100" in text and "Beside it</strong>" not in text, page
+        assert "These are the recorded runs" in text and "runs of this machine" not in text, page
+        assert "CIFAR-100" in text and "<strong>profile</strong> cpu" in text, page
         assert f"Recorded results: {len(Recorded())} runs" in text, page
 
 

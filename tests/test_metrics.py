@@ -111,8 +111,12 @@ def test_hand_computed_debiased_error():
     signed = metrics.debiased_squared_calibration_error(probs, labels, n_bins=2)
     assert signed == pytest.approx(square)
     assert metrics.debiased_calibration_error(probs, labels, n_bins=2) == 0
-    # Single images have no variance, and count as 0.
-    assert metrics.debiased_squared_calibration_error(*binary([0.6, 0.9], [0, 0]), 2) == 0
+    # Single images have no variance, and count as 0; alone they say nothing.
+    some = binary([0.6, 0.6, 0.6, 0.9], [1, 0, 0, 0])
+    alone = ((0.6 - 1 / 3) ** 2 - 1 / 9) * 3 / 4
+    assert metrics.debiased_squared_calibration_error(*some, 2) == pytest.approx(alone)
+    with pytest.raises(ValueError, match="more images than the 2 bins, but there are 2"):
+        metrics.debiased_squared_calibration_error(*binary([0.6, 0.9], [0, 0]), 2)
 
 
 def test_zero_and_one_belong_to_the_first_and_the_last_bin():

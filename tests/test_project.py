@@ -1,6 +1,7 @@
 """The files around the package agree with each other."""
 
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+from pybtex.database import parse_file
 
-from lsce import claims, paths, profiles, studies
+from lsce import claims, paths, profiles, record, studies
 
 ROOT = paths.ROOT
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
@@ -84,11 +86,33 @@ def test_a_notebook_is_clean_and_opens_with_its_claim(notebook):
     else:
         assert re.match(r"# .+\n\n\*\*Claims?\.\*\* \*", first)
         assert any(h.startswith("Verdict") for h in headings)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_reads_well_in_plain_jupyter(notebook):
+    """Plain Markdown alone, captions under their figures, and links that lead somewhere."""
+    cells = json.loads(notebook.read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    keys = parse_file(paths.REPORT / "references.bib").entries
+    figures = []
+    for before, cell in itertools.pairwise([*cells, {"metadata": {}, "source": []}]):
+        if "figure" in before["metadata"].get("mystnb", {}):
+            assert before["metadata"]["mystnb"]["image"]["alt"]
+            assert cell["metadata"].get("tags") == ["caption"]
+            assert cell["source"][0].startswith("**Figure.** ")
+            figures.append(before["metadata"]["mystnb"]["figure"]["name"])
     for cell in cells:
-        if "figure" in cell["metadata"].get("mystnb", {}):
-            assert cell["metadata"]["mystnb"]["image"]["alt"]
-            name = cell["metadata"]["mystnb"]["figure"]["name"]
-            assert any(f"{{numref}}`{name}`" in "".join(c["source"]) for c in cells), name
+        if cell["cell_type"] != "markdown":
+            continue
+        source = "".join(cell["source"])
+        assert not re.search(r"\{[\w:]+\}`|^:::|^```\{", source, re.M), source
+        for words, target, key in re.findall(r"\[([^\]]*)\]\(([^\s)]+)(?: \"(\w+)\")?\)", source):
+            assert words and (not key or key in keys), (words, key)
+            if target.startswith("#"):
+                assert target[1:] in figures, target
+            elif not target.startswith("https://"):
+                assert (notebook.parent / target).is_file(), target
+    assert all(f"](#{name})" in text for name in figures)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
@@ -100,7 +124,9 @@ def test_in_jupyter_a_notebook_is_the_quick_profile(notebook):
         assert defaults[name] == value, name
     if notebook.stem in studies.BY_NOTEBOOK:
         assert (defaults["profile"], defaults["data_name"]) == ("quick", quick.data)
-        assert (defaults["runs"], defaults["train_missing"]) == ("both", True)
+        assert (defaults["runs"], defaults["train_missing"]) == ("own", True)
+        common = {"profile", "data_name", "runs", "train_missing"}
+        assert set(defaults) - {"bins"} == common | set(studies.parameters(notebook.stem))
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "cpu", "paper"])
@@ -113,6 +139,16 @@ def test_a_profile_covers_every_notebook_with_parameters_that_it_has(name):
         )
         study = profile.study(notebook, "cifar-100")
         assert (study is None) == (notebook not in studies.BY_NOTEBOOK)
+
+
+def test_the_hours_that_the_recorded_profile_took_are_said_alike():
+    """A run was trained by one core of two."""
+    runs = json.loads((paths.RECORDED / "manifest.json").read_text())["runs"]
+    wanted = record._wanted(profiles.load("cpu"))
+    hours = sum(runs[run]["seconds"]["total"] for run in wanted) / 2 / 3600
+    words = {5: "five", 6: "six", 7: "seven"}[round(hours)]
+    for file in ("README.md", "report/how_to.md", "notebooks/profiles/cpu.toml"):
+        assert f"some {words} hours of two CPU cores" in (ROOT / file).read_text(), file
 
 
 def test_the_pages_of_a_profile_share_their_runs():

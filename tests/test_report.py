@@ -7,10 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from report_samples import BANNER, write_notebook
 
-from lsce import report
+from lsce import paths, report
 
 pytest_plugins = ["report_fixtures"]
 
@@ -112,7 +112,69 @@ def test_an_unknown_parameter_is_named_with_the_known_ones(tmp_path):
     assert not (tmp_path / "out.ipynb").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("x: int | None = None\ny: 'list[int]' = [1]  # words", ["x", "y"]),
+        ("a = b = 1\n# c = 2\n%matplotlib inline\n!ls\nd = {\n 'e': 1}", ["a", "b", "d"]),
+        ("", []),
+    ],
+)
+def test_parameters_are_read_as_python_reads_them(source, names, tmp_path):
+    cell = new_code_cell(source, metadata={"tags": ["parameters"]})
+    notebook = write_notebook([cell, new_code_cell("z = 1")], tmp_path / "n.ipynb")
+    assert report.parameters(notebook) == names
+
+
+@pytest.mark.slow
+def test_an_annotated_parameter_is_taken_as_papermill_takes_it(tmp_path):
+    cell = new_code_cell("x: int | None = None", metadata={"tags": ["parameters"]})
+    notebook = write_notebook([cell, new_code_cell("print(x)")], tmp_path / "n.ipynb")
+    report.execute(notebook, {"x": 3}, tmp_path / "out.ipynb")
+    assert printed(tmp_path / "out.ipynb") == "3\n"
+
+
 # The site
+
+
+def test_links_of_jupyter_become_those_of_the_site():
+    text = "[The figure below](#fig-a) and [the loss](01_loss.ipynb), [how](../report/how_to.md)."
+    assert report._in_myst(text) == "{numref}`fig-a` and [the loss](01_loss), [how](how_to)."
+    cited = 'So ([A & B 2019](https://x.org/1 "ab2019"), [C 2020](https://x.org/2 "c2020")).'
+    assert report._in_myst(cited) == "So {cite}`ab2019,c2020`."
+    assert report._in_myst("[a site](https://x.org)") == "[a site](https://x.org)"
+
+
+def test_a_figure_has_its_caption_and_then_its_downloads(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    (tmp_path / "figures" / "quick").mkdir(parents=True)
+    (tmp_path / "figures" / "quick" / "a.csv").write_text("x\n1\n")
+    link = '<p><a href="../figures/quick/a.csv" download>CSV</a> <a href="01_x.ipynb#b">b</a></p>'
+    outputs = [
+        new_output("display_data", {"image/svg+xml": "<svg/>"}),
+        new_output("display_data", {"text/html": link}),
+    ]
+    about = {"mystnb": {"figure": {"name": "fig-a"}}}
+    cells = [
+        new_code_cell("draw()", metadata=about, outputs=outputs),
+        new_markdown_cell("**Figure.** Means.", metadata={"tags": ["caption"]}),
+        new_markdown_cell("Text."),
+    ]
+    notebook = write_notebook(cells, tmp_path / "n.ipynb")
+    code, downloads, text = report._publishable(notebook, tmp_path / "static").cells
+    assert code.metadata["mystnb"]["figure"] == {"name": "fig-a", "caption": "Means."}
+    assert len(code.outputs) == 1 and text.source == "Text."
+    assert 'href="_static/figures/quick/a.csv"' in downloads.source
+    assert 'href="01_x.html#b"' in downloads.source
+    assert (tmp_path / "static" / "figures" / "quick" / "a.csv").read_text() == "x\n1\n"
+
+    (tmp_path / "figures" / "quick" / "a.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="a.csv"):
+        report._publishable(notebook, tmp_path / "static")
+    astray = write_notebook([cells[1]], tmp_path / "n.ipynb")
+    with pytest.raises(ValueError, match="n.ipynb: no figure before the caption '\\*\\*Figure"):
+        report._publishable(astray, tmp_path / "static")
 
 
 @pytest.mark.slow
@@ -142,6 +204,9 @@ def test_pages_hold_what_the_notebooks_computed(site):
     assert first.count("Show code") >= 4
     second = (site / "02_sample_study.html").read_text(encoding="utf-8")
     assert re.search(r'href="01_sample_loss.html#fig-sample"><span[^>]*>Fig. 1</span>', second)
+    assert 'href="01_sample_loss.html"' in second and ".ipynb" not in second.split("</nav>")[-1]
+    assert re.search(r"\[<a[^>]*>Guo <em>et al.</em>, 2017</a>, <a[^>]*>Krizhevsky, 2009", second)
+    assert "A sample figure." in first and "Figure.</strong>" not in first
     listed = (site / "bibliography.html").read_text(encoding="utf-8")
     assert "On calibration of modern neural networks" in listed and "Rethinking" not in listed
     assert "Nothing is recorded for it yet." in (site / "03_missing.html").read_text()

@@ -11,6 +11,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_browser import browser, page, test_every_page_opens_and_fits_a_phone  # noqa: F401
 
@@ -183,7 +184,11 @@ def test_a_parameter_that_the_notebook_does_not_have(checkout):
         ("data = ", "data = [", "tiny.toml is not valid TOML: "),
         ('"cifar-100"', '"cifar-10"', "data is 'cifar-10'; it must be one of cifar-100, built-in"),
         ("[shared]\n", "[shared]\nepsilom = 0.1\n", "no notebook has the shared parameter 'epsi"),
-        ("\n[shared]", "runs = 'mine'\n[shared]", "runs is 'mine'; it must be one of both, own"),
+        (
+            "\n[shared]",
+            "runs = 'own'\n[shared]",
+            "sets 'runs'; it must set data, shared and notebooks",
+        ),
         ("03_calibration", "03_calibratoin", "names 03_calibratoin, but there is no such notebook"),
     ],
 )
@@ -300,7 +305,7 @@ def test_again_it_trains_nothing_and_after_a_tweak_only_what_changed(reproduced)
     again = lsce(root, "reproduce", "--profile", "tiny")
     assert f"0 of {RUNS} to train" in again.stdout and records(root) == before
 
-    # As in Jupyter: the notebook alone, with one ε more.
+    # As in Jupyter: the notebook alone, with one ε more. Its figures and tables show it.
     changed = TINY["shared"] | TINY["notebooks"]["02_epsilon_study"]
     changed |= {"data_name": "built-in", "epsilons": [0.0, 0.1, 0.3, 0.9]}
     script = (
@@ -318,30 +323,44 @@ def test_again_it_trains_nothing_and_after_a_tweak_only_what_changed(reproduced)
     after = records(root)
     assert len(after) == len(before) + 4
     assert {name: after[name] for name in before} == before
+    tweaked = (root / "build" / "tweaked.ipynb").read_text()
+    assert "These are the runs of this machine" in tweaked
+    assert re.search(r"<td[^>]*>ε = 0.3</td>", tweaked)
+    figure = pd.read_csv(root / "figures" / "quick" / "epsilon_error.csv")
+    assert sorted(figure["epsilon"].unique()) == [0.0, 0.1, 0.3, 0.9]
 
 
 @pytest.mark.slow
-def test_report_shows_complete_seeds_and_names_pages_without_any(reproduced):
+def test_a_reproduced_page_shows_what_was_trained_and_how(reproduced):
+    root, _, _ = reproduced
+    html = (root / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "These are the runs of this machine" in html and "<strong>seeds</strong> 2" in html
+    assert "<strong>profile</strong> tiny" in html and "Recorded runs" not in html
+    overview = (root / "build" / "html" / "00_overview.html").read_text()
+    assert "<strong>This machine, profile tiny, the built-in synthetic data</strong>" in overview
+
+
+@pytest.mark.slow
+def test_report_shows_recorded_runs_alone_and_names_pages_without_any(reproduced):
     root, _, _ = reproduced
     shutil.copytree(root, copy := root.parent / "copy", ignore=shutil.ignore_patterns("build"))
-    specs = {
-        path.parent: json.loads(path.read_text())["spec"]
-        for path in (copy / "data/runs").glob("*/record.json")
-    }
-    main = [folder for folder, s in specs.items() if s["seed"] == 1 and s["epsilon"] == 0.9]
-    shutil.rmtree(main[0])
-    done = lsce(copy, "report")
-    assert done.returncode == 0, done.stderr
-    html = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
-    assert "<strong>seeds</strong> 1" in html and "this machine, profile tiny" in html
-
-    shutil.rmtree(copy / "data/runs")
     done = lsce(copy, "report")
     assert done.returncode == 0, done.stderr
     assert "02_epsilon_study: no results yet" in done.stdout
     html = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
     assert "No run of this page is recorded" in html and "The ε study" in html
     assert "statements hold" in (copy / "build" / "html" / "01_loss.html").read_text()
+
+    change_profile(copy, "cifar-100", "built-in")
+    record = ["record", "--profile", "tiny", "--budget", "9m", "--out", str(copy / "out")]
+    for command in (record, ["merge", str(copy / "out")]):
+        done = lsce(copy, *command)
+        assert done.returncode == 0, done.stderr
+    done = lsce(copy, "report")
+    assert done.returncode == 0, done.stderr
+    html = (copy / "build" / "html" / "02_epsilon_study.html").read_text()
+    assert "These are the recorded runs" in html and "runs of this machine" not in html
+    assert "weight_decays" in html and "[0.0, 0.1, 0.9]" in html  # what the figures were made with
 
 
 @pytest.fixture

@@ -43,7 +43,9 @@ def test_a_parameter_changed_touches_only_its_runs():
         ({"epsilons": []}, r"epsilons is \[\]"),
         ({"epsilons": [0.1, 0.1]}, "must not name a value twice"),
         ({"judged_epsilon": 0.2}, "judged_epsilon is 0.2; it must be one of epsilons"),
-        ({"epsilons": [0.1, 0.2]}, "other than 0, which must be there too"),
+        ({"judged_epsilon": 0.0}, "judged_epsilon is 0.0; it must be one of epsilons .* above 0"),
+        ({"epsilons": [0.1, 0.2]}, r"epsilons is \[0.1, 0.2\]; 0 must be one of them"),
+        ({"epsilons": [0.0]}, r"epsilons is \[0.0\]; one of them must be above 0"),
         ({"seeds": [0.5]}, "seed is 0.5"),
         ({"seeds": 3}, "seeds is 3"),
         ({"data_name": "cifar10"}, "data_name is 'cifar10'"),
@@ -91,6 +93,38 @@ def test_every_method_is_tuned_over_as_many_settings():
         over_fitting(compared_epsilons=[0.0])
     with pytest.raises(ValueError, match=r"compared_regimes is \['some'\]; .*few, many"):
         over_fitting(compared_regimes=["some"])
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "decays", "tuned"),
+    [
+        ([0.0, 0.05, 0.1, 0.3, 0.6], [0.01, 0.02], ([0.1, 0.3], [0.01, 0.02])),
+        ([0.0, 0.1, 0.2], [0.01, 0.02], ([0.1, 0.2], [0.01, 0.02])),
+        ([0.0, 0.02, 0.1], [0.01, 0.02], ([0.1, 0.02], [0.01, 0.02])),
+        ([0.0, 0.3], [0.01, 0.02], ([0.3], [0.01])),
+    ],
+)
+def test_what_follows_from_other_parameters_follows_them(epsilons, decays, tuned):
+    """One parameter is changed: the values of ε, or how many rivals there are."""
+    derived = dict.fromkeys(("judged_epsilon", "fraction_epsilons", "compared_epsilons"))
+    study = over_fitting(epsilons=epsilons, weight_decays=decays, compared_regimes=None, **derived)
+    judged = 0.1 if 0.1 in epsilons else 0.3
+    assert study.judged == judged
+    assert {s.epsilon for s in group(study, "fractions")} == {0.0, judged}
+    rivals = group(study, "alternatives")
+    smoothed = [s.epsilon for s in rivals if s.epsilon > 0]
+    plain = [s.recipe.weight_decay for s in rivals if s.recipe.weight_decay != 5e-4]
+    assert (smoothed, plain) == tuned
+    assert {s.train_size for s in rivals} == {300}  # the first regime
+
+
+def test_a_misspelt_parameter_is_an_error():
+    given = {"regimes": REGIMES, "epsilons": [0.0, 0.1], "seeds": [0]}
+    studies.build("00_overview", "built-in", given)
+    with pytest.raises(ValueError, match="no parameter 'epsilon'; did you mean 'epsilons'?"):
+        studies.build("00_overview", "built-in", given | {"epsilon": [0.0, 0.3]})
+    with pytest.raises(ValueError, match="no parameter 'momentum'; it has data_name, epsilons,"):
+        studies.build("00_overview", "built-in", given | {"momentum": 0.5})
 
 
 def test_networks_of_unseen_classes_see_as_many_images_of_each():
@@ -230,6 +264,23 @@ def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
     assert list(found["images"]) == [45_000, 45_000]
 
 
+def test_a_fit_that_did_not_converge_is_counted_and_not_averaged():
+    study = smoothing(regimes={"few": REGIMES["few"]})
+    runs = digests(study)
+    for run in runs:
+        run.scalars.update(temperature=2.0, ece_scaled=0.1, ece=0.2)
+        if (run.spec.epsilon, run.spec.seed) == (0.1, 4) or run.spec.epsilon == 0:
+            run.scalars.update(temperature=100.0, temperature_converged=0.0, ece_scaled=0.9)
+    evidence = shown(study, runs)
+    rows = pages.means(evidence, {"ece": "ECE", "ece_scaled": "scaled", "temperature": "T"}).data
+    rows = rows.set_index("arm")
+    assert list(rows.loc["ε = 0", ["runs", "ECE", "scaled", "T"]]) == [2, "0.200", "–", "–"]
+    assert list(rows.loc["ε = 0.1", ["scaled", "T"]]) == ["0.100 (1 of 2)", "2.000 (1 of 2)"]
+    said = pages.temperatures(evidence).data
+    assert said.startswith("Of 4 temperature fits, 1 converged.")
+    assert "0.01 to 100" in said and said.endswith("ε = 0 (2), ε = 0.1 (1).")
+
+
 def test_what_was_chosen_at_the_edge_of_the_settings_is_named():
     arms = [("smoothing", 0.0, 0.9), ("smoothing", 0.1, 0.5), ("smoothing", 0.3, 0.6)]
     arms += [
@@ -345,7 +396,7 @@ def test_students_have_the_teachers_of_their_seed():
 
 
 def test_a_student_alone_is_tuned_as_much_as_one_with_a_teacher():
-    with pytest.raises(ValueError, match=r"temperatures is \[1.0\]; .*2 values"):
+    with pytest.raises(ValueError, match=r"student_epsilons is \[0.1, 0.3\]; .*1 values"):
         distillation(temperatures=[1.0])
 
 

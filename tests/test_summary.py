@@ -7,7 +7,6 @@ from made_up import digest_of, record_of
 from test_evidence import images
 
 from lsce import claims, evidence, pages, paths, profiles, record, recorded, stats, summary, sweep
-from lsce.runs import Store
 
 DECLARED = claims.load()
 
@@ -26,15 +25,16 @@ def nothing(tmp_path, monkeypatch):
 
 @pytest.fixture
 def collected(nothing):
-    """The smoke profile as if it had been recorded."""
+    """The profile smoke as if it had been recorded."""
     wanted = record._wanted(profiles.load("smoke")).values()
     recorded.write([made(spec) for spec, _, _ in wanted], paths.RECORDED)
-    return summary.collect("smoke", data_name="built-in", runs="both")
+    return summary.collect("recorded")
 
 
 def test_pages_without_runs_are_left_out(nothing):
-    assert summary.collect("smoke", data_name="built-in", runs="both") == {}
-    assert summary.collect("smoke", data_name="built-in", runs="own") == {}
+    assert summary.collect("recorded") == {} == summary.collect("own")
+    with pytest.raises(ValueError, match="runs is 'both'; it must be one of own, recorded"):
+        summary.collect("both")
 
 
 def test_every_claim_has_a_verdict_and_a_link_to_its_figure(collected):
@@ -42,7 +42,11 @@ def test_every_claim_has_a_verdict_and_a_link_to_its_figure(collected):
     table = summary.verdicts(collected).data
     assert list(table["claim"]) == [claim.claim for claim in DECLARED.values()]
     for claim, link in zip(DECLARED.values(), table["evidence"], strict=True):
-        assert f'href="{claim.notebook}.html#{claim.figure}"' in link
+        assert f'href="{claim.notebook}.ipynb#{claim.figure}"' in link
+    # Both arms with two seeds, in two regimes and Inception's; not all the runs of the page.
+    assert (
+        table.set_index("claim")["runs compared"]["Label smoothing lowers the test error."] == "12"
+    )
     found = summary.effects(collected).data
     named = found["claim"].str.extract(r">(.*)</a> <b>(.*)</b>").dropna()
     assert list(named[0]) == list(table["claim"])
@@ -52,21 +56,25 @@ def test_every_claim_has_a_verdict_and_a_link_to_its_figure(collected):
 def test_the_guide_says_what_the_verdict_asks_for(collected):
     advice, left = summary.guide(collected).data.split("**Open at this size**")
     for claim in DECLARED.values():
-        word = pages.overall(claim, collected[claim.notebook][0])
+        word = pages.overall(claim, collected[claim.notebook])
         for other, sentence in claim.advice.items():
             assert (f"- {sentence} (*{word}*: " in advice) == (other == word)
         assert (f">{claim.claim.removesuffix('.')}</a> (" in left) == (word == stats.UNDECIDED)
 
 
-def test_this_machine_shows_the_seeds_that_are_complete(nothing, monkeypatch):
-    profile = profiles.load("smoke")
-    lacking = profile.study("05_noisy_labels", "built-in").specs[-1]
-    monkeypatch.setattr(Store, "missing", lambda self, specs: [s for s in specs if s == lacking])
+def test_a_page_that_was_run_here_is_summed_up_as_it_was_run(collected, monkeypatch):
     monkeypatch.setattr(
         sweep, "ensure", lambda specs, **_: [record_of(s, images=images(s)) for s in specs]
     )
-    found = summary.collect("smoke", data_name="built-in", runs="both")
-    assert found["02_epsilon_study"][0].seeds == [0, 1]
-    assert found["05_noisy_labels"][0].seeds == [1 - lacking.seed]
-    assert not any(one.recorded for shown in found.values() for one in shown)
-    assert evidence.recorded("02_epsilon_study") == []
+    page = "02_epsilon_study"
+    given = profiles.load("smoke").notebooks[page] | {"epsilons": [0.0, 0.1, 0.2]}
+    given |= dict(profile="smoke", data_name="built-in", runs="own", train_missing=True)
+    evidence.gather(page, **given)
+    found = summary.collect("own")
+    assert [name for name, shown in found.items() if not shown.recorded] == [page]
+    assert sorted(found[page].table["epsilon"].unique()) == [0.0, 0.1, 0.2]
+    said = summary.verdicts(found).data["runs compared"]
+    assert said[0] == "12, this machine, profile smoke" and "recorded" in said.iloc[-1]
+    assert summary.collect("recorded")[page].recorded
+    banner = summary.banner(found).data
+    assert "> **This machine, profile smoke, the built-in synthetic data**: " in banner and " on 02 (" in banner

@@ -32,7 +32,7 @@ def test_a_sweep_trains_what_is_missing_and_nothing_else(tmp_path, capsys):
     specs = [spec(seed=1), spec(), spec(epsilon=0.0), spec(seed=1, epsilon=0.0)]
     records = sweep.ensure(specs, store=store)
     assert [r.spec for r in records] == specs
-    assert "4 of 4 runs are not recorded" in capsys.readouterr().out
+    assert "4 of 4 runs are not trained yet" in capsys.readouterr().out
     for record in records:
         assert record.meta["device"] and record.meta["precision"] in ("float32", "bf16")
         assert record.meta["versions"]["torch"] and record.meta["finished"]
@@ -40,7 +40,7 @@ def test_a_sweep_trains_what_is_missing_and_nothing_else(tmp_path, capsys):
     stamps = [r.folder.stat().st_mtime_ns for r in records]
 
     more = sweep.ensure([*specs, spec(epsilon=0.2)], store=store)
-    assert "1 of 5 runs are not recorded" in capsys.readouterr().out
+    assert "1 of 5 runs are not trained yet" in capsys.readouterr().out
     assert [r.folder.stat().st_mtime_ns for r in more[:4]] == stamps
 
 
@@ -82,7 +82,9 @@ def test_runs_that_took_longer_than_planned_teach_what_fits():
 
 
 def test_without_training_a_missing_run_is_one_sentence(tmp_path):
-    with pytest.raises(sweep.SweepFailed, match="1 of 1 runs are not recorded; `make reproduce`"):
+    with pytest.raises(
+        sweep.SweepFailed, match="1 of 1 runs have not been trained on this machine; `make rep"
+    ):
         sweep.ensure([spec()], train_missing=False, store=Store(tmp_path))
 
 
@@ -194,7 +196,7 @@ def test_a_network_is_tried_as_it_was_trained(tmp_path, capsys):
     whole = spec(train_size=200, keep=("features", "selected"))
     wanted = [dataclasses.replace(whole, examination=protocol, keep=()), whole]
     tried, base = sweep.ensure(wanted, store=store)
-    assert "3 of 3 runs are not recorded" in capsys.readouterr().out  # the source, too
+    assert "3 of 3 runs are not trained yet" in capsys.readouterr().out  # the source, too
     assert base.keep == {"features", "selected", "weights"} and tried.keep == set()
     assert digest.of(tried).scalars["worst_error"] == tried.meta["final"]["worst_error"]
     assert torch.equal(tried.outputs()["test_logits"], base.outputs()["test_logits"])
