@@ -34,7 +34,7 @@ class Claim:
     claim: str
     notebook: str
     family: str
-    #: When, in UTC, such as 2026-11-24T05:50.
+    #: On which day.
     declared: str
     figure: str
     measure: str

@@ -210,7 +210,7 @@ def means(evidence: Evidence, columns: Mapping[str, str], percent: Iterable[str]
 def _mean_of(form: str, value: float, known: int, runs: int) -> str:
     if not known:
         return "–"
-    return form.format(value) + f" ({known} of {runs})" * (known < runs)
+    return form.format(value) + f" ({known}/{runs})" * (known < runs)
 
 
 def effects(evidence: Evidence, declared: Iterable[claims.Claim]) -> pd.DataFrame:
@@ -264,7 +264,11 @@ def verdict(claim: claims.Claim, shown: Evidence) -> Markdown:
         if claim.not_worse_by is None
         else f"at most {_in_unit(claim.not_worse_by, claim.unit)} worse"
     )
-    lines += [f"Measure: {claim.words}; what matters: {wanted}. Positive is as claimed.", ""]
+    lines += [
+        f"Measure: {claim.words}; what matters: {wanted}. Positive values favour the claim, which was "
+        f"declared on {claim.declared}.",
+        "",
+    ]
     lines += _judged(claim, shown)
     if shown.beside:
         word, effects = overall(claim, shown.beside), span_of_effects(claim, shown.beside)
@@ -369,7 +373,7 @@ def temperatures(evidence: Evidence) -> Markdown:
     return Markdown(
         f"{text} The other {len(failed)} found no best T within the bounds of the search, "
         f"{calibration.LOWEST:g} to {calibration.HIGHEST:g}; their T and what is scaled with it "
-        f"are left out of every mean: {arms}."
+        f"are left out of every mean, where (3/5) says that it is of 3 of 5 runs: {arms}."
     )
 
 

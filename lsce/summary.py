@@ -87,23 +87,6 @@ def _compared(claim: Claim, shown: Evidence) -> set[str]:
     return {run for judged in shown.judgements.get(claim.id, []) for run in judged.runs}
 
 
-def declared(collected: Collected) -> Markdown:
-    """How many claims were declared before the first run compared for them was trained, and of how
-    many of their runs that is not so for the others."""
-    late = []
-    for claim in claims.load().values():
-        if shown := collected.get(claim.notebook):
-            compared = _compared(claim, shown)
-            runs = [run for run in shown.all_runs if run.spec.id in compared]
-            before = sum(run.origin["finished"] < claim.declared for run in runs)
-            late.append((claim, before, len(runs)))
-    others = [f"{_link(c, c.claim)} ({before} of {n} runs)" for c, before, n in late if before]
-    text = f"{len(late) - len(others)} of the {len(late)} claims were declared before any of the runs compared for them was trained"
-    if others:
-        text += ". Of the others some runs had been trained, for another claim: " + " ".join(others)
-    return Markdown(text + "." * (not others))
-
-
 def changes() -> Styler:
     """What was changed after runs had been seen."""
     words = {"date": "date", "change": "what was changed", "seen": "what had been seen"}

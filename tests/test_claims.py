@@ -167,6 +167,13 @@ def test_every_claim_is_complete():
         assert f'"name": "{claim.figure}"' in notebook and f'declared[\\"{claim.id}\\"]' in notebook
 
 
+def test_what_was_changed_after_runs_had_been_seen_is_dated_and_in_order():
+    found = claims.changes()
+    assert list(found) == ["date", "change", "seen"] and found.notna().all(axis=None)
+    assert pd.to_datetime(found["date"]).is_monotonic_increasing
+    assert {claim.declared for claim in DECLARED.values()} == {"2026-11-24", "2026-11-25"}
+
+
 def test_a_family_is_the_claims_of_one_page():
     pairs = {(claim.family, claim.notebook) for claim in DECLARED.values()}
     assert len(pairs) == len({family for family, _ in pairs}) == len({page for _, page in pairs})
