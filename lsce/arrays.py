@@ -103,7 +103,7 @@ def as_shares(name: str, values: Values) -> np.ndarray:
 
 
 def as_distributions(name: str, values: Values) -> np.ndarray:
-    """(N, C), each row a distribution, in the precision they came in; else TypeError, ValueError."""
+    """Distributions (N, C) in the precision they came in; else TypeError or ValueError."""
     tolerance, values = sum_tolerance(values), as_matrix(name, values)
     # A NaN or an infinity anywhere in a row shows in its sum.
     sums = _finite(name, values.sum(axis=1, dtype=np.float64))

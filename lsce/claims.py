@@ -1,6 +1,7 @@
 """The claims that the report judges, and their verdicts from the tables of a study.
 
-The claims are declared in `claims.yaml` beside this file; `changes.csv` says what was changed since.
+The claims are declared in `claims.yaml` beside this file; `changes.csv` says what was changed after
+runs had been seen.
 """
 
 import functools

@@ -265,8 +265,8 @@ def verdict(claim: claims.Claim, shown: Evidence) -> Markdown:
         else f"at most {_in_unit(claim.not_worse_by, claim.unit)} worse"
     )
     lines += [
-        f"Measure: {claim.words}; what matters: {wanted}. Positive values favour the claim, which was "
-        f"declared on {claim.declared}.",
+        f"Measure: {claim.words}; what matters: {wanted}. Positive values favour the claim, which "
+        f"was declared on {claim.declared}.",
         "",
     ]
     lines += _judged(claim, shown)

@@ -236,8 +236,8 @@ def _publishable(notebook: Path, static: Path) -> NotebookNode:
 
 
 def _figures(cells: Iterable[NotebookNode], notebook: str) -> Iterator[NotebookNode]:
-    """The cells, in which each one tagged `caption` is made the caption of the figure before it, and
-    what a figure's cell puts out beside the image, such as its downloads, comes after it."""
+    """The cells, in which each one tagged `caption` is made the caption of the figure before it,
+    and what a figure's cell puts out beside the image, such as its downloads, comes after it."""
     figure = None
     for cell in cells:
         if "caption" in cell.metadata.get("tags", []):
