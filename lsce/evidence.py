@@ -152,11 +152,11 @@ def last(notebook: str) -> Evidence | None:
     file = paths.RUNS / LAST / f"{notebook}.json"
     if not file.is_file():
         return None
-    parameters = json.loads(file.read_text(encoding="utf-8"))
     try:
+        parameters = json.loads(file.read_text(encoding="utf-8"))
         return gather(notebook, runs="own", train_missing=False, **parameters)
     except (ValueError, TypeError, sweep.SweepFailed):
-        return None  # parameters of another version of the page, or runs that were deleted
+        return None  # damaged, of another version of the page, or of runs that were deleted
 
 
 def recorded(notebook: str) -> list[Evidence]:

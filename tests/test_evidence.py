@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 from made_up import digest_of, record_of
 
@@ -29,14 +30,14 @@ def made(spec):
 
 def images(spec) -> int:
     """Built-in data have 10,000 test images, with which the true posterior is computed."""
-    return 10_000 if spec.data == "built-in" else spec.classes or 100
+    return 10_000 if spec.data == "built-in" else 4 * (spec.classes or 100)
 
 
 @pytest.fixture(autouse=True)
 def empty(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(recorded, "PER_CLASS", 1)
+    monkeypatch.setattr(recorded, "PER_CLASS", 4)
 
 
 @pytest.fixture
@@ -79,6 +80,10 @@ def test_a_page_is_remembered_as_it_was_last_run(own):
     shown = evidence.last(PAGE)
     assert sorted(shown.table["epsilon"].unique()) == [0.0, 0.1, 0.2]
     assert (shown.recorded, shown.profile) == (False, "quick")
+    ask(seeds=[0, 1], epsilons=[0.0, *np.array([0.1, 0.2])])
+    assert evidence.last(PAGE).seeds == [0, 1]
+    (paths.RUNS / evidence.LAST / f"{PAGE}.json").write_text('{"profile": "quick", "epsilons')
+    assert evidence.last(PAGE) is None
 
 
 def test_three_seeds_come_before_a_larger_set_of_one():

@@ -20,7 +20,7 @@ def made(spec):
 def nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(recorded, "PER_CLASS", 1)
+    monkeypatch.setattr(recorded, "PER_CLASS", 4)
 
 
 @pytest.fixture
