@@ -22,7 +22,7 @@ def checkout(tmp_path_factory):
 def results(checkout):
     """What `record` leaves of the tiny profile in two goes, and what it printed."""
     said = []
-    for budget in ("1s", "180s"):
+    for budget in ("1s", "9m"):
         done = lsce(checkout, "record", "--profile", "tiny", "--budget", budget, "--out", "out")
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
@@ -88,7 +88,7 @@ def test_networks_that_only_others_need_are_trained_and_not_recorded(results, tm
     checkout = make_checkout(tmp_path / "checkout", data="built-in")
     others = [run for run in Recorded(results[0]) if run.spec.teacher is None]
     recorded.write(others, checkout / "data" / "recorded")
-    done = lsce(checkout, "record", "--profile", "tiny", "--budget", "180s", "--out", "out")
+    done = lsce(checkout, "record", "--profile", "tiny", "--budget", "9m", "--out", "out")
     assert done.returncode == 0, done.stderr
     students = RUNS - len(others)
     assert f"{students} of {RUNS} runs are not recorded" in done.stdout
