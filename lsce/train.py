@@ -37,7 +37,7 @@ from lsce.batches import Augmenter, evaluate
 from lsce.calibration import fit_temperature
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.runs import LOSSES, Record, RunSpec
-from lsce.trainer import Trainer
+from lsce.trainer import Trainer, built
 
 #: Turns a batch of images and labels into one of images and label probabilities.
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -217,7 +217,7 @@ def train(
 
 def network_of(spec: RunSpec, networks: Networks, device: torch.device) -> models.ImageClassifier:
     """The trained network of a run, in evaluation mode."""
-    network = models.build(spec.model, spec.num_classes)
+    network = built(spec.model, spec.num_classes)
     network.load_state_dict(networks(spec))
     return network.to(device, memory_format=torch.channels_last).eval()
 

@@ -86,6 +86,13 @@ def make_optimizer(network: nn.Module, recipe: Recipe, learning_rate: Tensor) ->
     )
 
 
+def built(model: str, num_classes: int) -> models.ImageClassifier:
+    """A network whose first weights do not matter. Drawing them moves the process's generator,
+    which must not happen while the run of another thread draws its own from a seed."""
+    with _one_at_a_time:
+        return models.build(model, num_classes)
+
+
 class Trainer:
     """A network and the step that trains it; one run at a time, begun by `begin`.
 
@@ -98,7 +105,7 @@ class Trainer:
     ):
         self._build = functools.partial(models.build, model, num_classes)
         self.device = device
-        self.network = self._build().to(device, memory_format=torch.channels_last)
+        self.network = built(model, num_classes).to(device, memory_format=torch.channels_last)
         self._on_cuda = device.type == "cuda"
         if compiled if compiled is not None else self._on_cuda:
             self._forward = torch.compile(self.network, dynamic=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lsce import data, models, train
+from lsce import data, models, train, trainer
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.runs import Recipe, RunSpec
 from lsce.trainer import Trainer, make_optimizer, one_cycle
@@ -417,3 +417,19 @@ def test_images_of_classes_never_seen_are_kept_as_logits(dataset):
     wanted = spec(classes=80, train_size=240, monitor_size=80, keep=("unseen",))
     found = train.train(wanted, dataset)
     assert found.extras["unseen"]["unseen_logits"].shape == (2_000, 80)
+
+
+def test_no_network_is_drawn_while_another_thread_draws_its_own(monkeypatch):
+    """Threads share the generator: a network that is drawn in between would change a run."""
+    build, locked = models.build, []
+
+    def watched(*arguments):
+        locked.append(trainer._one_at_a_time.locked())
+        return build(*arguments)
+
+    monkeypatch.setattr(models, "build", watched)
+    cpu = torch.device("cpu")
+    one = Trainer("resnet6", 100, cpu)
+    one.begin(Recipe(), torch.nn.CrossEntropyLoss(), steps=1, batch_size=2, seed=0)
+    train.network_of(spec(), lambda _: one.network.state_dict(), cpu)
+    assert locked == [True] * 3
