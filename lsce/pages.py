@@ -109,7 +109,7 @@ def banner(shown: Evidence | None = None) -> Markdown:
         if shown.recorded
         else "**These are the runs of this machine**: every figure, table and verdict is theirs."
     )
-    if shown.beside:
+    if shown.beside and claims.of(shown.notebook):
         whose += (
             " Below each verdict, one line says what the recorded runs "
             f"(profile {shown.beside.profile}) say."
@@ -325,7 +325,7 @@ def conditions(evidence: Evidence) -> Markdown:
 
 def selected(evidence: Evidence) -> Markdown:
     """Which epochs validation chose."""
-    frame = evidence.table.dropna(subset="selected_epoch")
+    frame = evidence.table.dropna(subset="selected_epoch").drop_duplicates("run")
     epochs = {spec.id: spec.epochs for spec in evidence.study.specs}
     share = frame["selected_epoch"] / frame["run"].map(epochs)
     return Markdown(
@@ -365,7 +365,7 @@ def temperatures(evidence: Evidence) -> Markdown:
     """How many of the temperature fits converged, and of which arms the others are."""
     frame = evidence.table.dropna(subset="temperature_converged")
     failed = frame[frame["temperature_converged"] == 0]
-    text = f"Of {len(frame)} temperature fits, {len(frame) - len(failed)} converged."
+    text = f"Of {len(frame)} temperature fits of these runs, {len(frame) - len(failed)} converged."
     if failed.empty:
         return Markdown(text)
     counts = failed.groupby("arm", sort=False).size()
@@ -373,7 +373,8 @@ def temperatures(evidence: Evidence) -> Markdown:
     return Markdown(
         f"{text} The other {len(failed)} found no best T within the bounds of the search, "
         f"{calibration.LOWEST:g} to {calibration.HIGHEST:g}; their T and what is scaled with it "
-        f"are left out of every mean, where (3/5) says that it is of 3 of 5 runs: {arms}."
+        f"are left out of every mean, where (3/5) says that it is of 3 of 5 runs and – of none, "
+        f"and such a setting cannot be chosen by what is scaled: {arms}."
     )
 
 

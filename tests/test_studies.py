@@ -277,7 +277,7 @@ def test_a_fit_that_did_not_converge_is_counted_and_not_averaged():
     assert list(rows.loc["ε = 0", ["runs", "ECE", "scaled", "T"]]) == [2, "0.200", "–", "–"]
     assert list(rows.loc["ε = 0.1", ["scaled", "T"]]) == ["0.100 (1/2)", "2.000 (1/2)"]
     said = pages.temperatures(evidence).data
-    assert said.startswith("Of 4 temperature fits, 1 converged.")
+    assert said.startswith("Of 4 temperature fits of these runs, 1 converged.")
     assert "0.01 to 100" in said and said.endswith("ε = 0 (2), ε = 0.1 (1).")
 
 
