@@ -1,9 +1,11 @@
-# PROFILE=smoke|quick|cpu|paper   how much to run (default: paper with a GPU, quick without)
+# PROFILE=smoke|quick|cpu|gpu|full how much to run (default: gpu with a GPU, quick without)
 # DATA=folder                     CIFAR-100 that is already on disk
+# BUDGET=150m                     how long to record (default: 60m)
 # N=3                             how many recorded runs to verify
 # PYTHON=python3.12               the Python (3.11 to 3.13) that makes the environment
 PROFILE ?=
 DATA ?=
+BUDGET ?= 60m
 N ?= 3
 PYTHON ?= python3
 PORT ?= 8000
@@ -13,10 +15,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce report verify lab serve bench test lock clean distclean
+.PHONY: help reproduce report record verify gpu-check lab serve bench test lock clean distclean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 	@echo; sed -n 's/^# /  /p' Makefile
 
 reproduce: $(READY) ## train what is missing, execute every notebook, build the report
@@ -25,8 +27,14 @@ reproduce: $(READY) ## train what is missing, execute every notebook, build the 
 report: $(READY) ## build the report from what is recorded, train nothing
 	@$(BIN)/python -m lsce report
 
+record: $(READY) ## train what the recorded results lack, most decisive first, for BUDGET
+	@$(BIN)/python -m lsce record --budget '$(BUDGET)' $(if $(PROFILE),--profile '$(PROFILE)') $(if $(DATA),--data '$(DATA)')
+
 verify: $(READY) ## retrain N recorded runs, drawn at random, and compare
 	@$(BIN)/python -m lsce verify --runs '$(N)' $(if $(DATA),--data '$(DATA)')
+
+gpu-check: $(READY) ## is training on this GPU right, and how fast? Within three minutes
+	@$(BIN)/python benchmarks/gpu_check.py $(if $(DATA),--data '$(DATA)')
 
 lab: $(READY) ## open the notebooks in Jupyter, ready to change and rerun
 	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

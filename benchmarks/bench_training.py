@@ -18,10 +18,10 @@ import torch
 from pairing import Row, compare, take_turns
 from torch.utils.flop_counter import FlopCounterMode
 
-from lsce import data, models, sweep, train
+from lsce import data, models, precision, sweep, train
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.runs import Recipe
-from lsce.trainer import Trainer, precision
+from lsce.trainer import Trainer
 
 EPSILON = 0.1
 #: Seconds that warm-up, compilation and capture may take, once a sweep.
@@ -84,7 +84,7 @@ def _epoch(_: int) -> None:
 
 
 def _multiply(_: int) -> float:
-    return matrix_rate(torch.device("cpu"))
+    return matrix_rate(torch.device("cpu"), _ours.network.precision)
 
 
 def _pool(job: Job) -> ProcessPoolExecutor:
@@ -102,9 +102,9 @@ def test_accuracy(network: torch.nn.Module, job: Job, device: torch.device) -> f
     return (logits.argmax(1).cpu() == test.labels).double().mean().item()
 
 
-def matrix_rate(device: torch.device) -> float:
-    """FLOP/s of a large matrix product in the precision of training."""
-    dtype = torch.bfloat16 if precision(device) == "bf16" else torch.float32
+def matrix_rate(device: torch.device, precision: precision.Precision) -> float:
+    """FLOP/s of a large matrix product."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size, repeats = (8192, 50) if device.type == "cuda" else (1024, 20)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     for repeat in range(repeats + 3):
@@ -130,7 +130,7 @@ def flops_per_image(model: str) -> int:
 
 
 def peer_loops(job: Job, seed: int, device: torch.device) -> dict[str, Callable[[], peers.Loop]]:
-    """Each peer at its best sensible setting; AMP where the device has fast half precision."""
+    """Each peer at its best sensible setting; AMP where it is faster."""
     images, labels = job.split()
     on_cpu = device.type == "cpu"
     common = {
@@ -141,7 +141,7 @@ def peer_loops(job: Job, seed: int, device: torch.device) -> dict[str, Callable[
     }  # fmt: skip
     style = functools.partial(peers.torchvision_style, images, labels, **common)
     loops = {"torchvision's loop, float32": functools.partial(style, amp=False)}
-    if precision(device) == "bf16":
+    if precision.of(job.model, device) == "bf16":
         loops["torchvision's loop, AMP"] = functools.partial(style, amp=True)
     loops["popular loop, float32"] = functools.partial(
         peers.popular_style, images, labels, **common
@@ -174,7 +174,7 @@ def throughput(job: Job, device: torch.device, turns: int) -> dict[str, list[flo
         if device.type == "cuda":
             ours = Ours(job, 0, device)
             methods["lsce"] = functools.partial(rate, ours.epoch, an_epoch)
-            methods["matrix product"] = lambda: matrix_rate(device)
+            methods["matrix product"] = lambda: matrix_rate(device, ours.network.precision)
         else:
             pool, every = stack.enter_context(_pool(job)), range(sweep.cores())
             methods["lsce"] = lambda: rate(

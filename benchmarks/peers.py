@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from lsce import models
+from lsce import models, precision
 from lsce.losses import convert_epsilon
 from lsce.runs import Recipe
-from lsce.trainer import one_cycle, parameter_groups, precision
+from lsce.trainer import one_cycle, parameter_groups
 
 NUM_CLASSES = 100
 
@@ -195,7 +195,7 @@ def timm_style(
     )
     # timm's own transform crops at random scales; this is the recipe's.
     dataset.transform = _pil_transform(timm.data.transforms.ToNumpy())
-    fast = precision(device) == "bf16"
+    fast = precision.of(common["model"], device) == "bf16"
     return Loop(
         loader,
         timm.loss.LabelSmoothingCrossEntropy(_share(epsilon)),

@@ -26,7 +26,6 @@ import torch
 from pairing import Row
 
 from lsce import paths, provenance, sweep, train
-from lsce.trainer import precision
 
 BENCHMARKS = ["training", "sweep", "loss", "evaluation"]
 #: Packages measured beside ours, whose versions matter too.
@@ -43,7 +42,6 @@ def machine() -> dict[str, str | int]:
     return {
         "device": provenance.device_name(device.type),
         "cores": sweep.cores(),
-        "precision": precision(device),
     }
 
 
@@ -139,9 +137,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     chosen = arguments(argv)
     here, load = machine(), os.getloadavg()[0]
-    print(
-        f"{here['device']}, {here['cores']} cores, {here['precision']}, torch {torch.__version__}"
-    )
+    print(f"{here['device']}, {here['cores']} cores, torch {torch.__version__}")
     print("Medians; the ratio is ours / theirs, turn by turn, with its quartiles.")
     print("Of time and memory less is better, of all else more.")
     if load > 0.5:

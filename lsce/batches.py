@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lsce import models
-from lsce.trainer import autocast
+from lsce.precision import autocast
 
 PADDING = 4
 EVALUATION_BATCH = 500
@@ -19,12 +19,16 @@ def to_float(images: Tensor) -> Tensor:
 
 
 class Augmenter:
-    """Draws an epoch's shuffled, randomly cropped and flipped batches; the last part is dropped."""
+    """Draws an epoch's shuffled batches, randomly cropped and flipped unless `augment` is false;
+    the last part is dropped."""
 
-    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int):
+    def __init__(
+        self, images: Tensor, labels: Tensor, batch_size: int, seed: int, augment: bool = True
+    ):
         self.pixels, self.labels = images.reshape(-1, 3), labels
         self.batch_size = min(batch_size, len(images))
         self.generator = torch.Generator().manual_seed(seed)
+        self.augment = augment
         self.size = size = images.shape[1]
         inside = torch.arange(-PADDING, size + PADDING)
         #: Padded coordinate → image coordinate, mirrored at the border.
@@ -50,6 +54,9 @@ class Augmenter:
 
     def _draws(self) -> tuple[Tensor, Tensor]:
         n, generator, device = len(self.labels), self.generator, self.labels.device
+        if not self.augment:
+            unmoved = torch.full((2, n), PADDING, device=device)
+            return unmoved, torch.zeros(n, dtype=torch.bool, device=device)
         shifts = torch.randint(0, 2 * PADDING + 1, (2, n), generator=generator).to(device)
         return shifts, (torch.rand(n, generator=generator) < 0.5).to(device)
 
@@ -73,7 +80,7 @@ def evaluate(network: models.ImageClassifier, images: Tensor) -> tuple[Tensor, T
     with evaluating(network), torch.inference_mode():
         for batch in images.split(EVALUATION_BATCH):
             batch = to_float(batch) if batch.dtype == torch.uint8 else batch
-            with autocast(images.device):
+            with autocast(network, images.device):
                 hidden = network.features(batch)
             features.append(hidden)
             logits.append(network.classifier(hidden))

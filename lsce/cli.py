@@ -43,14 +43,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     data = {"type": _folder, "help": "folder that holds CIFAR-100"}
     whole = command("reproduce", _reproduce, "train what is missing and build the report")
     whole.add_argument(
-        "--profile", help="smoke, quick, cpu or paper (paper with a GPU, else quick)"
+        "--profile", help="smoke, quick, cpu, gpu or full (gpu with a GPU, else quick)"
     )
     whole.add_argument("--data", **data)
     command("report", _report, "build the report from what is recorded, train nothing")
     record = command("record", _record, "train what the recorded results lack, in a given time")
-    record.add_argument("--profile", required=True, help="whose runs to record")
+    record.add_argument("--profile", help="whose runs to record (gpu with a GPU, else cpu)")
     record.add_argument("--budget", type=_duration, required=True, help="such as 9m")
-    record.add_argument("--out", type=_folder, required=True, help="folder for the compact results")
+    record.add_argument("--out", type=_folder, help="folder of the results (data/recorded)")
     record.add_argument("--data", **data)
     merge = command("merge", _merge, "add what `record` left to data/recorded")
     merge.add_argument("folders", type=_folder, nargs="+", metavar="DIR")
@@ -81,9 +81,11 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _record(arguments: argparse.Namespace) -> None:
-    from lsce import record
+    from lsce import record, train
 
-    record.record(arguments.profile, arguments.budget, arguments.out, arguments.data)
+    usual = "gpu" if train.default_device().type == "cuda" else "cpu"
+    record.step_aside()
+    record.record(arguments.profile or usual, arguments.budget, arguments.out, arguments.data)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

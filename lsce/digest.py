@@ -44,13 +44,16 @@ TELLS = {
 }
 
 #: Where a digest is kept beside its record, and a number to raise when it would be another one.
-CACHE, VERSION = "digest.safetensors", 2
+CACHE, VERSION = "digest.safetensors", 3
 
 #: Logit gaps beyond this, which only losses that can run away leave, are counted as this.
 LARGEST_GAP = 200.0
 
+#: The NLL of an image, in nats, is at most this.
+LARGEST_NLL = 500.0
+
 #: What a record says of how a run was made.
-ORIGIN = ("device", "precision", "versions", "commit", "finished", "seconds")
+ORIGIN = ("device", "precision", "step", "versions", "commit", "finished", "seconds")
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ class Digest:
     #: int64 counts in bins of `WIDTHS`, up to the last one that holds an image.
     counts: dict[str, np.ndarray]
     #: For each test image: `confidence` and, after temperature scaling, `scaled`, floats (N,) in
-    #: [0, 1]; `correct`, bool (N,); on the built-in data also `true_probability`, the posterior of
-    #: the predicted class. Empty if only the rest was recorded.
+    #: [0, 1]; `nll` and `nll_scaled`, likewise, floats (N,) in nats; `correct`, bool (N,); on the
+    #: built-in data also `true_probability`, the posterior of the predicted class. Of most recorded
+    #: runs `correct` alone is here, and of those recorded before November 2026 nothing.
     samples: dict[str, np.ndarray]
     #: Where features were kept: "similar.train", … "unlike.validation" → float32 (3, P, 2), the
     #: first P examples of three classes on the plane of their templates, see
@@ -90,6 +94,12 @@ class Digest:
     def diverged(self) -> bool:
         return self.status == "diverged"
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of training: on a CPU those of its core, where they were measured."""
+        seconds = self.origin["seconds"]
+        return seconds.get("core", seconds["training"])
+
 
 def of(
     record: Record, bins: int = BINS, classes: Mapping[str, Sequence[str]] | None = None
@@ -99,7 +109,7 @@ def of(
     classes: the three classes of the projections "similar" and "unlike", by their names; by
     default `lsce.data.EXAMPLES`.
     """
-    origin = {name: record.meta[name] for name in ORIGIN}
+    origin = {name: record.meta[name] for name in ORIGIN if name in record.meta}
     if record.diverged:
         return Digest(record.spec, record.status, origin, {}, record.history, {}, {}, {})
     as_usual = bins == BINS and classes is None
@@ -156,6 +166,8 @@ def _computed(record: Record, bins: int, classes: Mapping[str, Sequence[str]]) -
         "confidence": probs.max(axis=1),
         "scaled": scaled.max(axis=1),
         "correct": predicted == labels,
+        "nll": _nll(probs, labels),
+        "nll_scaled": _nll(scaled, labels),
     }
     if record.spec.data == "built-in" and record.spec.num_classes == 100:
         samples["true_probability"] = _posterior()[np.arange(len(labels)), predicted]
@@ -177,6 +189,11 @@ def _computed(record: Record, bins: int, classes: Mapping[str, Sequence[str]]) -
         scalars |= selective.unseen(logits, record.unseen(), temperature, norm)
     projections = _projections(record, outputs["validation_labels"], classes)
     return scalars, counts, samples, projections, details
+
+
+def _nll(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    smallest = np.exp(-LARGEST_NLL)
+    return -np.log(np.maximum(probs[np.arange(len(labels)), labels], smallest))
 
 
 def measure(record: Record, probs, scaled, labels, bins: int) -> dict[str, float]:

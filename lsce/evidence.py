@@ -4,16 +4,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lsce import claims, digest, models, paths, plots, profiles, studies, sweep
+from lsce import claims, digest, models, paths, profiles, studies, sweep
 from lsce.digest import Digest
-from lsce.profiles import Profile
 from lsce.recorded import Recorded, results
 from lsce.studies import Shown, Study
+
+if TYPE_CHECKING:  # a recorder judges claims where nothing can draw
+    from matplotlib.figure import Figure
 
 #: A set of this many seeds comes before one of fewer, however large: it has intervals.
 SEEDS = 3
@@ -89,8 +90,10 @@ class Evidence:
         real = all(run.spec.data == "cifar-100" for run in self.runs)
         return real, min(len(self.seeds), SEEDS), self.work
 
-    def publish(self, figure: Figure, name: str, numbers: pd.DataFrame) -> None:
+    def publish(self, figure: "Figure", name: str, numbers: pd.DataFrame) -> None:
         """Show and save a figure of this set, see `lsce.plots.publish`."""
+        from lsce import plots
+
         plots.publish(figure, name, numbers, own=None if self.recorded else self.profile)
 
 
@@ -111,32 +114,42 @@ def gather(
     unless `train_missing` is false; "recorded" are those in `data/recorded`. `profile` is their
     name. `bins` and `classes` are those of `lsce.digest.of`, for this machine's runs.
 
-    Raises ValueError, naming a parameter that is out of range; SweepFailed if a run cannot be
-    trained; NothingToShow if a run is wanted from the recorded ones and is not there.
+    Of a profile that is still being recorded, the recorded ones are what there is of it, see
+    `recorded`. Raises ValueError, naming a parameter that is out of range; SweepFailed if a run
+    cannot be trained; NothingToShow if recorded runs are wanted and are not there.
     """
     if runs not in get_args(Shown):
         raise ValueError(f"runs is {runs!r}; it must be one of {', '.join(get_args(Shown))}")
     study = studies.build(notebook, data_name, parameters)
     if runs == "recorded":
-        digests = _of_recorded(notebook, study, bins)
-    else:
-        records = sweep.ensure(study.specs, train_missing=train_missing)
-        distinct = {record.spec.id: record for record in records}
-        digests = {run: digest.of(record, bins, classes) for run, record in distinct.items()}
-        _remember(notebook, dict(profile=profile, data_name=data_name, bins=bins) | parameters)
-    return _evidence(notebook, runs == "recorded", profile, parameters, study, digests, bins)
+        return _of_recorded(notebook, profile, parameters, study, bins)
+    records = sweep.ensure(study.specs, train_missing=train_missing)
+    distinct = {record.spec.id: record for record in records}
+    digests = {run: digest.of(record, bins, classes) for run, record in distinct.items()}
+    _remember(notebook, dict(profile=profile, data_name=data_name, bins=bins) | parameters)
+    return _evidence(notebook, False, profile, parameters, study, digests, bins)
 
 
-def _of_recorded(notebook: str, study: Study, bins: int) -> dict[str, Digest]:
-    have = results()
-    if missing := have.missing(study.specs):
-        raise NothingToShow(
-            f"{len(missing)} of the {len(study.specs)} runs that the parameters of {notebook} ask "
-            'for are not recorded; runs = "own" trains them'
-        )
+def _of_recorded(
+    notebook: str, profile: str, parameters: Mapping[str, Any], study: Study, bins: int
+) -> Evidence:
     if bins != digest.BINS:
         raise ValueError(f"bins is {bins}; recorded runs were measured with {digest.BINS}")
-    return {spec.id: have.load(spec) for spec in study.specs}
+    have = results()
+    missing = have.missing(study.specs)
+    if not missing:
+        digests = {spec.id: have.load(spec) for spec in study.specs}
+        return _evidence(notebook, True, profile, parameters, study, digests, bins)
+    if profile in profiles.names():
+        whole = profiles.load(profile)
+        of_profile = whole.study(notebook, whole.data)
+        if {spec.id for spec in of_profile.specs} == {spec.id for spec in study.specs}:
+            if found := next((f for f in recorded(notebook) if f.profile == profile), None):
+                return found
+    raise NothingToShow(
+        f"{len(missing)} of the {len(study.specs)} runs that the parameters of {notebook} ask "
+        'for are not recorded; runs = "own" trains them'
+    )
 
 
 def _remember(notebook: str, parameters: Mapping[str, Any]) -> None:
@@ -160,33 +173,58 @@ def last(notebook: str) -> Evidence | None:
 
 
 def recorded(notebook: str) -> list[Evidence]:
-    """The complete recorded sets for a notebook, a profile each, the largest first."""
-    have, found = results(), []
+    """What is recorded for a notebook, a set of runs for each profile, the most decisive first.
+
+    A profile that is still being recorded gives what there is: see `part`. A group of runs that it
+    lacks comes from the profile after it that has it.
+    """
+    have, found, named = results(), [], {}
     for name in profiles.names():
         profile = profiles.load(name)
-        study, seeds = complete(profile, notebook, profile.data, have)
-        if study is not None:
+        whole = profile.study(notebook, profile.data)
+        study = part(whole, have)
+        named |= dict.fromkeys(whole.groups())
+        if studies.MAIN in study.groups():
             digests = {spec.id: have.load(spec) for spec in study.specs}
-            parameters = profile.notebooks[notebook] | {"seeds": seeds}
+            parameters = profile.notebooks[notebook]
             found.append(_evidence(notebook, True, name, parameters, study, digests, digest.BINS))
-    return sorted(found, key=lambda evidence: evidence.rank, reverse=True)
+    found.sort(key=lambda evidence: evidence.rank, reverse=True)
+    whole_sets = []
+    for evidence in found:
+        others: dict[str, Evidence] = {}
+        for each in (evidence, *found):
+            others = {**each.others, **others}
+        ordered = {name: others[name] for name in named if name in others}
+        whole_sets.append(replace(evidence, others=ordered))
+    return [each for each in whole_sets if set(named) <= {studies.MAIN, *each.others}]
 
 
-def complete(
-    profile: Profile, notebook: str, data_name: str, have: Recorded
-) -> tuple[Study | None, list[int]]:
-    """A notebook's study with those of its seeds whose runs are all there, and these seeds.
+def part(study: Study, have: Recorded) -> Study:
+    """What is recorded of a study, the same seeds in all that it compares.
 
-    None if there is no such seed.
+    Of each group those seeds of which every run is there; but of smoothing, in the main one, plain
+    cross entropy and the judged ε are enough, and other values of ε are shown once all of these
+    seeds have them.
     """
-    whole = profile.study(notebook, data_name)
-    missing = {spec.seed for spec in have.missing(whole.specs)}
-    seeds = [seed for seed in profile.notebooks[notebook]["seeds"] if seed not in missing]
-    if not seeds:
-        return None, []
-    # With fewer seeds a study may ask for other runs, as the one with a known posterior does.
-    study = profile.study(notebook, data_name, seeds=seeds)
-    return (None, []) if have.missing(study.specs) else (study, seeds)
+    there = [spec in have for spec in study.specs]
+    kept: list[int] = []
+    for group, positions in study.groups().items():
+        optional = {i for i in positions if group == studies.MAIN and _between(study, i)}
+        lacking = {study.specs[i].seed for i in positions if not there[i] and i not in optional}
+        shown = [i for i in positions if study.specs[i].seed not in lacking]
+        unfinished = {_arm(study.labels[i]) for i in shown if not there[i]}
+        kept += [i for i in shown if _arm(study.labels[i]) not in unfinished]
+    return study.part(sorted(kept))
+
+
+def _arm(label: Mapping[str, Any]) -> tuple[str, str]:
+    return label["regime"], label["arm"]
+
+
+def _between(study: Study, position: int) -> bool:
+    """Whether a run is smoothed with an ε at which no claim is judged."""
+    label = study.labels[position]
+    return label["method"] == "smoothing" and not studies.decisive(label, study.judged)
 
 
 def _evidence(

@@ -19,6 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 class ImageClassifier(nn.Module):
     """A body that maps scaled images to feature maps, mean pooling, and a linear classifier."""
 
+    #: What it is trained and evaluated in: "bf16" (autocast) or "float32", see `lsce.precision`.
+    precision = "float32"
+
     def __init__(self, body: nn.Module, width: int, num_classes: int):
         super().__init__()
         self.body = body
@@ -27,15 +30,54 @@ class ImageClassifier(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def fit_whitening(self, images: Tensor) -> None:
+        """Set the fixed first layer, where there is one, from training images, float
+        (N, 3, 32, 32) in [0, 1]."""
+        for module in self.body.modules():
+            if isinstance(module, Whitening):
+                module.fit(_scaled(images))
+
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features, float32 (N, D)."""
-        maps = self.body((images - 0.5).mul_(4))
-        return maps.float().mean(dim=(2, 3))
+        maps = self.body(_scaled(images))
+        return maps.to(self.classifier.weight.dtype).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.features(images)
         with torch.autocast(features.device.type, enabled=False):
             return self.classifier(features)
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return (images - 0.5).mul_(4)
+
+
+class Whitening(nn.Module):
+    """A fixed convolution after which the channels are uncorrelated and of equal variance.
+
+    Its filters are the first principal components of the images' patches over their standard
+    deviations, and their negatives (Page 2018, "How to train your ResNet"; Jordan 2024,
+    arXiv:2404.00498). They are drawn at random until `fit` sets them.
+    """
+
+    #: Added to a component's variance, of images in [−2, 2].
+    SMALLEST = 0.01
+
+    def __init__(self, filters: int, kernel: int, stride: int):
+        super().__init__()
+        self.stride, self.padding = stride, (kernel - stride + 1) // 2
+        self.register_buffer("weight", torch.randn(filters, 3, kernel, kernel) / kernel)
+
+    def fit(self, images: Tensor) -> None:
+        """Set the filters from images, float (N, 3, H, W)."""
+        filters, _, kernel, _ = self.weight.shape
+        patches = F.unfold(images.cpu().double(), kernel, stride=self.stride)
+        variances, components = torch.linalg.eigh(patches.transpose(1, 2).flatten(0, 1).T.cov())
+        first = (components / (variances + self.SMALLEST).sqrt()).T.flip(0)[: filters // 2]
+        self.weight.copy_(torch.cat([first, -first]).view_as(self.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, stride=self.stride, padding=self.padding)
 
 
 class ConvBN(nn.Sequential):
@@ -105,13 +147,27 @@ def _resnet(
     return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
 
 
+def _small_resnet(
+    num_classes: int, stem: nn.Module, inputs: int, blocks: Sequence[tuple[int, int]]
+) -> ImageClassifier:
+    """A stem of so many channels, then basic blocks, each given by its channels and stride, with
+    pooled shortcuts."""
+    layers = [stem]
+    for channels, stride in blocks:
+        layers.append(BasicBlock(inputs, channels, stride, PooledPadShortcut))
+        inputs = channels
+    return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
+
+
 def _resnet6(num_classes: int, width: int = 32) -> ImageClassifier:
-    body = nn.Sequential(
-        ConvBN(3, width, 6, stride=4),
-        BasicBlock(width, 2 * width, 2, PooledPadShortcut),
-        BasicBlock(2 * width, 4 * width, 2, PooledPadShortcut),
-    )
-    return ImageClassifier(body, 4 * width, num_classes)
+    stem = ConvBN(3, width, 6, stride=4)
+    return _small_resnet(num_classes, stem, width, ((2 * width, 2), (4 * width, 2)))
+
+
+def _resnet8(num_classes: int, width: int = 64) -> ImageClassifier:
+    inputs = min(width, 96)  # patches of 4×4 pixels have 48 components
+    stem = Whitening(inputs, 4, stride=2)
+    return _small_resnet(num_classes, stem, inputs, ((width, 1), (2 * width, 2), (4 * width, 2)))
 
 
 class Branches(nn.Module):
@@ -155,6 +211,11 @@ MODELS = {
     "resnet6": _resnet6,
     # The same at half its widths, for its students.
     "resnet6-half": lambda classes: _resnet6(classes, 16),
+    # What a CPU trains in minutes to what the field would look at: maps of 16×16 after the stem, 4×4
+    # at the end (`benchmarks/SCREENING.md`); the same at half and twice its widths.
+    "resnet8": _resnet8,
+    "resnet8-half": lambda classes: _resnet8(classes, 32),
+    "resnet8-double": lambda classes: _resnet8(classes, 128),
     # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.
     "resnet18": lambda classes: _resnet(classes, (64, 128, 256, 512), 2),
     # He et al. 2016, section 4.2: 6n + 2 layers with n = 9, shortcut A.
@@ -187,3 +248,17 @@ def multiply_adds(name: str) -> int:
         with FlopCounterMode(display=False) as counter:
             network.features(torch.empty(1, 3, 32, 32))
     return counter.get_total_flops() // 2 + network.classifier.weight.numel()  # it counts both
+
+
+@functools.cache
+def parameters(name: str) -> int:
+    """Parameters of a 100-class network."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(name, 100).parameters())
+
+
+@functools.cache
+def width(name: str) -> int:
+    """Penultimate features of a network."""
+    with torch.device("meta"):
+        return build(name, 100).classifier.in_features

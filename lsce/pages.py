@@ -16,7 +16,7 @@ from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce import calibration, claims, paths, plots, provenance, stats, studies, tables
+from lsce import calibration, claims, models, paths, plots, provenance, stats, studies, tables
 from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
@@ -122,7 +122,7 @@ def _rests_on(evidence: Evidence) -> str:
     diverged = sum(run.diverged for run in runs)
     latest = max(run.origin["finished"] for run in runs)[:16]
     parts = [
-        f"**profile** {evidence.profile}",
+        f"**profile** {evidence.profile}{_of_others(evidence)}",
         f"**data** {_listed([DATA_NAMES[run.spec.data] for run in runs])}",
         f"**runs** {len(runs)}" + (f", of which {diverged} diverged" if diverged else ""),
         f"**seeds** {len(evidence.seeds)}",
@@ -131,6 +131,13 @@ def _rests_on(evidence: Evidence) -> str:
         f"**last run finished** {latest.replace('T', ' ')} UTC",
     ]
     return " · ".join(parts)
+
+
+def _of_others(evidence: Evidence) -> str:
+    """Which groups of runs come from another profile."""
+    others = [(name, part.profile) for name, part in evidence.others.items()]
+    words = [f"{name}: {profile}" for name, profile in others if profile != evidence.profile]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def table(
@@ -158,24 +165,32 @@ def table(
 
 
 def regimes(evidence: Evidence) -> Styler:
-    """The regimes of a set of runs, with how far plain cross entropy fitted in each."""
+    """The regimes of a set of runs: the network and its size, how it was trained, how long a run
+    took, and how far plain cross entropy fitted."""
     study, frame = evidence.study, evidence.table
     specs = {label["regime"]: spec for label, spec in zip(study.labels, study.specs, strict=True)}
     splits = ["train_accuracy", "test_accuracy"]
     fitted = frame[studies.plain(frame)].groupby("regime")[splits].mean()
+    seconds: dict[str, list[float]] = {}
+    for label, run in zip(study.labels, evidence.runs, strict=True):
+        seconds.setdefault(label["regime"], []).append(run.seconds)
     rows = [
         {
             "regime": regime,
-            "model": spec.model,
+            "network": spec.model,
+            "parameters": models.parameters(spec.model) / 1e6,
+            "multiply-adds": models.multiply_adds(spec.model) / 1e6,
             "images": spec.train_size,
             "epochs": spec.epochs,
             "learning rate": spec.recipe.peak_learning_rate,
             "weight decay": spec.recipe.weight_decay,
+            "seconds a run": np.mean(seconds[regime]),
             "train, test accuracy at ε = 0": "{:.1%}, {:.1%}".format(*fitted.loc[regime]),
         }
         for regime, spec in specs.items()
     ]
-    formats = {"images": "{:,}", "learning rate": "{:g}", "weight decay": "{:g}"}
+    formats = {"parameters": "{:.2g} M", "multiply-adds": "{:,.3g} M", "images": "{:,}"}
+    formats |= {"learning rate": "{:g}", "weight decay": "{:g}", "seconds a run": "{:,.0f}"}
     return table(pd.DataFrame(rows), formats, wrapped=["regime"])
 
 
@@ -502,7 +517,7 @@ def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd
     found = {}
     for file in sorted(paths.BENCHMARKS.glob("*.csv")):
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        machine = "{device}, {cores} cores, {precision}".format(**about["machine"])
+        machine = "{device}, {cores} cores".format(**about["machine"])
         found[machine] = about["modules"], pd.read_csv(file)
     known = sorted({name for modules, _ in found.values() for name in modules})
     if strangers := sorted(set(parts) - set(known)) if found else []:

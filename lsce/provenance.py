@@ -44,9 +44,22 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def device_name(kind: str) -> str:
-    """The product name of the device of a kind ("cuda" or "cpu")."""
+    """The product name of the device of a kind ("cuda" or "cpu"); a CPU's with the fastest of its
+    matrix instructions, since one name is sold with and without them."""
     if kind == "cuda":
         return torch.cuda.get_device_name()
+    instructions = fast_bfloat16()
+    return _processor() + (f", {instructions}" if instructions else "")
+
+
+def fast_bfloat16() -> str | None:
+    """The CPU's instructions that multiply bfloat16, None if it has none."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512 BF16" if torch.cpu._is_avx512_bf16_supported() else None
+
+
+def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

@@ -9,12 +9,15 @@ A folder of recorded results holds::
     histories.parquet     one row a run and epoch
     details.parquet       measurements that are more than a number: run and `lsce.runs.DETAILS`
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
-    samples.safetensors   image by image, for the runs that figures show so: `<id>.confidence` and
-                          `<id>.scaled` (and `<id>.true_probability` on the built-in data), uint16
-                          in units of 1/65535; `<id>.correct`, a bit an image. And where features
-                          were kept, `<id>.projection.similar.train`, …, float32 (3, P, 2)
+    samples.safetensors   image by image: `<id>.correct`, a bit an image; for the runs that figures
+                          show so also `<id>.confidence` and `<id>.scaled` (and
+                          `<id>.true_probability` on the built-in data), uint16 in units of 1/65535,
+                          and `<id>.nll` and `<id>.nll_scaled`, float16. And where features were
+                          kept, `<id>.projection.similar.train`, …, float32 (3, P, 2)
 
-The same runs make the same bytes, in whatever order they came.
+The same runs make the same bytes, in whatever order they came. The manifest is written last but
+for taking the new files' place: whoever writes can be killed at any moment, and what is read then
+is all that was there before or all that is new.
 """
 
 import dataclasses
@@ -115,7 +118,7 @@ def write(digests: Iterable[Digest], folder: Path) -> None:
         "format": FORMAT,
         "data": {name: data.CHECKSUMS[name] for name in sorted({run.spec.data for run in runs})},
         "scalars": sorted({name for run in runs for name in run.scalars}),
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        "files": {name: _sha(content) for name, content in contents.items()},
         "runs": {
             run.spec.id: {"spec": run.spec.to_dict(), "status": run.status, **run.origin}
             for run in runs
@@ -126,8 +129,10 @@ def write(digests: Iterable[Digest], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             paths.beside(folder / name).write_bytes(content)
-        for name in contents:  # at once, so that hardly any moment finds old beside new
+        for name in (MANIFEST, *contents.keys() - {MANIFEST}):  # after it, `_verified` would do it
             paths.beside(folder / name).replace(folder / name)
+        for leftover in folder.glob(".*.*.[0-9]*"):  # of a writer that was killed
+            leftover.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(f"results cannot be written to {folder} ({error.strerror})") from error
 
@@ -160,7 +165,7 @@ def _rank(run: Digest) -> tuple:
     return (
         -len(run.scalars),
         -len(run.details),
-        not run.samples,
+        -len(run.samples),
         run.origin["finished"],
         run.origin["device"],
         repr(run.scalars),
@@ -254,6 +259,8 @@ def _packed(runs: list[Digest]) -> dict[str, np.ndarray]:
         for name, values in run.samples.items():
             if values.dtype == bool:
                 packed[f"{run.spec.id}.{name}"] = np.packbits(values)
+            elif name.startswith("nll"):
+                packed[f"{run.spec.id}.{name}"] = values.astype(np.float16)
             else:
                 packed[f"{run.spec.id}.{name}"] = np.rint(values * UNIT).astype(np.uint16)
         for name, points in run.projections.items():
@@ -332,15 +339,25 @@ def _test_images(spec: RunSpec) -> int:
 
 
 def _verified(file: Path, checksum: str) -> bytes:
-    if not file.is_file():
+    """The content of a file. A writer that was killed may have left it beside its place."""
+    content = file.read_bytes() if file.is_file() else None
+    if content is None or _sha(content) != checksum:
+        for left in file.parent.glob(f".{file.name}.*"):
+            if _sha(left.read_bytes()) == checksum:
+                left.replace(file)
+                return file.read_bytes()
+    if content is None:
         raise ValueError(f"{file} is missing; {MANIFEST} beside it names it")
-    content = file.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != checksum:
+    if _sha(content) != checksum:
         raise ValueError(
-            f"{file} is damaged: its SHA-256 is {found[:12]}…, {MANIFEST} says {checksum[:12]}…"
+            f"{file} is damaged: its SHA-256 is {_sha(content)[:12]}…, {MANIFEST} says "
+            f"{checksum[:12]}…"
         )
     return content
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _by_run(content: bytes) -> Callable[[str], pd.DataFrame]:
@@ -361,4 +378,6 @@ def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
     if values.dtype == np.uint8:
         return np.unpackbits(values, count=images).astype(bool)
+    if values.dtype == np.float16:
+        return values.astype(float)
     return values / UNIT

@@ -29,7 +29,6 @@ from lsce.profiles import Profile, ProfileError
 from lsce.progress import duration
 from lsce.runs import RunSpec, Store
 from lsce.studies import Shown
-from lsce.trainer import precision
 
 FALLBACK_BANNER = (
     "CIFAR-100 could not be had on this machine: what it trained is from the built-in synthetic "
@@ -47,6 +46,9 @@ MOST_NOTEBOOKS = 4
 
 #: Expected seconds that a notebook and the report take beside training, for the estimate.
 SECONDS_PER_NOTEBOOK, SECONDS_TO_BUILD = 8, 10
+
+#: What a notebook takes of memory, and the report of disk, in bytes.
+NOTEBOOK_MEMORY, REPORT_SIZE = 2**30, 20 * 2**20
 
 #: Notebooks that say what the others show, and are executed after them.
 LATER = ("00_overview", "11_summary")
@@ -77,7 +79,7 @@ def _given(notebook: str, runs: Shown, profile: str, data_name: str) -> dict[str
 
 
 def default_profile() -> str:
-    return "paper" if train.default_device().type == "cuda" else "quick"
+    return "gpu" if train.default_device().type == "cuda" else "quick"
 
 
 def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, str]:
@@ -167,16 +169,20 @@ def _check_writable() -> None:
 def _say_plan(job: Job, todo: sweep.Plan, words: str) -> None:
     device = train.default_device()
     total = len({spec.id for spec in (*job.specs, *todo.missing)})
-    rounds = math.ceil(len(job.notebooks) / _notebooks_at_a_time())
+    at_a_time = _notebooks_at_a_time()
+    rounds = math.ceil(len(job.notebooks) / at_a_time)
     rest = SECONDS_PER_NOTEBOOK * rounds + SECONDS_TO_BUILD
     expected = todo.expected + rest
     workers = f", {todo.workers} at a time" if todo.missing else ""
     rows = {
         "profile": job.profile.name,
-        "device": f"{provenance.device_name(device.type)} ({precision(device)})",
+        "device": provenance.device_name(device.type),
         "data": words,
         "runs": f"{len(todo.missing)} of {total} to train{workers}",
+        "work": f"{todo.operations:.1e} operations",
         "time": f"about {duration(expected)}, of which training {duration(todo.expected)}",
+        "memory": f"{max(todo.memory, at_a_time * NOTEBOOK_MEMORY) / 2**30:.1f} GiB",
+        "disk": f"{(todo.disk + REPORT_SIZE) / 2**20:,.0f} MiB",
         "commit": provenance.commit() or "unknown",
     }
     for name, value in rows.items():

@@ -29,9 +29,8 @@ import pandas as pd
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lsce import data, paths
+from lsce import data, models, paths
 from lsce.losses import Convention
-from lsce.models import MODELS
 from lsce.noise import KINDS as NOISE_KINDS
 
 #: Part of every spec's identity; raise it when the same spec would train differently.
@@ -87,6 +86,10 @@ class Recipe:
     loss_factor: float | None = None
     #: A gradient whose norm is larger is scaled down to it.
     clip_norm: float | None = None
+    #: False: the images as they are, neither cropped nor flipped.
+    augment: bool | None = None
+    #: Until this share of the steps, images are scaled down to this many pixels.
+    early_resolution: tuple[float, int] | None = None
 
     def __post_init__(self) -> None:
         require(_whole(self.batch_size, 2), "batch_size", self.batch_size, "a whole number ≥ 2")
@@ -100,6 +103,14 @@ class Recipe:
             value = getattr(self, name)
             fits = value is None or (_number(value) and value > 0)
             require(fits, name, value, "a number > 0 or None")
+        fits = self.augment is None or self.augment is False
+        require(fits, "augment", self.augment, "False, or None for the usual augmentation")
+        if (early := self.early_resolution) is not None:
+            share, pixels = early if len(early) == 2 else (0, 0)
+            fits = _number(share) and 0 < share < 1 and _whole(pixels, 8) and pixels < 32
+            want = "a share between 0 and 1 and 8 to 31 pixels, or None"
+            require(fits, "early_resolution", early, want)
+            object.__setattr__(self, "early_resolution", (float(share), pixels))
         if self.milestones is not None:
             fits = all(_number(share) and 0 < share < 1 for share in self.milestones)
             require(fits, "milestones", self.milestones, "shares between 0 and 1, or None")
@@ -223,7 +234,9 @@ class RunSpec:
             fits = _whole(value, classes) and value <= most and value % classes == 0
             want = f"a multiple of the {classes} classes, at most {most:,}"
             require(fits, name, value, want)
-        require(self.model in MODELS, "model", self.model, f"one of {', '.join(MODELS)}")
+        require(
+            self.model in models.MODELS, "model", self.model, f"one of {', '.join(models.MODELS)}"
+        )
         in_range = _number(self.epsilon) and self.epsilon <= 1
         require(in_range, "epsilon", self.epsilon, "a number of at most 1")
         conventions = get_args(Convention)
@@ -381,6 +394,20 @@ class RunSpec:
         """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def size(spec: RunSpec) -> int:
+    """Bytes that a run's record takes, about: its float32 tensors."""
+    test = 100 * (spec.classes or 100)
+    logits = (test + test // 2) * spec.num_classes
+    numbers = logits * (1 + ("selected" in spec.keep))
+    if "features" in spec.keep:
+        numbers += (min(spec.images, 10_000) + test + test // 2) * models.width(spec.model)
+    if "weights" in spec.keep:
+        numbers += models.parameters(spec.model)
+    if "unseen" in spec.keep:
+        numbers += (10_000 - test) * spec.num_classes
+    return 4 * numbers
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ def plain(table: pd.DataFrame) -> pd.Series:
     return (table["method"] == "smoothing") & (table["setting"] == 0)
 
 
+def decisive(label: Mapping[str, Any], judged: float) -> bool:
+    """Whether a run with this label is plain cross entropy or smoothed with the judged ε."""
+    return label["method"] == "smoothing" and label["setting"] in (0.0, judged)
+
+
 def best_arm(runs: pd.DataFrame, chosen_by: str) -> tuple[str, float] | None:
     """Method and setting of the highest mean of `chosen_by`, a column measured on the validation
     split (of the lowest, if it is an NLL); None if each diverged with some seed."""
@@ -95,6 +100,12 @@ class Study:
         special = ("noise", "classes", "labels", "imbalance", "loss", "mixup", "teacher")
         plain = all(getattr(spec, name) is None for name in (*special, "examination"))
         return (plain and spec.epsilon in (0.0, self.judged)) or spec.data == "built-in"
+
+    @property
+    def epsilons(self) -> list[float]:
+        """The values of ε that runs are smoothed with, ascending."""
+        smoothed = [label for label in self.labels if label["method"] == "smoothing"]
+        return sorted({label["setting"] for label in smoothed})
 
     def part(self, positions: Sequence[int]) -> "Study":
         """The study of some of its runs alone."""

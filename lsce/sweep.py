@@ -33,10 +33,9 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from lsce import data, provenance, train
+from lsce import data, models, precision, provenance, runs, train
 from lsce.progress import Progress
 from lsce.runs import Record, RunSpec, Store
-from lsce.trainer import precision
 
 #: Runs at a time on a GPU.
 GPU_WORKERS = 1
@@ -53,6 +52,8 @@ class Plan:
     missing: list[RunSpec]
     seconds: dict[str, float]
     workers: int
+    #: Bytes of memory that all workers take together.
+    memory: int = 0
     #: Started by the timing, ready to train.
     crew: "_Workers | None" = field(default=None, compare=False, repr=False)
 
@@ -63,6 +64,20 @@ class Plan:
             return 0.0
         seconds = [self.seconds[spec.id] for spec in self.missing]
         return max(max(seconds), sum(seconds) / self.workers)
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations: multiplications and additions, forward and backward."""
+        done = ((spec.model, train.workload(spec)) for spec in self.missing)
+        return sum(
+            2 * models.multiply_adds(model) * (3 * trained + evaluated)
+            for model, (trained, evaluated) in done
+        )
+
+    @property
+    def disk(self) -> int:
+        """Bytes that the records take, about."""
+        return sum(runs.size(spec) for spec in self.missing)
 
 
 def cores() -> int:
@@ -123,8 +138,9 @@ def _train_and_save(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]
         "final": outcome.final,
         "temperature": outcome.temperature,
         "seconds": outcome.seconds,
+        "step": outcome.step,
         "device": provenance.device_name(device.type),
-        "precision": precision(device),
+        "precision": precision.of(spec.model, device),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -161,10 +177,12 @@ class _Workers:
             self._epochs = queue.SimpleQueue()
             self._pool = ThreadPoolExecutor(count)
 
-    def time_per_image(self, spec: RunSpec) -> tuple[float, float]:
-        """`train.time_per_image` with all at work at once, since they share the memory."""
-        times = list(self._pool.map(train.time_per_image, [spec] * self.count))
-        return tuple(sum(column) / self.count for column in zip(*times, strict=True))
+    def speed(self, spec: RunSpec) -> train.Speed:
+        """`train.speed` with all at work at once, since they share the memory, of which it is the
+        sum."""
+        each = list(self._pool.map(train.speed, [spec] * self.count))
+        training, evaluation, memory = (sum(column) for column in zip(*each, strict=True))
+        return train.Speed(training / self.count, evaluation / self.count, memory)
 
     def submit(self, spec: RunSpec, store: Store) -> Future:
         if self._processes:
@@ -231,12 +249,14 @@ def plan(
     workers = workers or (GPU_WORKERS if on_gpu else cores())
     crew = _Workers(min(workers, len(missing)), processes=not on_gpu)
     kinds = {spec.model: spec for spec in missing}  # the network is what the speed depends on
-    speed = {name: crew.time_per_image(spec) for name, spec in kinds.items()}
+    for name in kinds:  # measured here, once, before any worker needs it
+        precision.of(name, train.default_device())
+    speed = {name: crew.speed(spec) for name, spec in kinds.items()}
     seconds = {}
     for spec in missing:
         trained, evaluated = train.workload(spec)
-        per_trained, per_evaluated = speed[spec.model]
-        seconds[spec.id] = trained * per_trained + evaluated * per_evaluated
+        here = speed[spec.model]
+        seconds[spec.id] = trained * here.train + evaluated * here.evaluate
     rank = {spec.id: first(spec) for spec in specs}
     for spec in reversed(missing):  # what a run needs comes before it in this list
         for need in spec.needs:
@@ -244,7 +264,8 @@ def plan(
     # What waits for others last, and else the longest first, so that no worker ends long after
     # the rest.
     missing.sort(key=lambda spec: (rank[spec.id], bool(spec.needs), -seconds[spec.id]))
-    return Plan(missing, seconds, crew.count, crew)
+    memory = max(each.memory for each in speed.values())
+    return Plan(missing, seconds, crew.count, memory, crew)
 
 
 def execute(

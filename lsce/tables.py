@@ -96,7 +96,7 @@ def smooth_errors(study: Study, runs: Sequence[Digest]) -> pd.DataFrame:
         {"panel": label["regime"], "arm": f"{name}, {words}", "epsilon": run.spec.epsilon}
         | {"seed": run.spec.seed, "value": error(run.samples[arm], run.samples["correct"])}
         for label, run in zip(study.labels, runs, strict=True)
-        if run.samples and label["method"] == "smoothing"
+        if "confidence" in run.samples and label["method"] == "smoothing"
         if label["setting"] in (0.0, study.judged)
         for arm, words in (("confidence", "as trained"), ("scaled", "scaled"))
         for name, error in found.items()

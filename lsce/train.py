@@ -12,11 +12,12 @@ stream for data order and augmentation. Runs that differ in ε alone share all o
 import contextlib
 import functools
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -33,11 +34,11 @@ from lsce import (
     representation,
     robustness,
 )
-from lsce.batches import Augmenter, evaluate
+from lsce.batches import Augmenter, evaluate, to_float
 from lsce.calibration import fit_temperature
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.runs import LOSSES, Record, RunSpec
-from lsce.trainer import Trainer, built
+from lsce.trainer import PIXELS, Trainer, built
 
 #: Turns a batch of images and labels into one of images and label probabilities.
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -56,6 +57,8 @@ RIVALS = {
 
 #: Training images measured, without augmentation, after the last epoch (at most).
 TRAIN_SAMPLE = 10_000
+#: Training images that a fixed first layer is set from (about).
+WHITENED = 5_000
 #: Evaluations that take about as long as fitting linear probes to a run's features.
 PROBE_IMAGES = 20_000
 
@@ -83,7 +86,11 @@ class Outcome:
     history: list[dict[str, float]] = field(default_factory=list)
     final: dict[str, float] = field(default_factory=dict)
     temperature: dict[str, float] = field(default_factory=dict)
+    #: training, with what is measured between the epochs; total; and on a CPU core, the training's
+    #: processor time, which other work on the machine does not lengthen.
     seconds: dict[str, float] = field(default_factory=dict)
+    #: How the training's steps were done, see `lsce.trainer.Trainer`: mode and fallbacks.
+    step: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     #: Name of an extra (see `lsce.runs.EXTRAS`) → its tensors.
     extras: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -217,9 +224,9 @@ def train(
 
 def network_of(spec: RunSpec, networks: Networks, device: torch.device) -> models.ImageClassifier:
     """The trained network of a run, in evaluation mode."""
-    network = built(spec.model, spec.num_classes)
+    network = built(spec.model, spec.num_classes, device)
     network.load_state_dict(networks(spec))
-    return network.to(device, memory_format=torch.channels_last).eval()
+    return network.eval()
 
 
 def _criterion(spec: RunSpec, labels: Tensor, superclass: Sequence[int]) -> torch.nn.Module:
@@ -277,12 +284,14 @@ def _monitors(spec: RunSpec, dataset: data.Dataset, training) -> list:
 
 
 def _train(spec, dataset, unseen, teacher, trainer, on_epoch) -> Outcome:
-    outcome, started, device = Outcome(), time.perf_counter(), trainer.device
+    started, core = time.perf_counter(), time.thread_time()
+    outcome, device = Outcome(), trainer.device
     training, validation = _labelled(spec, dataset, device)
     monitored = data.subset(dataset.validation.labels, spec.monitor_size, seed=0).to(device)
     monitor = validation[0][monitored], validation[1][monitored]
 
-    batches = Augmenter(*training[:2], spec.recipe.batch_size, seed=spec.seed)
+    augment = spec.recipe.augment is not False
+    batches = Augmenter(*training[:2], spec.recipe.batch_size, spec.seed, augment)
     criterion = _criterion(spec, training[1], dataset.superclass).to(device)
     if spec.warmup_epochs:
         criterion.epsilon.zero_()
@@ -291,6 +300,7 @@ def _train(spec, dataset, unseen, teacher, trainer, on_epoch) -> Outcome:
     size, soft = batches.batch_size, mix is not None
     trainer.begin(spec.recipe, criterion, steps=steps, batch_size=size, seed=spec.seed, soft=soft)
     network = trainer.network
+    network.fit_whitening(to_float(training[0][:: max(1, len(training[0]) // WHITENED)]))
     watching = _monitors(spec, dataset, training)
     for epoch in range(spec.epochs):
         if epoch and epoch == spec.warmup_epochs:
@@ -305,6 +315,9 @@ def _train(spec, dataset, unseen, teacher, trainer, on_epoch) -> Outcome:
             outcome.status = "diverged"
             break
     outcome.seconds["training"] = time.perf_counter() - started
+    if device.type == "cpu":  # of its one thread, whatever else goes on beside it
+        outcome.seconds["core"] = time.thread_time() - core
+    outcome.step = {"mode": trainer.mode, "fallbacks": trainer.fallbacks}
 
     if outcome.status == "completed":
         _measure(outcome, spec, network, (training[0], training[2]), validation, dataset)
@@ -442,7 +455,7 @@ def examine(
 
 
 def workload(spec: RunSpec) -> tuple[int, int]:
-    """Images that the run passes forward and backward, and images that it only evaluates."""
+    """Images of full size that the run passes forward and backward, and that it only evaluates."""
     if spec.examination is not None:
         return robustness.workload(spec.examination)
     each = spec.monitor_size
@@ -458,11 +471,24 @@ def workload(spec: RunSpec) -> tuple[int, int]:
     once = min(spec.images, TRAIN_SAMPLE) + 15_000
     if "features" in spec.keep:
         once += PROBE_IMAGES + (0 if spec.classes is None else 600 * (100 - spec.classes))
-    return spec.epochs * spec.images, spec.epochs * each + once
+    trained = spec.epochs * spec.images
+    if spec.recipe.early_resolution is not None:  # smaller images take less, by their area
+        share, pixels = spec.recipe.early_resolution
+        trained = round(trained * (1 - share * (1 - (pixels / PIXELS) ** 2)))
+    return trained, spec.epochs * each + once
 
 
-def time_per_image(spec: RunSpec, *, device: torch.device | None = None) -> tuple[float, float]:
-    """Seconds an image to train and to evaluate the spec's network, from a short timing."""
+class Speed(NamedTuple):
+    """Seconds an image takes to train and to evaluate, and bytes of memory that a run takes: of the
+    device, or on a CPU of the process."""
+
+    train: float
+    evaluate: float
+    memory: int
+
+
+def speed(spec: RunSpec, *, device: torch.device | None = None) -> Speed:
+    """How fast the spec's network is, from a short timing."""
     device = device or default_device()
     batch, classes = spec.recipe.batch_size, spec.num_classes
     images = torch.randint(0, 256, (4 * batch, 32, 32, 3), dtype=torch.uint8, device=device)
@@ -481,4 +507,17 @@ def time_per_image(spec: RunSpec, *, device: torch.device | None = None) -> tupl
             return (time.perf_counter() - start) / len(images)
 
         train_time = timed(lambda: train_epoch(trainer, batches))
-        return train_time, timed(lambda: evaluate(trainer.network, images)[0].sum().item())
+        evaluation = timed(lambda: evaluate(trainer.network, images)[0].sum().item())
+    return Speed(train_time, evaluation, _peak_memory(device))
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )

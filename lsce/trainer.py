@@ -1,4 +1,5 @@
 """The training step: eager on a CPU, compiled and captured on CUDA, reused by all runs of a shape.
+Where compiling or capturing fails, training goes on without, and says why.
 
 On CUDA the network is compiled once a process, and the whole step (forward, loss, backward,
 optimizer) is captured as a CUDA graph once a run, which takes a few steps' time: ε, weight decay
@@ -12,12 +13,13 @@ import math
 import threading
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsce import models
+from lsce import models, precision
 from lsce.runs import Recipe
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -25,22 +27,11 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 #: Steps before a capture: they choose kernels, and allocate what the optimizer keeps.
 WARMUP_STEPS = 3
 
+#: Height and width of the data's images.
+PIXELS = 32
+
 #: PyTorch's global generator is shared by threads, and a capture waits for the whole device.
 _one_at_a_time = threading.Lock()
-
-
-@functools.cache  # asked at every batch
-def precision(device: torch.device) -> str:
-    """Either "bf16", where the device multiplies that faster than float32, or "float32"."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "float32"
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
 
 
 def one_cycle(step: int, steps: int, warmup: float) -> float:
@@ -62,6 +53,19 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     else:
         share = 0.1 ** sum(step >= milestone * steps for milestone in recipe.milestones)
     return recipe.peak_learning_rate * share
+
+
+def resolution(recipe: Recipe, step: int, steps: int) -> int:
+    """The pixels in height and width of a step's images."""
+    share, pixels = recipe.early_resolution or (0.0, PIXELS)
+    return pixels if step < share * steps else PIXELS
+
+
+def scaled(images: Tensor, pixels: int) -> Tensor:
+    """Images in so many pixels, bilinear and antialiased, channels last in memory."""
+    size = (pixels, pixels)
+    small = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
@@ -86,11 +90,22 @@ def make_optimizer(network: nn.Module, recipe: Recipe, learning_rate: Tensor) ->
     )
 
 
-def built(model: str, num_classes: int) -> models.ImageClassifier:
-    """A network whose first weights do not matter. Drawing them moves the process's generator,
-    which must not happen while the run of another thread draws its own from a seed."""
+def built(model: str, num_classes: int, device: torch.device) -> models.ImageClassifier:
+    """A network on a device, with its precision there, whose first weights do not matter. Drawing
+    them moves the process's generator, which must not happen while the run of another thread draws
+    its own from a seed."""
     with _one_at_a_time:
-        return models.build(model, num_classes)
+        network = models.build(model, num_classes)
+    network.precision = precision.of(model, device)
+    return network.to(device, memory_format=torch.channels_last)
+
+
+class _Captured(NamedTuple):
+    """A captured step and the tensors that it reads."""
+
+    images: Tensor
+    labels: Tensor
+    graph: torch.cuda.CUDAGraph
 
 
 class Trainer:
@@ -98,22 +113,38 @@ class Trainer:
 
     `network` is the module to evaluate. `totals`, float32 (3,) on the device, sums over the steps
     since it was last zeroed: the criterion, the hard-label NLL (both in nats) and the accuracy.
+    `fallbacks` says of what it was to do, `compiled` and `captured` (by default both on CUDA and
+    neither on a CPU), what failed and why; training then goes on without.
     """
 
     def __init__(
-        self, model: str, num_classes: int, device: torch.device, *, compiled: bool | None = None
+        self,
+        model: str,
+        num_classes: int,
+        device: torch.device,
+        *,
+        compiled: bool | None = None,
+        captured: bool | None = None,
     ):
         self._build = functools.partial(models.build, model, num_classes)
         self.device = device
-        self.network = built(model, num_classes).to(device, memory_format=torch.channels_last)
+        self.network = built(model, num_classes, device)
         self._on_cuda = device.type == "cuda"
+        self._forward: nn.Module = self.network
         if compiled if compiled is not None else self._on_cuda:
             self._forward = torch.compile(self.network, dynamic=False)
-        else:
-            self._forward = self.network
+        self._captures = captured if captured is not None else self._on_cuda
+        self.fallbacks: list[str] = []
         self._stream = torch.cuda.Stream(device) if self._on_cuda else None
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._captured: dict[int, _Captured] = {}
         self.totals = torch.zeros(3, device=device)
+
+    @property
+    def mode(self) -> str:
+        """How steps are done: "captured", "compiled" or "eager"."""
+        if self._captured:
+            return "captured"
+        return "eager" if self._forward is self.network else "compiled"
 
     def stream(self) -> contextlib.AbstractContextManager:
         """Where a run's work on CUDA goes, so that runs in several threads can overlap."""
@@ -140,8 +171,8 @@ class Trainer:
             torch.default_generator.manual_seed(seed)
             initial = self._build().state_dict()
             self.network.load_state_dict(initial)
-            if self._on_cuda:
-                self._capture(batch_size, soft)
+            if self._captures or self._forward is not self.network:
+                self._prepare(batch_size, soft)
                 self.network.load_state_dict(initial)
                 for state in self._optimizer.state.values():
                     state["momentum_buffer"].zero_()
@@ -151,16 +182,20 @@ class Trainer:
         """One step on float32 (B, 3, 32, 32) images in [0, 1] and labels, int64 (B,) or, if the
         run began with `soft`, float32 (B, C)."""
         self._learning_rate.fill_(learning_rate(self._recipe, self._done, self._steps))
-        if self._graph is None:
-            self._step(images, labels)
+        pixels = resolution(self._recipe, self._done, self._steps)
+        if pixels != images.shape[-1]:
+            images = scaled(images, pixels)
+        if self._captured:
+            captured = self._captured[pixels]
+            captured.images.copy_(images)
+            captured.labels.copy_(labels)
+            captured.graph.replay()
         else:
-            self._images.copy_(images)
-            self._labels.copy_(labels)
-            self._graph.replay()
+            self._step(images, labels)
         self._done += 1
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
-        with autocast(self.device):
+        with precision.autocast(self.network, self.device):
             logits = self._forward(images)
         loss = self._criterion(logits, labels)
         self._optimizer.zero_grad()
@@ -174,25 +209,47 @@ class Trainer:
         right = (seen.argmax(1) == likeliest).float().mean()
         self.totals += torch.stack([loss.detach(), F.cross_entropy(seen, labels), right])
 
-    def _capture(self, batch_size: int, soft: bool) -> None:
-        self._graph = None  # frees the last run's
-        self._images = torch.rand(batch_size, 3, 32, 32, device=self.device)
-        self._images = self._images.to(memory_format=torch.channels_last)
-        self._labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
-        if soft:
-            classes = self.network.classifier.out_features
-            self._labels = F.one_hot(self._labels, classes).float()
+    def _prepare(self, batch_size: int, soft: bool) -> None:
+        """Warm the step up and capture it; where that fails, go on without, and say why."""
+        self._captured = {}  # frees the last run's
         self.network.train()
-        for _ in range(WARMUP_STEPS):
+        for pixels in {resolution(self._recipe, step, self._steps) for step in (0, self._steps)}:
+            batch = self._batch(batch_size, pixels, soft)
             try:
-                self._step(self._images, self._labels)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                reason = str(error).strip().splitlines()[0]
-                warnings.warn(f"training goes on uncompiled, and slower: {reason}", stacklevel=2)
+                self._warm_up(*batch)
+            except Exception as error:
+                if self._forward is self.network:
+                    raise
+                self._fall_back("uncompiled", error)
                 self._forward = self.network
-                self._step(self._images, self._labels)
+                self._warm_up(*batch)
+            if self._captures:
+                try:
+                    self._captured[pixels] = _Captured(*batch, self._capture(*batch))
+                except Exception as error:
+                    self._fall_back("without a captured step", error)
+                    self._captures, self._captured = False, {}
+
+    def _batch(self, batch_size: int, pixels: int, soft: bool) -> tuple[Tensor, Tensor]:
+        images = torch.rand(batch_size, 3, pixels, pixels, device=self.device)
+        labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        if soft:
+            labels = F.one_hot(labels, self.network.classifier.out_features).float()
+        return images.to(memory_format=torch.channels_last), labels
+
+    def _warm_up(self, images: Tensor, labels: Tensor) -> None:
+        for _ in range(WARMUP_STEPS):
+            self._step(images, labels)
+
+    def _capture(self, images: Tensor, labels: Tensor) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Other threads may allocate meanwhile.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._step(self._images, self._labels)
-        self._graph = graph
+            self._step(images, labels)
+        return graph
+
+    def _fall_back(self, how: str, error: Exception) -> None:
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]}"
+        warnings.warn(f"training goes on {how}, and slower: {reason}", RuntimeWarning, stacklevel=4)
+        self.fallbacks.append(f"{how}: {reason}")

@@ -76,7 +76,7 @@ def test_the_table_says_what_it_rests_on(rehearsal):
     (file,) = out.glob("*.json")
     about = json.loads(file.read_text())
     table = pd.read_csv(file.with_suffix(".csv"))
-    assert set(about["machine"]) == {"device", "cores", "precision"}
+    assert set(about["machine"]) == {"device", "cores"}
     assert file.stem.endswith(f"-{about['machine']['cores']}-cores")
     assert list(about["modules"]) == list(table["module"].unique())
     for entry in about["modules"].values():
@@ -244,7 +244,7 @@ def appendix(root: Path) -> str:
 def test_the_appendix_shows_every_machine(runner, monkeypatch, tmp_path):
     results = tmp_path / "benchmarks" / "results"
     for device, case in (("NVIDIA H200", "on the GPU"), ("Some (R) CPU", "on the CPU")):
-        here = {"device": device, "cores": 2, "precision": "float32"}
+        here = {"device": device, "cores": 2}
         monkeypatch.setattr(runner, "machine", lambda here=here: here)
         runner.save(
             "loss", [row(monkeypatch, case=case), row(monkeypatch, rival="s")], 3.0, 0.1, results

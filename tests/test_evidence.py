@@ -18,8 +18,12 @@ def record(*names: str, seeds=(0, 1, 2)) -> None:
     """Record made-up runs of these profiles, for some of their pages."""
     specs = {}
     for name in names:
-        wanted = record_command._wanted(profiles.load(name)).values()
-        specs |= {s.id: s for s, _, _ in wanted if s.seed in seeds and s.noise is None}
+        wanted = record_command.wanted(profiles.load(name)).values()
+        specs |= {
+            run.spec.id: run.spec
+            for run in wanted
+            if run.spec.seed in seeds and run.spec.noise is None
+        }
     recorded.write(map(made, specs.values()), paths.RECORDED)
 
 
@@ -56,16 +60,16 @@ def ask(profile: str = "quick", **changes) -> Evidence:
 
 def test_who_runs_a_notebook_sees_the_runs_that_the_parameters_ask_for(own):
     """Also where the recorded set is larger, and after a change of one parameter."""
-    record("cpu")
+    record("small")
     shown = ask(epsilons=[0.0, 0.1, 0.2])
     assert not shown.recorded and sorted(shown.table["epsilon"].unique()) == [0.0, 0.1, 0.2]
-    assert (shown.beside.recorded, shown.beside.profile) == (True, "cpu")
+    assert (shown.beside.recorded, shown.beside.profile) == (True, "small")
     assert shown.beside.beside is None
 
 
 def test_recorded_runs_are_those_that_the_parameters_ask_for():
-    record("quick", "cpu")
-    assert [one.profile for one in evidence.recorded(PAGE)] == ["cpu", "quick"]
+    record("quick", "small")
+    assert [one.profile for one in evidence.recorded(PAGE)] == ["small", "quick"]
     shown = ask(runs="recorded")
     assert shown.recorded and len(shown.runs) == 36 and shown.beside is None
     with pytest.raises(evidence.NothingToShow, match="9 of the .* runs that the parameters of 02_"):
@@ -87,12 +91,12 @@ def test_a_page_is_remembered_as_it_was_last_run(own):
 
 
 def test_three_seeds_come_before_a_larger_set_of_one():
-    record("cpu", seeds=[0])
-    cpu = list(Recorded())
+    record("small", seeds=[0])
+    small = list(Recorded())
     record("quick")
-    recorded.write([*Recorded(), *cpu], paths.RECORDED)
+    recorded.write([*Recorded(), *small], paths.RECORDED)
     quick, larger = evidence.recorded(PAGE)
-    assert (quick.profile, larger.profile) == ("quick", "cpu") and larger.work > quick.work
+    assert (quick.profile, larger.profile) == ("quick", "small") and larger.work > quick.work
 
 
 def test_whose_runs_they_are_must_be_said():
@@ -106,14 +110,51 @@ def test_without_recorded_results_nothing_stands_beside(own):
         ask(runs="recorded")
 
 
+def keep(condition) -> None:
+    recorded.write([run for run in Recorded() if condition(run.spec)], paths.RECORDED)
+
+
 def test_a_seed_that_is_not_complete_is_left_out():
     record("quick")
-    # One run of one arm that is beside the main ones.
-    runs = [r for r in Recorded() if (r.spec.seed, r.spec.recipe.weight_decay) != (1, 0.002)]
-    recorded.write(runs, paths.RECORDED)
+    # One run of one arm that is beside the main ones, then one of a pair.
+    keep(lambda spec: (spec.seed, spec.recipe.weight_decay) != (1, 0.002))
     (found,) = evidence.recorded(PAGE)
-    assert found.seeds == [0, 2] == found.parameters["seeds"]
-    assert len(found.runs) == 2 * 12 and set(found.others) == {"fractions", "alternatives"}
+    assert found.seeds == [0, 1, 2] and len(found.runs) == 3 * 12
+    assert found.others["alternatives"].seeds == [0, 2]
+    assert found.others["fractions"].seeds == [0, 1, 2]
+    pair = {"model": "inception-tiny", "seed": 1, "epsilon": 0.1}
+    keep(lambda spec: any(getattr(spec, name) != value for name, value in pair.items()))
+    (found,) = evidence.recorded(PAGE)
+    assert found.seeds == [0, 2] and len(found.runs) == 2 * 12
+
+
+def test_an_epsilon_is_shown_once_all_seeds_have_it():
+    """Plain cross entropy and the judged ε are enough to begin with."""
+    record("quick")
+    keep(lambda spec: spec.epsilon != 0.6 or spec.seed != 1)
+    (found,) = evidence.recorded("00_overview")
+    assert found.study.epsilons == [0.0, 0.1, 0.3] and found.seeds == [0, 1, 2]
+    shown = gather("00_overview", runs="recorded", **asked("00_overview"))
+    assert shown.study.epsilons == found.study.epsilons
+    with pytest.raises(evidence.NothingToShow):  # these are not the profile's parameters
+        gather("00_overview", runs="recorded", **asked("00_overview") | {"seeds": [0, 1]})
+
+
+def asked(notebook: str) -> dict:
+    given = dict(profile="quick", data_name="cifar-100", train_missing=False)
+    return given | profiles.load("quick").notebooks[notebook]
+
+
+def test_a_group_that_a_profile_lacks_comes_from_another():
+    record("quick", "small")
+    rivals = ("loss", "mixup")
+    keep(lambda s: s.epochs != 60 or all(getattr(s, name) is None for name in rivals))
+    small, quick = evidence.recorded("03_calibration")
+    assert (small.profile, quick.profile) == ("small", "quick")
+    assert small.others["peers"].profile == "quick"
+    assert small.others["known posterior"].profile == "small"
+    html = pages.banner(small).data
+    assert "**profile** small (peers: quick)" in html
 
 
 def test_a_page_s_other_runs_are_set_apart():
@@ -148,12 +189,12 @@ def test_work_counts_images_times_multiplications():
 
 
 def test_the_banner_tells_whose_runs_are_shown(own):
-    record("cpu")
+    record("small")
     mine = pages.banner(ask()).data
     assert "These are the runs of this machine" in mine and "**profile** quick" in mine
-    assert "what the recorded runs (profile cpu) say" in mine
-    theirs = pages.banner(ask(profile="cpu", runs="recorded", seeds=[0, 1, 2])).data
-    assert "These are the recorded runs" in theirs and "**profile** cpu" in theirs
+    assert "what the recorded runs (profile small) say" in mine
+    theirs = pages.banner(ask(profile="small", runs="recorded", seeds=[0, 1, 2])).data
+    assert "These are the recorded runs" in theirs and "**profile** small" in theirs
     assert "this machine" not in theirs
 
 
@@ -170,8 +211,8 @@ def test_a_figure_of_this_machine_s_runs_never_replaces_one_of_the_recorded(
     from matplotlib.figure import Figure
 
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
-    record("cpu")
-    for one in (ask(), ask(profile="cpu", runs="recorded", seeds=[0, 1, 2])):
+    record("small")
+    for one in (ask(), ask(profile="small", runs="recorded", seeds=[0, 1, 2])):
         one.publish(Figure(), "some", one.table.head())
     assert (tmp_path / "figures" / "some.csv").is_file()
     assert (tmp_path / "figures" / "quick" / "some.csv").is_file()

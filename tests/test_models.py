@@ -33,3 +33,29 @@ def test_logits_are_float32_under_autocast():
 def test_an_unknown_name_is_named():
     with pytest.raises(ValueError, match="resnet9.*resnet6"):
         models.build("resnet9", 100)
+
+
+def test_a_whitening_layer_makes_channels_uncorrelated_and_of_equal_variance():
+    torch.manual_seed(0)
+    # Neighbouring pixels are alike, as those of photographs are.
+    images = torch.nn.functional.interpolate(torch.rand(400, 3, 8, 8), size=32, mode="bilinear")
+    network = models.build("resnet8", 100)
+    layer = network.body[0]
+    assert isinstance(layer, models.Whitening) and not list(layer.parameters())
+    before = layer.weight.clone()
+    network.fit_whitening(images)
+    assert not torch.equal(layer.weight, before)
+    channels = layer((images - 0.5) * 4)[:, :32, 1:-1, 1:-1].transpose(0, 1).flatten(1)
+    correlation = channels.corrcoef()
+    strong = channels.var(1) > 0.9  # of components that vary more than what is added to them
+    assert strong.sum() > 8
+    assert (correlation - torch.eye(32))[strong][:, strong].abs().max() < 0.1
+    assert channels.var(1)[strong].max() < 1.1
+
+
+def test_a_network_without_a_fixed_layer_is_left_alone():
+    network = models.build("resnet6", 100)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.fit_whitening(torch.rand(8, 3, 32, 32))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])

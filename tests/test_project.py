@@ -129,7 +129,7 @@ def test_in_jupyter_a_notebook_is_the_quick_profile(notebook):
         assert set(defaults) - {"bins"} == common | set(studies.parameters(notebook.stem))
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "cpu", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "cpu", "gpu", "full", "small"])
 def test_a_profile_covers_every_notebook_with_parameters_that_it_has(name):
     profile = profiles.load(name)
     assert sorted(profile.notebooks) == [path.stem for path in NOTEBOOKS]
@@ -144,10 +144,10 @@ def test_a_profile_covers_every_notebook_with_parameters_that_it_has(name):
 def test_the_hours_that_the_recorded_profile_took_are_said_alike():
     """A run was trained by one core of two."""
     runs = json.loads((paths.RECORDED / "manifest.json").read_text())["runs"]
-    wanted = record._wanted(profiles.load("cpu"))
+    wanted = record.wanted(profiles.load("small"))
     hours = sum(runs[run]["seconds"]["total"] for run in wanted) / 2 / 3600
     words = {5: "five", 6: "six", 7: "seven"}[round(hours)]
-    for file in ("README.md", "report/how_to.md", "notebooks/profiles/cpu.toml"):
+    for file in ("README.md", "report/how_to.md", "notebooks/profiles/small.toml"):
         assert f"some {words} hours of two CPU cores" in (ROOT / file).read_text(), file
 
 

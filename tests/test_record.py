@@ -38,9 +38,10 @@ def test_it_stops_within_its_budget_and_goes_on_the_next_time(results, monkeypat
     found = Recorded(out)
     assert len(found) == RUNS
     monkeypatch.setattr(paths, "PROFILES", out.parent / "notebooks" / "profiles")
-    wanted = record._wanted(profiles.load("tiny"))
-    shown = {spec.id for spec, in_full, _ in wanted.values() if in_full}
-    assert {run.spec.id for run in found if run.samples} == shown and 0 < len(shown) < RUNS / 2
+    wanted = record.wanted(profiles.load("tiny"))
+    shown = {run.spec.id for run in wanted.values() if run.in_full}
+    assert {run.spec.id for run in found if "nll" in run.samples} == shown
+    assert 0 < len(shown) < RUNS / 2 and all("correct" in run.samples for run in found)
     assert all(run.origin["seconds"]["training"] > 0 and run.scalars for run in found)
 
 
@@ -133,16 +134,33 @@ def test_recording_needs_only_the_core_dependencies(checkout):
     assert re.search(r"\d+ still to do", done.stdout)
 
 
-def test_the_pair_that_the_claims_compare_comes_first():
-    profile = profiles.load("paper")
-    wanted = sorted(record._wanted(profile).values(), key=lambda entry: entry[2])
-    order = [spec for spec, _, _ in wanted]
-    regimes = len(profile.notebooks["00_overview"]["regimes"])
-    assert {(s.seed, s.epsilon) for s in order[: 2 * regimes]} == {(0, 0.0), (0, 0.1)}
-    seeds = [s.seed for s in order[: 5 * 8 * regimes]]
-    assert seeds == sorted(seeds)
-    # What is only compared with the literature comes last.
-    assert {s.model for s in order[-15:]} == {"resnet56"}
+def test_the_pairs_that_most_claims_compare_come_first():
+    wanted = sorted(record.wanted(profiles.load("cpu")).values(), key=lambda run: run.rank)
+    pairs, others = [run.spec for run in wanted[:20]], [run.spec for run in wanted[20:60]]
+    assert len({spec.recipe.augment for spec in pairs}) == 2
+    for part, epsilons in ((pairs, {0.0, 0.1}), (others, {0.05, 0.2, 0.4, 0.8})):
+        assert {spec.epsilon for spec in part} == epsilons
+        assert {spec.model for spec in part} == {"resnet8"}
+        in_turn = [spec.seed for spec in part if spec.recipe.augment is None]
+        assert in_turn == sorted(in_turn) and set(in_turn) == {0, 1, 2, 3, 4}
+
+
+def test_runs_that_are_compared_go_to_one_kind_of_device(monkeypatch):
+    every = record.wanted(profiles.load("cpu"))
+    plain = next(run for run in every.values() if run.rank[:2] == (-7, False))
+    block = [run for run in every.values() if run.block == plain.block]
+    assert {run.spec.seed for run in block} == {plain.spec.seed}
+    # Smoothing, its rivals and weight decay; the other regime is compared with none of them.
+    assert {run.spec.loss for run in block} == {None, "focal", "maxsup"}
+    assert len({run.spec.recipe.weight_decay for run in block}) > 1
+    assert len({run.spec.recipe.augment for run in block}) == 1
+    have = {plain.spec.id: digest_of(plain.spec)}  # on an abacus
+    other = next(run for run in every.values() if run.block != plain.block)
+    monkeypatch.setattr(record.precision, "of", lambda model, device: "float32")
+    for device, fits in (("a loom", False), ("an abacus", True)):
+        monkeypatch.setattr(record.provenance, "device_name", lambda kind, device=device: device)
+        assert record._fits(block[-1], every, have) == fits
+        assert record._fits(other, every, have)
 
 
 def repeats(values: list[float]):

@@ -11,7 +11,7 @@ from made_up import digest_of, spec
 
 from lsce import data, paths, profiles, recorded
 from lsce.digest import Digest
-from lsce.record import _wanted
+from lsce.record import wanted
 from lsce.recorded import MANIFEST, Recorded
 
 BUILT_IN = {"data": "built-in", "data_checksum": data.CHECKSUMS["built-in"]}
@@ -45,14 +45,17 @@ def test_what_is_written_comes_back(runs, tmp_path):
             assert np.array_equal(back.counts[quantity], counts)
         assert back.samples.keys() == run.samples.keys()
         for name, values in run.samples.items():
-            assert np.abs(back.samples[name] - values.astype(float)).max() <= 0.5 / 65535 + 1e-12
+            error = np.abs(back.samples[name] - values.astype(float))
+            # Half a unit; of a NLL, what float16 rounds to.
+            rounded = 2**-11 * values if name.startswith("nll") else 0.5 / 65535 + 1e-12
+            assert (error <= rounded).all(), name
 
 
 def test_a_run_takes_little_room(runs, tmp_path):
-    """300 runs, a third of them image by image, must stay well below 12 MB."""
+    """Thousands of runs, the main ones image by image, must stay below 12 MB."""
     recorded.write(runs[:2], tmp_path)
     files = contents(tmp_path)
-    assert len(files["samples.safetensors"]) < 42_000
+    assert len(files["samples.safetensors"]) < 82_000
     assert sum(map(len, files.values())) - len(files["samples.safetensors"]) < 30_000
 
 
@@ -181,7 +184,7 @@ def test_the_results_that_come_with_the_project_are_complete_and_small():
     assert len(found) > 0
     for run in found:
         recorded.check(run)
-    wanted = [run for name in profiles.names() for run in _wanted(profiles.load(name)).values()]
-    shown = {spec.id for spec, in_full, _ in wanted if in_full}
-    assert {run.spec.id for run in found if run.samples} <= shown
+    every = [run for name in profiles.names() for run in wanted(profiles.load(name)).values()]
+    shown = {run.spec.id for run in every if run.in_full}
+    assert {run.spec.id for run in found if set(run.samples) > {"correct"}} <= shown
     assert sum(file.stat().st_size for file in paths.RECORDED.iterdir()) <= 12e6

@@ -150,7 +150,7 @@ def checkout(tmp_path) -> Path:
 
 def test_a_misspelt_profile(checkout):
     line = one_sentence(lsce(checkout, "reproduce", "--profile", "qick"), 2)
-    assert "'qick'" in line and "cpu, paper, quick, smoke, tiny" in line
+    assert "'qick'" in line and "cpu, full, gpu, quick, small, smoke, tiny" in line
 
 
 def test_an_epsilon_out_of_range_in_a_parameter_file(checkout):
@@ -380,7 +380,7 @@ def test_with_cifar_100_no_page_has_a_banner(cifar100_dir, checkout):
             change_profile(checkout, block, "")
     for name in (*others, "00_overview", "11_summary", "A1_speed"):
         (checkout / "notebooks" / f"{name}.ipynb").unlink()
-    for name in ("smoke", "quick", "cpu", "paper"):
+    for name in ("smoke", "quick", "cpu", "gpu", "full"):
         (checkout / "notebooks" / "profiles" / f"{name}.toml").unlink()
     done = lsce(checkout, "reproduce", "--profile", "tiny", "--data", str(cifar100_dir))
     assert done.returncode == 0, done.stderr

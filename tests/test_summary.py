@@ -26,8 +26,8 @@ def nothing(tmp_path, monkeypatch):
 @pytest.fixture
 def collected(nothing):
     """The profile smoke as if it had been recorded."""
-    wanted = record._wanted(profiles.load("smoke")).values()
-    recorded.write([made(spec) for spec, _, _ in wanted], paths.RECORDED)
+    wanted = record.wanted(profiles.load("smoke")).values()
+    recorded.write([made(run.spec) for run in wanted], paths.RECORDED)
     return summary.collect("recorded")
 
 

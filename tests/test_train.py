@@ -253,6 +253,83 @@ def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
         assert counters["unique_graphs"] == 1
 
 
+def losses_of(trainer: Trainer, recipe: Recipe, steps: int = 4) -> list[float]:
+    torch.manual_seed(5)
+    images, labels = torch.rand(steps, 20, 3, 32, 32), torch.randint(0, 10, (steps, 20))
+    trainer.begin(recipe, LabelSmoothingCrossEntropy(0.1), steps=steps, batch_size=20, seed=1)
+    trainer.network.train()
+    found = []
+    for batch in zip(images, labels, strict=True):
+        trainer.totals.zero_()
+        trainer.step(*batch)
+        found.append(trainer.totals[0].item())
+    return found
+
+
+def test_training_goes_on_where_compiling_and_capturing_fail(monkeypatch):
+    device, recipe = torch.device("cpu"), Recipe(batch_size=20)
+    plain = Trainer("resnet6", 10, device)
+    assert (plain.mode, plain.fallbacks) == ("eager", [])
+
+    def broken(images):
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: broken)
+    with pytest.warns(RuntimeWarning, match="goes on uncompiled, and slower: RuntimeError: no co"):
+        other = Trainer("resnet6", 10, device, compiled=True, captured=True)
+        losses = losses_of(other, recipe)
+    # Without CUDA there is nothing to capture with, either.
+    compiling, capturing = other.fallbacks
+    assert compiling == "uncompiled: RuntimeError: no compiler"
+    assert capturing.startswith("without a captured step: ")
+    assert other.mode == "eager" and losses == losses_of(plain, recipe)
+    assert len(other.fallbacks) == 2
+    losses_of(other, recipe)
+    assert len(other.fallbacks) == 2  # the next run does not try again
+
+
+def test_early_steps_are_on_smaller_images():
+    recipe = Recipe(batch_size=20, early_resolution=(0.5, 16))
+    trainer, seen = Trainer("resnet6", 10, torch.device("cpu")), []
+    trainer.network.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-1]))
+    losses_of(trainer, recipe, steps=5)
+    assert seen == [16, 16, 16, 32, 32]
+
+
+@pytest.mark.parametrize("early", [(0.5,), (1.0, 24), (0.5, 32), (0.5, 24.5), (-0.1, 24)])
+def test_an_early_resolution_out_of_range_is_refused(early):
+    with pytest.raises(ValueError, match="early_resolution is .* a share between 0 and 1 and 8"):
+        Recipe(early_resolution=early)
+
+
+def test_without_augmentation_images_are_only_shuffled(dataset):
+    images, labels = dataset.train.images[:200], dataset.train.labels[:200]
+    plain = train.Augmenter(images, labels, 50, seed=0, augment=False)
+    first, second = (torch.cat([batch for batch, _ in plain.epoch()]) for _ in range(2))
+    as_they_are = images.permute(0, 3, 1, 2).float() / 255
+    for epoch in (first, second):
+        found = (epoch[:, None, 0, 0, :8] - as_they_are[None, :, 0, 0, :8]).abs().amax(2) < 1e-6
+        assert found.any(1).all()
+    assert not torch.equal(first, second)
+    assert torch.equal(first.flatten().sort().values, second.flatten().sort().values)
+
+
+def test_a_run_s_fixed_first_layer_is_set_from_its_images(dataset):
+    def filters(**changes):
+        kept = spec(model="resnet8-half", epochs=1, keep=("weights",), **changes)
+        return train.train(kept, dataset).extras["weights"]["body.0.weight"]
+
+    first = filters(seed=0)
+    assert torch.equal(first[:16], -first[16:])
+    assert torch.equal(first, filters(seed=0, epsilon=0.5))
+    assert not torch.equal(first, filters(seed=1))  # another subset of the images
+
+
+def test_a_run_says_how_its_steps_were_done_and_what_they_took(outcome):
+    assert outcome.step == {"mode": "eager", "fallbacks": []}
+    assert 0 < outcome.seconds["core"] <= outcome.seconds["total"] * 1.5
+
+
 # ---- what other studies ask of a run ----
 
 
