@@ -139,7 +139,11 @@ def train(network: nn.Module, recipe: Recipe, batches: Augmenter, steps: int, ep
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.SGD(
-        groups, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay, fused=True
+        groups,
+        momentum=recipe.momentum,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
     start = time.thread_time()
     for step, (images, labels) in enumerate(itertools.islice(endless(batches), steps)):

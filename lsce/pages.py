@@ -509,6 +509,48 @@ def published(directions: pd.DataFrame) -> Styler:
     return table(shown, {"ε": "{:g}"}, wrapped=["published"], width="13em")
 
 
+def budgets(numbers: pd.DataFrame) -> Styler:
+    """`lsce.tables.budgets` as a table."""
+    shown = pd.DataFrame(
+        {
+            "network": numbers["network"],
+            "multiply-adds": numbers["multiply_adds"].map("{:,.3g} M".format),
+            "epochs": numbers["epochs"],
+            "ε": numbers["epsilon"].map("{:g}".format),
+            "core-minutes": numbers["core_minutes"].map("{:.2g}".format),
+            "test accuracy": [
+                f"{mean:.1%} ± {100 * sd:.1f}"
+                for mean, sd in zip(numbers["accuracy"], numbers["sd"], strict=True)
+            ],
+            "n": numbers["n"],
+            "processor": numbers["device"] + ", " + numbers["precision"],
+        }
+    )
+    return table(shown, {}, wrapped=["processor"], width="13em")
+
+
+def speedruns() -> Styler:
+    """What others report of the time to an accuracy on CIFAR-100, with what hardware."""
+    rows = pd.read_csv(paths.PUBLISHED)
+    rows = rows[(rows["method"] == "speedrun") & (rows["dataset"] == "CIFAR-100")]
+    found = []
+    for (paper, network, setting), part in rows.groupby(
+        ["paper", "architecture", "setting"], sort=False
+    ):
+        value = part.set_index("metric")["value"]
+        (seconds,) = (name for name in value.index if name.endswith("training time"))
+        found.append(
+            {
+                "published": f"{paper} ({part['year'].iloc[0]})",
+                "network": network,
+                "measured": setting,
+                "seconds": f"{float(value[seconds]):.3g}",
+                "test accuracy": f"{float(value['mean test accuracy']):.2f}%",
+            }
+        )
+    return table(pd.DataFrame(found), {}, wrapped=["published", "network", "measured"])
+
+
 def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
     """For each machine that `make bench` ran on: what each of its parts rests on, and the rows.
 

@@ -612,6 +612,34 @@ def curves(numbers: pd.DataFrame, *, x: str, xlabel: str, ylabel: str, marks=Non
     return figure
 
 
+def budgets(numbers: pd.DataFrame) -> Figure:
+    """Accuracy against core-minutes on a logarithmic scale: means with one standard deviation.
+
+    `numbers` is from `lsce.tables.budgets`.
+    """
+    figure, axes = _figure(1, 1, 4.2)
+    ax = axes.flat[0]
+    networks, epsilons = list(numbers["network"].unique()), sorted(numbers["epsilon"].unique())
+    for (network, epsilon), part in numbers.groupby(["network", "epsilon"], sort=False):
+        ax.errorbar(
+            part["core_minutes"],
+            part["accuracy"],
+            yerr=part["sd"],
+            fmt=MARKERS[networks.index(network) % len(MARKERS)],
+            color=COLOURS[epsilons.index(epsilon)],
+            fillstyle="full" if epsilon == 0 else "none",
+            linestyle="none",
+            capsize=2.5,
+            label=f"{network}, ε = {epsilon:g}",
+        )
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.set(xlabel="core-minutes of training", ylabel="test accuracy")
+    _legend_below(figure, ax, 3)
+    return figure
+
+
 def speed(numbers: pd.DataFrame) -> Figure:
     """How many times better ours is than each rival, a row a case; a panel a machine.
 

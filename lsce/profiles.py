@@ -1,4 +1,4 @@
-"""How much of the report to run: `notebooks/profiles/{smoke,quick,cpu,paper}.toml`."""
+"""How much of the report to run: `notebooks/profiles/*.toml`."""
 
 import tomllib
 from collections.abc import Mapping

@@ -1,14 +1,15 @@
 """Long tables for the figures, from a study's table or from its runs."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from lsce import claims, metrics, studies
+from lsce import claims, metrics, models, studies
 from lsce.claims import Claim
 from lsce.digest import Digest
+from lsce.runs import Recipe
 from lsce.studies import Study
 
 
@@ -40,6 +41,61 @@ def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.Dat
             for arm, suffix in arms.items()
         ],
     )
+
+
+def budgets(runs: Iterable[Digest]) -> pd.DataFrame:
+    """Test accuracy against the processor time of training, of recorded runs on CPUs with all
+    training images, augmented, without smoothing and with ε = 0.1: a row a network, recipe, ε and
+    kind of processor that has two seeds or more.
+
+    Columns: network, parameters and multiply_adds (millions), epochs, epsilon, device, precision,
+    core_minutes (mean), accuracy (mean) and its standard deviation sd, n. Runs recorded before
+    November 2026 have the time on the clock instead, which other work may have lengthened.
+    """
+    rows = [
+        {
+            "network": run.spec.model,
+            "epochs": run.spec.epochs,
+            "recipe": repr(run.spec.recipe),
+            "epsilon": run.spec.epsilon,
+            "device": run.origin["device"],
+            "precision": run.origin["precision"],
+            "core_minutes": run.seconds / 60,
+            "accuracy": run.scalars["test_accuracy"],
+        }
+        for run in runs
+        if _usual(run)
+    ]
+    keys = [name for name in rows[0] if name not in ("core_minutes", "accuracy")] if rows else []
+    found = []
+    for key, part in pd.DataFrame(rows).groupby(keys) if rows else []:
+        if len(part) >= 2:
+            row = dict(zip(keys, key, strict=True))
+            size = {"parameters": models.parameters(row["network"]) / 1e6}
+            size["multiply_adds"] = models.multiply_adds(row["network"]) / 1e6
+            accuracy = part["accuracy"]
+            row |= size | {"core_minutes": part["core_minutes"].mean()}
+            row |= {"accuracy": accuracy.mean(), "sd": accuracy.std(), "n": len(part)}
+            found.append(row)
+    columns = ["network", "parameters", "multiply_adds", "epochs", "epsilon", "device"]
+    columns += ["precision", "core_minutes", "accuracy", "sd", "n"]
+    return pd.DataFrame(found, columns=columns).sort_values("core_minutes", ignore_index=True)
+
+
+#: What the spec of a run of plain smoothing says.
+_SMOOTHING_ALONE = {
+    *("data", "data_checksum", "train_size", "model", "epsilon", "convention", "recipe"),
+    *("epochs", "monitor_size", "seed"),
+}
+
+
+def _usual(run: Digest) -> bool:
+    """Whether a run is of smoothing alone, on all images of CIFAR-100 and augmented, on a CPU."""
+    spec, on_cpu = run.spec, "core" in run.origin["seconds"] or "step" not in run.origin
+    whole = (spec.data, spec.train_size) == ("cifar-100", 45_000)
+    settled = spec.recipe.weight_decay == Recipe().weight_decay and spec.recipe.augment is None
+    alone = set(spec.to_dict()) <= _SMOOTHING_ALONE and spec.epsilon in (0.0, 0.1)
+    return whole and settled and alone and on_cpu and not run.diverged
 
 
 def estimators(runs: Sequence[Digest], sizes: Sequence[int], draws: int = 20) -> pd.DataFrame:

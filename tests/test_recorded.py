@@ -1,7 +1,10 @@
 """The files of recorded results: what comes back, what is refused."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +52,39 @@ def test_what_is_written_comes_back(runs, tmp_path):
             # Half a unit; of a NLL, what float16 rounds to.
             rounded = 2**-11 * values if name.startswith("nll") else 0.5 / 65535 + 1e-12
             assert (error <= rounded).all(), name
+
+
+@pytest.mark.parametrize("kills", range(14))
+def test_a_writer_that_is_killed_leaves_what_was_there_or_what_is_new(
+    runs, tmp_path, monkeypatch, kills
+):
+    """Killed before each of its writes and renames in turn."""
+    recorded.write(runs[:2], tmp_path)
+    old = contents(tmp_path)
+    calls = itertools.count()
+
+    def dies_at(function):
+        def call(*args):
+            if next(calls) == kills:
+                raise KeyboardInterrupt
+            return function(*args)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("write_bytes", "replace", "unlink"):
+            patched.setattr(Path, name, dies_at(getattr(Path, name)))
+        with contextlib.suppress(KeyboardInterrupt):
+            recorded.write(runs, tmp_path)
+    found = {run.spec.id for run in Recorded(tmp_path)}
+    assert found in ({run.spec.id for run in runs[:2]}, {run.spec.id for run in runs})
+    again = {run.spec.id for run in Recorded(tmp_path)}  # mended for good
+    assert again == found and (kills or contents(tmp_path) == old)
+    recorded.write(runs, tmp_path)  # and nothing of the killed one is left then
+    recorded.write(runs, tmp_path / "fresh")
+    fresh = contents(tmp_path / "fresh")
+    shutil.rmtree(tmp_path / "fresh")
+    assert contents(tmp_path) == fresh
 
 
 def test_a_run_takes_little_room(runs, tmp_path):
