@@ -183,7 +183,7 @@ def recording(seconds: float, source: Path | None) -> Found:
     data.load("built-in")
     with tempfile.TemporaryDirectory(prefix="lsce-gpu-check-") as folder:
         out, runs = Path(folder) / "out", Path(folder) / "runs"
-        before, paths.RUNS = paths.RUNS, runs
+        usual, paths.RUNS = paths.RUNS, runs
         try:
             record.record("smoke", seconds, out, source)
             found = list(recorded.Recorded(out))
@@ -191,11 +191,11 @@ def recording(seconds: float, source: Path | None) -> Found:
                 recorded.check(run)
             again = train.train(found[0].spec, data.decoded(found[0].spec.data)) if found else None
         finally:
-            paths.RUNS = before
+            paths.RUNS = usual
     if again is None:
         return {"runs": 0, "difference": float("inf")}
-    apart = abs(again.final["test_nll"] - found[0].scalars["test_nll"])
-    return {"runs": len(found), "difference": apart / found[0].scalars["test_nll"]}
+    before, after = found[0].scalars["test_nll"], again.final["test_nll"]
+    return {"runs": len(found), "difference": float(abs(after - before) / before)}
 
 
 def passed(found: Found) -> dict[str, bool]:

@@ -16,7 +16,18 @@ from IPython import get_ipython
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce import calibration, claims, models, paths, plots, provenance, stats, studies, tables
+from lsce import (
+    calibration,
+    claims,
+    models,
+    paths,
+    plots,
+    profiles,
+    provenance,
+    stats,
+    studies,
+    tables,
+)
 from lsce.evidence import Evidence
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
@@ -114,7 +125,8 @@ def banner(shown: Evidence | None = None) -> Markdown:
             " Below each verdict, one line says what the recorded runs "
             f"(profile {shown.beside.profile}) say."
         )
-    return Markdown(f"> {whose}\n>\n> {_rests_on(shown)}")
+    note = profiles.load(shown.profile).note if shown.profile in profiles.names() else ""
+    return Markdown(f"> {whose} {note}\n>\n> {_rests_on(shown)}")
 
 
 def _rests_on(evidence: Evidence) -> str:

@@ -21,6 +21,8 @@ class Profile:
     name: str
     data: str
     notebooks: dict[str, dict[str, Any]]
+    #: What has to be known of it before it is run, a sentence; empty for most.
+    note: str = ""
 
     def study(self, notebook: str, data_name: str, **changes: Any) -> Study | None:
         """The study that a notebook asks for, None if it trains nothing.
@@ -56,9 +58,10 @@ def load(name: str) -> Profile:
         content = tomllib.loads((paths.PROFILES / f"{name}.toml").read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{file(name)} is not valid TOML: {error}") from error
-    if strangers := sorted(set(content) - {"data", "shared", "notebooks"}):
+    if strangers := sorted(set(content) - {"data", "note", "shared", "notebooks"}):
         raise ProfileError(
-            f"{file(name)} sets {strangers[0]!r}; it must set data, shared and notebooks alone"
+            f"{file(name)} sets {strangers[0]!r}; "
+            "it must set data, note, shared and notebooks alone"
         )
     if content.get("data") not in data.CHECKSUMS:
         raise ProfileError(
@@ -77,7 +80,7 @@ def load(name: str) -> Profile:
     if strangers := sorted(set(shared).difference(*taken.values())):
         raise ProfileError(f"{file(name)}: no notebook has the shared parameter {strangers[0]!r}")
     given = {notebook: taken[notebook] | own.get(notebook, {}) for notebook in known}
-    return Profile(name, content["data"], given)
+    return Profile(name, content["data"], given, content.get("note", ""))
 
 
 def _taken(notebook: str, shared: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def record(
     """Record runs of a profile that neither `data/recorded` nor `out` holds yet; returns those.
 
     Takes at most `budget` seconds: a run that would not end in time is not started. The most
-    decisive come first: the pairs that claims of the most pages compare, then what else these pages
-    show, seed by seed. Runs that are compared with one another are trained on one kind of device
+    decisive come first: what several pages show before what one does, the pairs that claims compare
+    before the rest, and seed by seed. Runs that are compared with one another are trained on one kind of device
     and in one precision; what was begun on another kind is left to it. `out`, by default
     `data/recorded`, is updated after each run. A run that this machine has already trained is
     recorded from its store. `source` is a folder that holds CIFAR-100.
@@ -153,7 +153,7 @@ def wanted(profile: Profile) -> dict[str, Wanted]:
             compared.setdefault(among, set()).add(spec.id)
     blocks = _blocks(compared.values())
     return {
-        run: dataclasses.replace(each, rank=(-len(pages[run]), *each.rank), block=blocks[run])
+        run: dataclasses.replace(each, rank=(len(pages[run]) < 2, *each.rank), block=blocks[run])
         for run, each in found.items()
     }
 

@@ -187,6 +187,8 @@ def _say_plan(job: Job, todo: sweep.Plan, words: str) -> None:
     }
     for name, value in rows.items():
         print(f"  {name:<8} {value}")
+    if job.profile.note:
+        print(job.profile.note)
     print(flush=True)
 
 

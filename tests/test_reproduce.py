@@ -187,7 +187,7 @@ def test_a_parameter_that_the_notebook_does_not_have(checkout):
         (
             "\n[shared]",
             "runs = 'own'\n[shared]",
-            "sets 'runs'; it must set data, shared and notebooks",
+            "sets 'runs'; it must set data, note, shared and notebooks",
         ),
         ("03_calibration", "03_calibratoin", "names 03_calibratoin, but there is no such notebook"),
     ],
