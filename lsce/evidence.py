@@ -1,7 +1,7 @@
 """Which runs a page shows: those of the machine that it is run on, or the recorded ones."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
@@ -44,6 +44,8 @@ class Evidence:
     bins: int
     #: The study's other groups of runs, by their names.
     others: Mapping[str, "Evidence"]
+    #: Runs that the profile asks for on this page and that are not recorded yet.
+    lacking: int = 0
 
     @property
     def name(self) -> str:
@@ -178,25 +180,27 @@ def recorded(notebook: str) -> list[Evidence]:
     A profile that is still being recorded gives what there is: see `part`. A group of runs that it
     lacks comes from the profile after it that has it.
     """
-    have, found, named = results(), [], {}
+    have, found, groups = results(), [], {}
     for name in profiles.names():
         profile = profiles.load(name)
         whole = profile.study(notebook, profile.data)
+        groups |= dict.fromkeys(whole.groups())
         study = part(whole, have)
-        named |= dict.fromkeys(whole.groups())
         if studies.MAIN in study.groups():
             digests = {spec.id: have.load(spec) for spec in study.specs}
             parameters = profile.notebooks[notebook]
-            found.append(_evidence(notebook, True, name, parameters, study, digests, digest.BINS))
-    found.sort(key=lambda evidence: evidence.rank, reverse=True)
-    whole_sets = []
-    for evidence in found:
-        others: dict[str, Evidence] = {}
-        for each in (evidence, *found):
-            others = {**each.others, **others}
-        ordered = {name: others[name] for name in named if name in others}
-        whole_sets.append(replace(evidence, others=ordered))
-    return [each for each in whole_sets if set(named) <= {studies.MAIN, *each.others}]
+            shown = _evidence(notebook, True, name, parameters, study, digests, digest.BINS)
+            found.append(replace(shown, lacking=len(have.missing(whole.specs))))
+    found.sort(key=lambda shown: shown.rank, reverse=True)
+    others: dict[str, Evidence] = {}
+    for shown in reversed(found):
+        others |= shown.others
+    completed = [replace(shown, others=_in_order(others | shown.others, groups)) for shown in found]
+    return [shown for shown in completed if set(groups) <= {studies.MAIN, *shown.others}]
+
+
+def _in_order(others: Mapping[str, Evidence], groups: Iterable[str]) -> dict[str, Evidence]:
+    return {name: others[name] for name in groups if name in others}
 
 
 def part(study: Study, have: Recorded) -> Study:

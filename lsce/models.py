@@ -211,8 +211,8 @@ MODELS = {
     "resnet6": _resnet6,
     # The same at half its widths, for its students.
     "resnet6-half": lambda classes: _resnet6(classes, 16),
-    # What a CPU trains in minutes and the field would look at: maps of 16×16 after a fixed stem, 4×4
-    # at the end (`benchmarks/SCREENING.md`); the same at half its widths.
+    # What a CPU trains in minutes and the field would look at: maps of 16×16 after a fixed stem,
+    # 4×4 at the end (`benchmarks/SCREENING.md`); and the same at half its widths.
     "resnet8": _resnet8,
     "resnet8-half": lambda classes: _resnet8(classes, 32),
     # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.

@@ -29,6 +29,7 @@ from lsce import (
     tables,
 )
 from lsce.evidence import Evidence
+from lsce.runs import RunSpec
 
 DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
 
@@ -125,6 +126,11 @@ def banner(shown: Evidence | None = None) -> Markdown:
             " Below each verdict, one line says what the recorded runs "
             f"(profile {shown.beside.profile}) say."
         )
+    if shown.lacking:
+        whose += (
+            f" The profile {shown.profile} is still being recorded: {shown.lacking} of this page's "
+            "runs are not there yet, and its verdicts are those of an interim look."
+        )
     note = profiles.load(shown.profile).note if shown.profile in profiles.names() else ""
     return Markdown(f"> {whose} {note}\n>\n> {_rests_on(shown)}")
 
@@ -189,21 +195,25 @@ def regimes(evidence: Evidence) -> Styler:
     rows = [
         {
             "regime": regime,
-            "network": spec.model,
-            "parameters": models.parameters(spec.model) / 1e6,
-            "multiply-adds": models.multiply_adds(spec.model) / 1e6,
-            "images": spec.train_size,
-            "epochs": spec.epochs,
-            "learning rate": spec.recipe.peak_learning_rate,
-            "weight decay": spec.recipe.weight_decay,
-            "seconds a run": np.mean(seconds[regime]),
+            "network": _network(spec.model),
+            "training": _training(spec),
+            "seconds a run": f"{np.mean(seconds[regime]):,.0f}",
             "train, test accuracy at ε = 0": "{:.1%}, {:.1%}".format(*fitted.loc[regime]),
         }
         for regime, spec in specs.items()
     ]
-    formats = {"parameters": "{:.2g} M", "multiply-adds": "{:,.3g} M", "images": "{:,}"}
-    formats |= {"learning rate": "{:g}", "weight decay": "{:g}", "seconds a run": "{:,.0f}"}
-    return table(pd.DataFrame(rows), formats, wrapped=["regime"])
+    return table(pd.DataFrame(rows), {}, wrapped=["regime", "network", "training"], width="9em")
+
+
+def _network(model: str) -> str:
+    size, cost = models.parameters(model) / 1e6, models.multiply_adds(model) / 1e6
+    return f"{model}: {size:.2g} M parameters, {cost:,.3g} M multiply-adds"
+
+
+def _training(spec: RunSpec) -> str:
+    recipe = spec.recipe
+    words = f"{spec.train_size:,} images × {spec.epochs} epochs, peak learning rate "
+    return words + f"{recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}"
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
@@ -522,23 +532,21 @@ def published(directions: pd.DataFrame) -> Styler:
 
 
 def budgets(numbers: pd.DataFrame) -> Styler:
-    """`lsce.tables.budgets` as a table."""
-    shown = pd.DataFrame(
-        {
-            "network": numbers["network"],
-            "multiply-adds": numbers["multiply_adds"].map("{:,.3g} M".format),
-            "epochs": numbers["epochs"],
-            "ε": numbers["epsilon"].map("{:g}".format),
-            "core-minutes": numbers["core_minutes"].map("{:.2g}".format),
-            "test accuracy": [
-                f"{mean:.1%} ± {100 * sd:.1f}"
-                for mean, sd in zip(numbers["accuracy"], numbers["sd"], strict=True)
-            ],
-            "n": numbers["n"],
-            "processor": numbers["device"] + ", " + numbers["precision"],
-        }
-    )
-    return table(shown, {}, wrapped=["processor"], width="13em")
+    """`lsce.tables.budgets` as a table, both values of ε in a row."""
+    rows = []
+    keys = ["network", "epochs", "device", "precision"]
+    for (network, epochs, device, precision), part in numbers.groupby(keys, sort=False):
+        row = {"network": network, "epochs": epochs}
+        row["core-minutes"] = f"{part['core_minutes'].mean():.2g}"
+        for epsilon in (0.0, 0.1):
+            found = part[part["epsilon"] == epsilon]
+            row[f"test accuracy, ε = {epsilon:g}"] = (
+                f"{found['accuracy'].iloc[0]:.1%} ± {100 * found['sd'].iloc[0]:.1f}"
+                if len(found)
+                else "–"
+            )
+        rows.append(row | {"n": part["n"].max(), "processor": f"{device}, {precision}"})
+    return table(pd.DataFrame(rows), {}, wrapped=["processor"], width="9em")
 
 
 def speedruns() -> Styler:
@@ -546,21 +554,18 @@ def speedruns() -> Styler:
     rows = pd.read_csv(paths.PUBLISHED)
     rows = rows[(rows["method"] == "speedrun") & (rows["dataset"] == "CIFAR-100")]
     found = []
-    for (paper, network, setting), part in rows.groupby(
-        ["paper", "architecture", "setting"], sort=False
-    ):
+    for (network, setting), part in rows.groupby(["architecture", "setting"], sort=False):
         value = part.set_index("metric")["value"]
         (seconds,) = (name for name in value.index if name.endswith("training time"))
         found.append(
             {
-                "published": f"{paper} ({part['year'].iloc[0]})",
                 "network": network,
                 "measured": setting,
                 "seconds": f"{float(value[seconds]):.3g}",
                 "test accuracy": f"{float(value['mean test accuracy']):.2f}%",
             }
         )
-    return table(pd.DataFrame(found), {}, wrapped=["published", "network", "measured"])
+    return table(pd.DataFrame(found), {}, wrapped=["network", "measured"], width="12em")
 
 
 def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:

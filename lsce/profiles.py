@@ -1,8 +1,8 @@
 """How much of the report to run: `notebooks/profiles/*.toml`."""
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lsce import data, paths, studies
@@ -23,6 +23,8 @@ class Profile:
     notebooks: dict[str, dict[str, Any]]
     #: What has to be known of it before it is run, a sentence; empty for most.
     note: str = ""
+    #: Trainings of other lengths, which only the appendix on speed shows: name → fields of a run.
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def study(self, notebook: str, data_name: str, **changes: Any) -> Study | None:
         """The study that a notebook asks for, None if it trains nothing.
@@ -35,6 +37,21 @@ class Profile:
             return studies.build(notebook, data_name, self.notebooks[notebook] | changes)
         except (ValueError, TypeError) as error:
             raise ProfileError(f"{file(self.name)}, {notebook}: {error}") from error
+
+    def studies(self) -> Iterator[tuple[str, Study]]:
+        """Each page that asks for runs, by its notebook, with its study; then the budgets, with
+        three seeds."""
+        for notebook in self.notebooks:
+            if study := self.study(notebook, self.data):
+                yield notebook, study
+        if self.budgets:
+            epsilons = [0.0, studies.USUAL_EPSILON]
+            yield (
+                "A1_speed",
+                studies.smoothing(
+                    data_name=self.data, regimes=self.budgets, epsilons=epsilons, seeds=[0, 1, 2]
+                ),
+            )
 
 
 def file(name: str):
@@ -58,10 +75,10 @@ def load(name: str) -> Profile:
         content = tomllib.loads((paths.PROFILES / f"{name}.toml").read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{file(name)} is not valid TOML: {error}") from error
-    if strangers := sorted(set(content) - {"data", "note", "shared", "notebooks"}):
+    if strangers := sorted(set(content) - {"data", "note", "shared", "notebooks", "budgets"}):
         raise ProfileError(
             f"{file(name)} sets {strangers[0]!r}; "
-            "it must set data, note, shared and notebooks alone"
+            "it must set data, note, shared, notebooks and budgets alone"
         )
     if content.get("data") not in data.CHECKSUMS:
         raise ProfileError(
@@ -70,7 +87,9 @@ def load(name: str) -> Profile:
         )
     shared = content.get("shared", {})
     own = content.get("notebooks", {})
-    for words, value in (("shared", shared), ("notebooks", own), *own.items()):
+    budgets = content.get("budgets", {})
+    tables = {"shared": shared, "notebooks": own, "budgets": budgets} | own
+    for words, value in tables.items():
         if not isinstance(value, Mapping):
             raise ProfileError(f"{file(name)}: {words} is {value!r}; it must be a table")
     known = notebooks()
@@ -80,7 +99,7 @@ def load(name: str) -> Profile:
     if strangers := sorted(set(shared).difference(*taken.values())):
         raise ProfileError(f"{file(name)}: no notebook has the shared parameter {strangers[0]!r}")
     given = {notebook: taken[notebook] | own.get(notebook, {}) for notebook in known}
-    return Profile(name, content["data"], given, content.get("note", ""))
+    return Profile(name, content["data"], given, content.get("note", ""), budgets)
 
 
 def _taken(notebook: str, shared: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,27 +14,30 @@ from lsce import paths
 PACKAGES = ("torch", "torchvision", "numpy", "pandas")
 
 
+#: What a recorder writes itself, and what is drawn from it.
+_WRITTEN = (":!data/recorded", ":!figures")
+
+
 @functools.cache
 def commit() -> str | None:
-    """The checkout's commit, with "-dirty" if a tracked file differs.
+    """The checkout's commit, with "-dirty" if a tracked file differs, recorded results and figures
+    aside.
 
     Outside a checkout it is what the environment variable LSCE_COMMIT says, else None.
     """
-    command = [
-        "git",
-        "-C",
-        str(paths.ROOT),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--dirty",
-        "--exclude=*",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
+    head = _git("rev-parse", "--short=12", "HEAD")
+    if head is None or head.returncode:
         return os.environ.get("LSCE_COMMIT")
-    return done.stdout.strip()
+    changed = _git("diff", "--quiet", "HEAD", "--", ".", *_WRITTEN).returncode
+    return head.stdout.strip() + "-dirty" * bool(changed)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess | None:
+    command = ["git", "-C", str(paths.ROOT), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -62,10 +62,10 @@ def record(
 
     Takes at most `budget` seconds: a run that would not end in time is not started. The most
     decisive come first: what several pages show before what one does, the pairs that claims compare
-    before the rest, and seed by seed. Runs that are compared with one another are trained on one kind of device
-    and in one precision; what was begun on another kind is left to it. `out`, by default
-    `data/recorded`, is updated after each run. A run that this machine has already trained is
-    recorded from its store. `source` is a folder that holds CIFAR-100.
+    before the rest, and seed by seed. Runs that are compared with one another are trained on one
+    kind of device and in one precision; what was begun on another kind is left to it. `out`, by
+    default `data/recorded`, is updated after each run. A run that this machine has already trained
+    is recorded from its store. `source` is a folder that holds CIFAR-100.
 
     Raises ValueError or OSError, in a sentence, if something given is wrong.
     """
@@ -135,9 +135,8 @@ def wanted(profile: Profile) -> dict[str, Wanted]:
     found: dict[str, Wanted] = {}
     pages: dict[str, set[str]] = {}
     compared: dict[tuple, set[str]] = {}
-    for position, notebook in enumerate(profile.notebooks):
-        study = profile.study(notebook, profile.data)
-        for label, spec in zip(study.labels, study.specs, strict=True) if study else []:
+    for position, (notebook, study) in enumerate(profile.studies()):
+        for label, spec in zip(study.labels, study.specs, strict=True):
             in_full = notebook in studies.BY_IMAGE and study.in_full(spec)
             rank = (not studies.decisive(label, study.judged), position, spec.seed)
             known = found.get(spec.id, Wanted(spec, in_full, rank, spec.id))
@@ -185,9 +184,8 @@ def _fits(each: Wanted, every: Mapping[str, Wanted], have: Mapping[str, Digest])
 def _pairs(profile: Profile, have: set[str]) -> set[frozenset[str]]:
     """The pairs of runs, without smoothing and with it, that claims compare and that are there."""
     found: dict[tuple, set[str]] = {}
-    for notebook in profile.notebooks:
-        study = profile.study(notebook, profile.data)
-        for label, spec in zip(study.labels, study.specs, strict=True) if study else []:
+    for notebook, study in profile.studies():
+        for label, spec in zip(study.labels, study.specs, strict=True):
             if studies.decisive(label, study.judged) and spec.id in have:
                 among = (notebook, label["group"], label["regime"], spec.seed)
                 found.setdefault(among, set()).add(spec.id)
@@ -202,9 +200,8 @@ def _widths(profile: Profile, runs: Iterable[str]) -> dict[tuple[str, str], floa
     except ImportError:
         return {}
     found = {}
-    for notebook in profile.notebooks:
-        study = profile.study(notebook, profile.data)
-        if study is None or not {spec.id for spec in study.specs} & set(runs):
+    for notebook, study in profile.studies():
+        if notebook not in studies.BY_NOTEBOOK or not {s.id for s in study.specs} & set(runs):
             continue
         for shown in evidence.recorded(notebook)[:1]:
             for claim, judged in shown.judgements.items():

@@ -90,6 +90,7 @@ def _start_process(epochs: multiprocessing.Queue) -> None:
     _epochs = epochs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
+    provenance.commit()  # of the code that is at work, whatever is committed meanwhile
     parent = os.getppid()
 
     def watch() -> None:

@@ -218,9 +218,11 @@ def test_each_machine_has_a_panel_and_all_rivals_are_told_apart():
     assert [text.get_text() for text in legend.get_texts()] == list(many["rival"].unique())
 
 
-def appendix(root: Path) -> str:
+def appendix(root: Path, *more: str) -> str:
     """The outputs of the appendix, executed and built in a checkout of its own."""
-    for folder in ("notebooks", "report"):
+    (root / "data").mkdir()
+    shutil.copy(paths.PUBLISHED, root / "data")
+    for folder in ("notebooks", "report", *more):
         ignored = shutil.ignore_patterns(".ipynb_checkpoints")
         shutil.copytree(paths.ROOT / folder, root / folder, ignore=ignored)
     script = (
@@ -249,7 +251,8 @@ def test_the_appendix_shows_every_machine(runner, monkeypatch, tmp_path):
         runner.save(
             "loss", [row(monkeypatch, case=case), row(monkeypatch, rival="s")], 3.0, 0.1, results
         )
-    html = appendix(tmp_path)
+    html = appendix(tmp_path, "data/recorded")
+    assert 'id="fig-budgets"' in html and "core-minutes" in html
     for words in (
         "NVIDIA H200, 2 cores",
         "Some (R) CPU, 2 cores",

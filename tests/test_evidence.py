@@ -134,6 +134,7 @@ def test_an_epsilon_is_shown_once_all_seeds_have_it():
     keep(lambda spec: spec.epsilon != 0.6 or spec.seed != 1)
     (found,) = evidence.recorded("00_overview")
     assert found.study.epsilons == [0.0, 0.1, 0.3] and found.seeds == [0, 1, 2]
+    assert found.lacking == 2 and "2 of this page's runs are not there" in pages.banner(found).data
     shown = gather("00_overview", runs="recorded", **asked("00_overview"))
     assert shown.study.epsilons == found.study.epsilons
     with pytest.raises(evidence.NothingToShow):  # these are not the profile's parameters
@@ -151,7 +152,7 @@ def test_a_group_that_a_profile_lacks_comes_from_another():
     keep(lambda s: s.epochs != 60 or all(getattr(s, name) is None for name in rivals))
     small, quick = evidence.recorded("03_calibration")
     assert (small.profile, quick.profile) == ("small", "quick")
-    assert small.others["peers"].profile == "quick"
+    assert small.others["peers"].profile == "quick" and not quick.lacking
     assert small.others["known posterior"].profile == "small"
     html = pages.banner(small).data
     assert "**profile** small (peers: quick)" in html

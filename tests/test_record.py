@@ -93,7 +93,7 @@ def test_networks_that_only_others_need_are_trained_and_not_recorded(results, tm
     assert done.returncode == 0, done.stderr
     students = RUNS - len(others)
     assert f"{students} of {RUNS} runs are not recorded" in done.stdout
-    assert f"{students} runs recorded in out, 0 still to do" in done.stdout
+    assert f"{students} runs recorded in out (0 pairs), 0 still to do" in done.stdout
     found = list(Recorded(checkout / "out"))
     assert len(found) == students > 0 and all(run.spec.teacher is not None for run in found)
 

@@ -187,7 +187,7 @@ def test_a_parameter_that_the_notebook_does_not_have(checkout):
         (
             "\n[shared]",
             "runs = 'own'\n[shared]",
-            "sets 'runs'; it must set data, note, shared and notebooks",
+            "sets 'runs'; it must set data, note, shared, notebooks and budgets",
         ),
         ("03_calibration", "03_calibratoin", "names 03_calibratoin, but there is no such notebook"),
     ],
@@ -265,8 +265,14 @@ def test_killed_and_started_again_it_goes_on(reproduced):
 @pytest.mark.slow
 def test_it_says_what_it_will_do_and_where_the_report_is(reproduced):
     root, _, done = reproduced
-    said = dict(re.findall(r"^  (profile|device|data|runs|time|commit) +(.+)$", done.stdout, re.M))
+    said = dict(
+        re.findall(
+            r"^  (profile|device|data|runs|work|time|memory|disk|commit) +(.+)$", done.stdout, re.M
+        )
+    )
     assert said["profile"] == "tiny" and said["time"].startswith("about ")
+    assert said["work"].endswith("operations") and said["memory"].endswith("GiB")
+    assert said["disk"].endswith("MiB")
     assert "since CIFAR-100 could not be downloaded" in said["data"]
     index = root / "build" / "html" / "index.html"
     assert done.stdout.strip().endswith(f"open {index.as_uri()}") and index.is_file()

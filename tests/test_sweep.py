@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from lsce import data, digest, sweep
+from lsce import data, digest, models, sweep, train
 from lsce.runs import Protocol, Recipe, Record, RunSpec, Store
 
 
@@ -54,9 +54,29 @@ def test_a_plan_puts_all_arms_of_a_seed_before_the_next_seed(tmp_path):
     assert todo.seconds[specs[2].id] > todo.seconds[specs[0].id]
 
 
+def test_a_plan_says_what_it_takes(tmp_path):
+    store = Store(tmp_path)
+    specs = [spec(), spec(seed=1, keep=("features", "weights"))]
+    todo = sweep.plan(specs, store)
+    trained, evaluated = (100, 100 + 100 + 15_000)  # the second one's probes evaluate more
+    least = 2 * models.multiply_adds("resnet6") * (3 * trained + evaluated)
+    assert 2 * least <= todo.operations <= 5 * least
+    assert todo.workers * 2**27 < todo.memory < todo.workers * 2**33  # PyTorch alone takes 200 MiB
+    sweep.execute(todo, store)
+    written = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert written / 1.2 < todo.disk < written * 1.2
+
+
+def test_early_steps_on_smaller_images_are_less_work():
+    whole, _ = train.workload(spec(epochs=4))
+    recipe = Recipe(batch_size=50, early_resolution=(0.5, 16))
+    small, _ = train.workload(spec(epochs=4, recipe=recipe))
+    assert small == pytest.approx(whole * (0.5 + 0.5 / 4))
+
+
 def test_nothing_to_train_takes_no_time(tmp_path):
     todo = sweep.plan([], Store(tmp_path))
-    assert todo.expected == 0
+    assert todo.expected == todo.operations == todo.disk == 0
     sweep.execute(todo, Store(tmp_path))
 
 
