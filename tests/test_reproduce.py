@@ -386,7 +386,7 @@ def test_with_cifar_100_no_page_has_a_banner(cifar100_dir, checkout):
             change_profile(checkout, block, "")
     for name in (*others, "00_overview", "11_summary", "A1_speed"):
         (checkout / "notebooks" / f"{name}.ipynb").unlink()
-    for name in ("smoke", "quick", "cpu", "gpu", "full"):
+    for name in ("smoke", "quick", "small", "cpu", "gpu", "full"):
         (checkout / "notebooks" / "profiles" / f"{name}.toml").unlink()
     done = lsce(checkout, "reproduce", "--profile", "tiny", "--data", str(cifar100_dir))
     assert done.returncode == 0, done.stderr
