@@ -81,13 +81,18 @@ def record(
     here = {w.spec.id: w for w in lacking if _fits(w, every, have)}
     before = _widths(profile, here) if out == paths.RECORDED else {}
     new: dict[str, Digest] = {}
+    written = _manifest(out)
 
     def save(*specs: RunSpec) -> None:
+        nonlocal mine, written
         for spec in specs:
             if spec.id in here:  # the others are only trained because a run needs their network
                 new[spec.id] = _compact(digest.of(store.load(spec)), here[spec.id].in_full)
+        if _manifest(out) != written:  # somebody else has added to it, or taken from it
+            mine = Recorded(out)
         if new:
             recorded.write({run.spec.id: run for run in (*mine, *new.values())}.values(), out)
+            written = _manifest(out)
 
     if trained := [w.spec for w in here.values() if w.spec in store]:
         save(*trained)
@@ -111,6 +116,11 @@ def record(
     if before:
         print(_narrower(before, _widths(profile, new)))
     return list(new.values())
+
+
+def _manifest(folder: Path) -> bytes:
+    file = folder / recorded.MANIFEST
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _compact(run: Digest, in_full: bool) -> Digest:

@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from made_up import digest_of, spec
+from made_up import digest_of, record_of, spec
 from test_reproduce import RUNS, lsce, make_checkout, one_sentence, python
 
 from lsce import paths, profiles, record, recorded, stats, verify
@@ -145,6 +145,29 @@ def test_the_pairs_that_most_claims_compare_come_first():
         assert {spec.model for spec in part} == {"resnet8"}
         seeds = [spec.seed for spec in part]
         assert seeds == sorted(seeds) and set(seeds) == {0, 1, 2, 3, 4}
+
+
+def test_what_another_adds_meanwhile_stays(monkeypatch, tmp_path):
+    """Trained are two runs; while the first was, somebody merged another."""
+    specs = [spec(seed=seed) for seed in range(2)]
+    other = digest_of(spec(seed=7))
+    wanted = {s.id: record.Wanted(s, False, (0,), s.id) for s in specs}
+    monkeypatch.setattr(record, "wanted", lambda profile: wanted)
+    monkeypatch.setattr(record, "_fits", lambda *_: True)
+    monkeypatch.setattr(record.data, "load", lambda *_: None)
+    monkeypatch.setattr(record.Store, "load", lambda self, spec: record_of(spec))
+    monkeypatch.setattr(record.sweep, "plan", lambda *_, **__: record.sweep.Plan([], {}, 0))
+    monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
+
+    def execute(plan, store, *, deadline, on_done):
+        on_done(specs[0])
+        recorded.write([*Recorded(tmp_path / "out"), other], tmp_path / "out")
+        on_done(specs[1])
+
+    monkeypatch.setattr(record.sweep, "execute", execute)
+    record.record("cpu", 60, tmp_path / "out")
+    found = {run.spec.id for run in Recorded(tmp_path / "out")}
+    assert found == {specs[0].id, specs[1].id, other.spec.id}
 
 
 def test_runs_that_are_compared_go_to_one_kind_of_device(monkeypatch):
