@@ -147,6 +147,14 @@ def test_the_pairs_that_most_claims_compare_come_first():
         assert seeds == sorted(seeds) and set(seeds) == {0, 1, 2, 3, 4}
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(record.os, "access", lambda folder, mode: folder != tmp_path)
+    with pytest.raises(OSError, match=rf"OUT is .*new, but {tmp_path} cannot be written to"):
+        record.record("cpu", 60, tmp_path / "new")
+
+
 def test_what_another_adds_meanwhile_stays(monkeypatch, tmp_path):
     """Trained are two runs; while the first was, somebody merged another."""
     specs = [spec(seed=seed) for seed in range(2)]
