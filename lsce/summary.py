@@ -70,16 +70,18 @@ def verdicts(collected: Collected) -> Styler:
                 {
                     "claim": claim.claim,
                     "verdict": f"<b>{pages.overall(claim, shown)}</b>",
-                    "runs compared": f"{len(_compared(claim, shown))}{_whose(shown, collected)}",
+                    "runs compared": f"{len(_compared(claim, shown))}{_whose(claim, collected)}",
                     "evidence": _link(claim, "figure"),
                 }
             )
     return pages.table(pd.DataFrame(rows), {}, wrapped=["claim", "runs compared"], width="12em")
 
 
-def _whose(shown: Evidence, collected: Collected) -> str:
-    """Whose runs a page shows, where not all pages show the same."""
-    return f", {shown.name}" * (len({each.name for each in collected.values()}) > 1)
+def _whose(claim: Claim, collected: Collected) -> str:
+    """Whose runs a claim compares, where not all pages show the same."""
+    shown = collected[claim.notebook]
+    name = shown.others.get(claim.group, shown).name
+    return f", {name}" * (len({each.name for each in collected.values()}) > 1)
 
 
 def _compared(claim: Claim, shown: Evidence) -> set[str]:

@@ -1,5 +1,6 @@
 """What all pages together say."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -78,3 +79,15 @@ def test_a_page_that_was_run_here_is_summed_up_as_it_was_run(collected, monkeypa
     assert summary.collect("recorded")[page].recorded
     banner = summary.banner(found).data
     assert "> **This machine, profile smoke, the built-in synthetic data**: " in banner
+
+
+def test_a_claim_names_the_profile_of_the_runs_that_it_compares(collected):
+    page = "02_epsilon_study"
+    shown = dataclasses.replace(collected[page], profile="cpu")
+    alternatives = dataclasses.replace(shown.others["alternatives"], profile="small")
+    others = shown.others | {"alternatives": alternatives}
+    changed = {**collected, page: dataclasses.replace(shown, others=others)}
+    compared = summary.verdicts(changed).data.set_index("claim")["runs compared"]
+    assert compared["Label smoothing lowers the test error."].endswith("profile cpu")
+    words = "Label smoothing lowers the test error more than weight decay does."
+    assert compared[words].endswith("profile small")
