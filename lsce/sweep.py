@@ -52,10 +52,10 @@ class Plan:
     missing: list[RunSpec]
     seconds: dict[str, float]
     workers: int
-    #: Bytes of memory that all workers take together.
-    memory: int = 0
     #: Started by the timing, ready to train.
     crew: "_Workers | None" = field(default=None, compare=False, repr=False)
+    #: Bytes of memory that all workers take together.
+    memory: int = 0
 
     @property
     def expected(self) -> float:
@@ -266,7 +266,7 @@ def plan(
     # the rest.
     missing.sort(key=lambda spec: (rank[spec.id], bool(spec.needs), -seconds[spec.id]))
     memory = max(each.memory for each in speed.values())
-    return Plan(missing, seconds, crew.count, memory, crew)
+    return Plan(missing, seconds, crew.count, crew, memory)
 
 
 def execute(

@@ -233,6 +233,7 @@ def test_the_step_is_sgd_with_the_scheduled_rate(special):
 def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
     device, recipe = torch.device("cpu"), Recipe(batch_size=20)
     images, labels = torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))
+    images = images.to(memory_format=torch.channels_last)  # as batches are
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()  # other tests compile too, in this process
     counters = torch._dynamo.utils.counters["stats"]
