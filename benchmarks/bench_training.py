@@ -109,14 +109,14 @@ def matrix_rate(device: torch.device, precision: precision.Precision) -> float:
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     for repeat in range(repeats + 3):
         if repeat == 3:
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
         a @ b
-    _synchronize(device)
+    synchronize(device)
     return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -188,7 +188,7 @@ def warm_up_rows(job: Job, device: torch.device) -> Iterable[Row]:
     """What the first run of a shape waits for: warm-up, compilation and capture."""
     start = time.perf_counter()
     Ours(job, 0, device)
-    _synchronize(device)
+    synchronize(device)
     seconds = {"lsce": [time.perf_counter() - start], "the limit": [WARM_UP_LIMIT]}
     return compare(
         seconds, benchmark="warm-up", case=job.model, quantity="time (s)", better="lower"

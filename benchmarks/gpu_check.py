@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_training import flops_per_image, matrix_rate
+from bench_training import flops_per_image, matrix_rate, synchronize
+from run import slug
 from torch import Tensor
 
 from lsce import (
@@ -37,7 +38,7 @@ from lsce import (
 )
 from lsce.baselines import GeneralizedLabelSmoothing
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.runs import Recipe, Store
+from lsce.runs import Recipe
 from lsce.trainer import Trainer
 
 #: What may differ, relative to the largest value: results in float64, and a step's float32 loss.
@@ -173,11 +174,6 @@ def throughput(name: str, device: torch.device, size: int, seconds: float) -> Fo
     return found
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def recording(seconds: float, source: Path | None) -> Found:
     """Records runs of the smallest profile, reads them back, and trains one of them again."""
     data.load("built-in")
@@ -255,18 +251,12 @@ def main() -> None:
         into[place[-1]] = value
         print(f"{' '.join(place)} ({time.perf_counter() - start:.1f} s): {value}", flush=True)
     found |= {"failed": failed, "passed": passed(found)}
-    out = given.out or paths.BENCHMARKS / f"gpu-check-{slug(found['device'])}.json"
+    out = given.out or paths.BENCHMARKS / f"gpu-check-{slug(found['device'], sweep.cores())}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     wrong = [*failed, *(name for name, right in found["passed"].items() if not right)]
     print(f"{out}: {'wrong: ' + ', '.join(wrong) if wrong else 'all is right'}")
     sys.exit(bool(wrong))
-
-
-def slug(device: str) -> str:
-    from run import slug as of
-
-    return of(device, sweep.cores())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from lsce import data, provenance, sweep
 from lsce.batches import Augmenter, to_float
 from lsce.models import ConvBN, PooledPadShortcut, Whitening
 from lsce.runs import Recipe
-from lsce.trainer import learning_rate, resolution, scaled
+from lsce.trainer import learning_rate, parameter_groups, resolution, scaled
 
 RESULTS = Path(__file__).parent / "recipes" / "screening.csv"
 
@@ -134,17 +134,8 @@ def try_one(given: argparse.Namespace) -> dict[str, object]:
 
 def train(network: nn.Module, recipe: Recipe, batches: Augmenter, steps: int, epsilon: float):
     """Seconds of processor time that so many steps take."""
-    groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1]},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(
-        groups,
-        momentum=recipe.momentum,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    groups = parameter_groups(network, recipe.weight_decay)
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True, fused=True)
     start = time.thread_time()
     for step, (images, labels) in enumerate(itertools.islice(endless(batches), steps)):
         for group in optimizer.param_groups:

@@ -142,16 +142,23 @@ def _of_recorded(
     if not missing:
         digests = {spec.id: have.load(spec) for spec in study.specs}
         return _evidence(notebook, True, profile, parameters, study, digests, bins)
-    if profile in profiles.names():
-        whole = profiles.load(profile)
-        of_profile = whole.study(notebook, whole.data)
-        if {spec.id for spec in of_profile.specs} == {spec.id for spec in study.specs}:
-            if found := next((f for f in recorded(notebook) if f.profile == profile), None):
+    if _is_of(profile, notebook, study):
+        for found in recorded(notebook):
+            if found.profile == profile:
                 return found
     raise NothingToShow(
         f"{len(missing)} of the {len(study.specs)} runs that the parameters of {notebook} ask "
         'for are not recorded; runs = "own" trains them'
     )
+
+
+def _is_of(profile_name: str, notebook: str, study: Study) -> bool:
+    """Whether a study is the one that a profile asks for."""
+    if profile_name not in profiles.names():
+        return False
+    profile = profiles.load(profile_name)
+    whole = profile.study(notebook, profile.data)
+    return {spec.id for spec in whole.specs} == {spec.id for spec in study.specs}
 
 
 def _remember(notebook: str, parameters: Mapping[str, Any]) -> None:

@@ -165,9 +165,8 @@ def _resnet6(num_classes: int, width: int = 32) -> ImageClassifier:
 
 
 def _resnet8(num_classes: int, width: int = 64) -> ImageClassifier:
-    inputs = min(width, 96)  # patches of 4×4 pixels have 48 components
-    stem = Whitening(inputs, 4, stride=2)
-    return _small_resnet(num_classes, stem, inputs, ((width, 1), (2 * width, 2), (4 * width, 2)))
+    stem = Whitening(width, 4, stride=2)
+    return _small_resnet(num_classes, stem, width, ((width, 1), (2 * width, 2), (4 * width, 2)))
 
 
 class Branches(nn.Module):

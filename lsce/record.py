@@ -4,7 +4,7 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from lsce.profiles import Profile
 from lsce.progress import duration
 from lsce.recorded import Recorded
 from lsce.runs import RunSpec, Store
+from lsce.studies import Study
 
 #: What recorded results may take in git, in MiB.
 MOST = 12
@@ -81,7 +82,8 @@ def record(
     reference, mine, store = Recorded(), Recorded(out), Store()
     have = {run.spec.id: run for run in (*reference, *mine)}
     lacking = [w for w in every.values() if w.spec not in reference and w.spec not in mine]
-    here = {w.spec.id: w for w in lacking if _fits(w, every, have)}
+    begun = _begun(every, have)
+    here = {w.spec.id: w for w in lacking if _fits(w, begun)}
     before = _widths(profile, here) if out == paths.RECORDED else {}
     new: dict[str, Digest] = {}
     written = _manifest(out)
@@ -149,9 +151,9 @@ def wanted(profile: Profile) -> dict[str, Wanted]:
     pages: dict[str, set[str]] = {}
     compared: dict[tuple, set[str]] = {}
     for position, (notebook, study) in enumerate(profile.studies()):
-        for label, spec in zip(study.labels, study.specs, strict=True):
+        for spec, among, decisive in _runs(notebook, study):
             in_full = notebook in studies.BY_IMAGE and study.in_full(spec)
-            rank = (not studies.decisive(label, study.judged), position, spec.seed)
+            rank = (not decisive, position, spec.seed)
             known = found.get(spec.id, Wanted(spec, in_full, rank, spec.id))
             keep = tuple(sorted({*known.spec.keep, *spec.keep}))
             found[spec.id] = dataclasses.replace(
@@ -161,13 +163,20 @@ def wanted(profile: Profile) -> dict[str, Wanted]:
                 rank=min(known.rank, rank),
             )
             pages.setdefault(spec.id, set()).add(notebook)
-            among = (notebook, label["group"], label["regime"], spec.seed)
             compared.setdefault(among, set()).add(spec.id)
     blocks = _blocks(compared.values())
     return {
         run: dataclasses.replace(each, rank=(len(pages[run]) < 2, *each.rank), block=blocks[run])
         for run, each in found.items()
     }
+
+
+def _runs(notebook: str, study: Study) -> Iterator[tuple[RunSpec, tuple, bool]]:
+    """Each run of a page with a key that it shares with those it is compared with, and whether it
+    is one of the pair that the claims compare."""
+    for label, spec in zip(study.labels, study.specs, strict=True):
+        among = (notebook, label["group"], label["regime"], spec.seed)
+        yield spec, among, studies.decisive(label, study.judged)
 
 
 def _blocks(compared: Iterable[set[str]]) -> dict[str, str]:
@@ -180,15 +189,27 @@ def _blocks(compared: Iterable[set[str]]) -> dict[str, str]:
     return {run: names[id(block)] for run, block in found.items()}
 
 
-def _fits(each: Wanted, every: Mapping[str, Wanted], have: Mapping[str, Digest]) -> bool:
+#: Device and precision.
+Kind = tuple[str, str]
+
+
+def _begun(every: Mapping[str, Wanted], have: Mapping[str, Digest]) -> dict[str, set[Kind]]:
+    """The kinds that the recorded runs of each block are of."""
+    found: dict[str, set[Kind]] = {}
+    for run in every.keys() & have.keys():
+        origin = have[run].origin
+        kinds = found.setdefault(every[run].block, set())
+        kinds.add((origin["device"], origin["precision"]))
+    return found
+
+
+def _fits(each: Wanted, begun: Mapping[str, set[Kind]]) -> bool:
     """Whether all that is recorded of a run's block is of this device and precision."""
+    if each.block not in begun:
+        return True
     device = train.default_device()
     here = (provenance.device_name(device.type), precision.of(each.spec.model, device))
-    return all(
-        (have[run].origin["device"], have[run].origin["precision"]) == here
-        for run, other in every.items()
-        if other.block == each.block and run in have
-    )
+    return begun[each.block] == {here}
 
 
 # ---- what it brought ----
@@ -198,9 +219,8 @@ def _pairs(profile: Profile, have: set[str]) -> set[frozenset[str]]:
     """The pairs of runs, without smoothing and with it, that claims compare and that are there."""
     found: dict[tuple, set[str]] = {}
     for notebook, study in profile.studies():
-        for label, spec in zip(study.labels, study.specs, strict=True):
-            if studies.decisive(label, study.judged) and spec.id in have:
-                among = (notebook, label["group"], label["regime"], spec.seed)
+        for spec, among, decisive in _runs(notebook, study):
+            if decisive and spec.id in have:
                 found.setdefault(among, set()).add(spec.id)
     return {frozenset(runs) for runs in found.values() if len(runs) == 2}
 

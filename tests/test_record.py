@@ -192,8 +192,8 @@ def test_runs_that_are_compared_go_to_one_kind_of_device(monkeypatch):
     monkeypatch.setattr(record.precision, "of", lambda model, device: "float32")
     for device, fits in (("a loom", False), ("an abacus", True)):
         monkeypatch.setattr(record.provenance, "device_name", lambda kind, device=device: device)
-        assert record._fits(block[-1], every, have) == fits
-        assert record._fits(other, every, have)
+        assert record._fits(block[-1], record._begun(every, have)) == fits
+        assert record._fits(other, record._begun(every, have))
 
 
 def repeats(values: list[float]):
