@@ -1,4 +1,5 @@
-# PROFILE=smoke|quick|cpu|gpu|full how much to run (default: gpu with a GPU, quick without)
+# PROFILE=smoke|quick|small|cpu|gpu|full
+#                                 how much to run (default: gpu with a GPU, quick without)
 # DATA=folder                     CIFAR-100 that is already on disk
 # BUDGET=150m                     how long to record (default: 60m)
 # N=3                             how many recorded runs to verify

@@ -186,8 +186,9 @@ def _arm(
     """The arm of a regime that a rule means; None if there is none that never diverged.
 
     "judged" and "plain" are ε = `epsilon` and 0; "tuned" and "another ε" the best smoothing but
-    for ε = 0 and for the judged one; a list of methods, the best of these; a method with "judged"
-    or "plain", that with this ε. The best is that of the highest mean on the validation split.
+    for ε = 0 and for the judged one, the latter where there is a third value of ε; a list of
+    methods, the best of these; a method with "judged" or "plain", that with this ε. The best is
+    that of the highest mean on the validation split.
     """
     if isinstance(rule, dict):
         ((method, of_epsilon),) = rule.items()
@@ -199,6 +200,8 @@ def _arm(
         part = part[smoothing & (part["setting"] > 0)]
     elif rule == "another ε":
         part = part[smoothing & (part["setting"] != epsilon)]
+        if (part["setting"] == 0).all():  # against none alone, that is another claim
+            return None
     else:
         part = part[part["method"].isin(rule)]
     return studies.best_arm(part, claim.chosen_by)

@@ -43,7 +43,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     data = {"type": _folder, "help": "folder that holds CIFAR-100"}
     whole = command("reproduce", _reproduce, "train what is missing and build the report")
     whole.add_argument(
-        "--profile", help="smoke, quick, cpu, gpu or full (gpu with a GPU, else quick)"
+        "--profile", help="smoke, quick, small, cpu, gpu or full (gpu with a GPU, else quick)"
     )
     whole.add_argument("--data", **data)
     command("report", _report, "build the report from what is recorded, train nothing")

@@ -75,7 +75,7 @@ class Digest:
     #: For each test image: `confidence` and, after temperature scaling, `scaled`, floats (N,) in
     #: [0, 1]; `nll` and `nll_scaled`, likewise, floats (N,) in nats; `correct`, bool (N,); on the
     #: built-in data also `true_probability`, the posterior of the predicted class. Of most recorded
-    #: runs `correct` alone is here, and of those recorded before November 2026 nothing.
+    #: runs `correct` alone is here, and of those recorded before 27 November 2026 nothing.
     samples: dict[str, np.ndarray]
     #: Where features were kept: "similar.train", … "unlike.validation" → float32 (3, P, 2), the
     #: first P examples of three classes on the plane of their templates, see

@@ -129,7 +129,8 @@ def banner(shown: Evidence | None = None) -> Markdown:
     if shown.lacking:
         whose += (
             f" The profile {shown.profile} is still being recorded: {shown.lacking} of this page's "
-            "runs are not there yet, and its verdicts are those of an interim look."
+            "runs are not there yet, and its verdicts are those of an interim look, whose p is not "
+            "corrected for looking again."
         )
     note = profiles.load(shown.profile).note if shown.profile in profiles.names() else ""
     return Markdown(f"> {whose} {note}\n>\n> {_rests_on(shown)}")
@@ -330,9 +331,14 @@ def span_of_effects(claim: claims.Claim, evidence: Evidence) -> str:
     return f"{span} {claim.unit}".rstrip() + f"{regimes}, n = {judged[0].n}"
 
 
+def _listed_networks(evidence: Evidence) -> str:
+    return ", ".join(sorted({spec.model for spec in evidence.study.specs}))
+
+
 def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
     """A line of a list for every regime."""
-    lines = []
+    lines, part = [], evidence.others.get(claim.group)
+    whose = "" if part is None else f" ({_listed_networks(part)}, profile {part.profile})"
     for judged in evidence.judgements.get(claim.id, []):
         more = ""
         if judged.more_runs is not None:
@@ -342,7 +348,7 @@ def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
                 "spread stayed as they are"
             )
         lines.append(
-            f"- *{judged.regime}*, {judged.treatment} against {judged.control}: "
+            f"- *{judged.regime}*{whose}, {judged.treatment} against {judged.control}: "
             f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
         )
     return lines or ["- no complete pair of runs"]

@@ -1,7 +1,7 @@
 """What all pages together say: every claim's verdict, and what follows for a practitioner."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import get_args
 
 import pandas as pd
@@ -35,25 +35,18 @@ def collect(runs: Shown) -> Collected:
 
 def banner(collected: Collected) -> Markdown:
     """Whose runs the pages show, and which pages show which."""
-    pages_of: dict[str, list[str]] = {}
+    runs_of: dict[str, dict[str, set[str]]] = {}
     for notebook, shown in collected.items():
-        name = f"{shown.name}, {pages.DATA_NAMES[shown.runs[0].spec.data]}"
-        pages_of.setdefault(name, []).append(notebook)
+        for part in (shown, *shown.others.values()):  # groups may be of another profile
+            name = f"{part.name}, {pages.DATA_NAMES[part.runs[0].spec.data]}"
+            runs = runs_of.setdefault(name, {}).setdefault(notebook, set())
+            runs |= {run.spec.id for run in part.runs}
     lines = []
-    for name, notebooks in pages_of.items():
-        runs = {run.spec.id for page in notebooks for run in collected[page].all_runs}
-        lines.append(
-            f"> **{_capital(name)}**: {len(runs):,} runs, on {_pages(notebooks, collected)}"
-        )
+    for name, runs in runs_of.items():
+        of_pages = ", ".join(f"{page.partition('_')[0]} ({len(runs[page])})" for page in runs)
+        total = len(set().union(*runs.values()))
+        lines.append(f"> **{_capital(name)}**: {total:,} runs, on the pages {of_pages}")
     return Markdown("  \n".join(lines))
-
-
-def _pages(notebooks: Sequence[str], collected: Collected) -> str:
-    return ", ".join(
-        f"{notebook.partition('_')[0]} ({len(collected[notebook].all_runs)} runs, "
-        f"{len(collected[notebook].seeds)} seeds)"
-        for notebook in notebooks
-    )
 
 
 def _link(claim: Claim, words: str) -> str:

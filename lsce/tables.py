@@ -49,7 +49,7 @@ def budgets(runs: Iterable[Digest]) -> pd.DataFrame:
     kind of processor that has three seeds or more.
 
     Columns: network, parameters and multiply_adds (millions), epochs, epsilon, device, precision,
-    core_minutes (mean), accuracy (mean) and its standard deviation sd, n. Runs recorded before
+    core_minutes (mean), accuracy (mean) and its standard deviation sd, n. Runs recorded before 27
     November 2026 have the time on the clock instead, which other work may have lengthened.
     """
     rows = [

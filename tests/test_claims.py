@@ -144,6 +144,20 @@ def test_a_family_is_corrected_for_together():
     assert found[0].p == pytest.approx(8 * judge("lower-error", alone)[0].p)
 
 
+def test_another_epsilon_is_one_beside_0_and_the_judged_one():
+    """Against ε = 0 alone it would be the claim of a lower error once more."""
+    claim = claims.load()["epsilon-0.1"]
+    rows = [
+        {"regime": "r", "method": "smoothing", "setting": epsilon, "seed": seed, "run": f"{seed}"}
+        | {"top1_error": 0.5, claim.chosen_by: 0.5 + epsilon}
+        for epsilon in (0.0, 0.1, 0.2)
+        for seed in range(3)
+    ]
+    table = pd.DataFrame(rows)
+    assert claims._arm("another ε", claim, table, 0.1) == ("smoothing", 0.2)
+    assert claims._arm("another ε", claim, table[table["setting"] < 0.2], 0.1) is None
+
+
 def test_what_a_study_lacks_is_not_judged():
     assert (
         claims.judge(DECLARED.values(), {MAIN: made_up({}).drop(columns="top1_error")}, 0.1) == {}

@@ -91,3 +91,10 @@ def test_a_claim_names_the_profile_of_the_runs_that_it_compares(collected):
     assert compared["Label smoothing lowers the test error."].endswith("profile cpu")
     words = "Label smoothing lowers the test error more than weight decay does."
     assert compared[words].endswith("profile small")
+    cpu, small = (f"**Recorded results, profile {name}, " for name in ("cpu", "small"))
+    (line,) = (line for line in summary.banner(changed).data.splitlines() if small in line)
+    count = len({run.spec.id for run in alternatives.runs})
+    assert f"{count} runs, on the pages 02 ({count})" in line
+    assert cpu in summary.banner(changed).data
+    verdict = pages.verdict(DECLARED["better-than-weight-decay"], changed[page]).data
+    assert "(resnet6, profile small), " in verdict
