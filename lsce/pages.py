@@ -156,7 +156,9 @@ def _of_others(evidence: Evidence) -> str:
     """Which groups of runs come from another profile."""
     others = [(name, part.profile) for name, part in evidence.others.items()]
     words = [f"{name}: {profile}" for name, profile in others if profile != evidence.profile]
-    return f" ({', '.join(words)})" if words else ""
+    if not words:
+        return ""
+    return f" ({', '.join(words)}, with that profile's parameters instead of those above)"
 
 
 def table(
@@ -304,7 +306,8 @@ def verdict(claim: claims.Claim, shown: Evidence) -> Markdown:
     )
     lines += [
         f"Measure: {claim.words}; what matters: {wanted}. Positive values favour the claim, which "
-        f"was declared on {claim.declared}.",
+        f"was declared on {claim.declared}; the [summary](11_summary.ipynb) lists what has been "
+        "changed since.",
         "",
     ]
     lines += _judged(claim, shown)
@@ -546,11 +549,11 @@ def budgets(numbers: pd.DataFrame) -> Styler:
         row["core-minutes"] = f"{part['core_minutes'].mean():.2g}"
         for epsilon in (0.0, 0.1):
             found = part[part["epsilon"] == epsilon]
-            row[f"test accuracy, ε = {epsilon:g}"] = (
-                f"{found['accuracy'].iloc[0]:.1%} ± {100 * found['sd'].iloc[0]:.1f}"
-                if len(found)
-                else "–"
-            )
+            accuracies = [
+                f"{mean:.1%}" + f" ± {100 * sd:.1f}" * (n > 1)
+                for mean, sd, n in zip(found["accuracy"], found["sd"], found["n"], strict=True)
+            ]
+            row[f"test accuracy, ε = {epsilon:g}"] = ", ".join(accuracies) or "–"
         rows.append(row | {"n": part["n"].max(), "processor": f"{device}, {precision}"})
     return table(pd.DataFrame(rows), {}, wrapped=["processor"], width="9em")
 

@@ -620,7 +620,7 @@ def budgets(numbers: pd.DataFrame) -> Figure:
     figure, axes = _figure(1, 1, 4.2)
     ax = axes.flat[0]
     networks, epsilons = list(numbers["network"].unique()), sorted(numbers["epsilon"].unique())
-    for (network, epsilon), part in numbers.groupby(["network", "epsilon"], sort=False):
+    for (network, epsilon), part in numbers.groupby(["network", "epsilon"]):
         ax.errorbar(
             part["core_minutes"],
             part["accuracy"],
@@ -636,7 +636,7 @@ def budgets(numbers: pd.DataFrame) -> Figure:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     ax.set(xlabel="core-minutes of training", ylabel="test accuracy")
-    _legend_below(figure, ax, 3)
+    _legend_below(figure, ax, len(networks))
     return figure
 
 

@@ -158,7 +158,9 @@ def guide(collected: Collected) -> Markdown:
                 f"{named} ({pages.span_of_effects(claim, shown)})"
             )
         else:
-            basis = f"(*{word}*: {_basis(claim, shown)}; {_link(claim, 'figure')})"
+            own = shown.others.get(claim.group, shown).profile == shown.profile
+            interim = ", an interim look" * (own and shown.lacking > 0)
+            basis = f"(*{word}*{interim}: {_basis(claim, shown)}; {_link(claim, 'figure')})"
             advice.setdefault(claim.family, []).append(f"- {claim.advice[word]} {basis}")
     lines = []
     for family, sentences in advice.items():

@@ -46,11 +46,12 @@ def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.Dat
 def budgets(runs: Iterable[Digest]) -> pd.DataFrame:
     """Test accuracy against the processor time of training, of recorded runs on CPUs with all
     training images, augmented, without smoothing and with ε = 0.1: a row a network, recipe, ε and
-    kind of processor that has three seeds or more.
+    kind of processor.
 
     Columns: network, parameters and multiply_adds (millions), epochs, epsilon, device, precision,
-    core_minutes (mean), accuracy (mean) and its standard deviation sd, n. Runs recorded before 27
-    November 2026 have the time on the clock instead, which other work may have lengthened.
+    core_minutes (mean), accuracy (mean) and its standard deviation sd (NaN for one run), n. Runs
+    recorded before 27 November 2026 have the time on the clock instead, which other work may have
+    lengthened.
     """
     rows = [
         {
@@ -69,14 +70,13 @@ def budgets(runs: Iterable[Digest]) -> pd.DataFrame:
     keys = [name for name in rows[0] if name not in ("core_minutes", "accuracy")] if rows else []
     found = []
     for key, part in pd.DataFrame(rows).groupby(keys) if rows else []:
-        if len(part) >= 3:
-            row = dict(zip(keys, key, strict=True))
-            size = {"parameters": models.parameters(row["network"]) / 1e6}
-            size["multiply_adds"] = models.multiply_adds(row["network"]) / 1e6
-            accuracy = part["accuracy"]
-            row |= size | {"core_minutes": part["core_minutes"].mean()}
-            row |= {"accuracy": accuracy.mean(), "sd": accuracy.std(), "n": len(part)}
-            found.append(row)
+        row = dict(zip(keys, key, strict=True))
+        size = {"parameters": models.parameters(row["network"]) / 1e6}
+        size["multiply_adds"] = models.multiply_adds(row["network"]) / 1e6
+        accuracy = part["accuracy"]
+        row |= size | {"core_minutes": part["core_minutes"].mean()}
+        row |= {"accuracy": accuracy.mean(), "sd": accuracy.std(), "n": len(part)}
+        found.append(row)
     columns = ["network", "parameters", "multiply_adds", "epochs", "epsilon", "device"]
     columns += ["precision", "core_minutes", "accuracy", "sd", "n"]
     return pd.DataFrame(found, columns=columns).sort_values("core_minutes", ignore_index=True)

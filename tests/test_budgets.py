@@ -29,6 +29,8 @@ def test_a_point_is_the_mean_of_runs_that_differ_in_the_seed_alone():
     assert long["multiply_adds"] == pytest.approx(48, abs=0.1)
     shown = pages.budgets(tables.budgets(runs)).data
     assert list(shown["test accuracy, ε = 0.1"]) == ["50.0% ± 0.0", "–"]
+    (single,) = pages.budgets(tables.budgets(runs[:1])).data["test accuracy, ε = 0"]
+    assert single == "60.0%"
 
 
 @pytest.mark.parametrize(
