@@ -28,12 +28,13 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torchvision.datasets import CIFAR100
-from torchvision.datasets.utils import check_integrity
 
 from lsce import builtin, paths
 
 NAMES = ("cifar-100", "built-in")
+
+#: What torchvision downloads, and the folder and the files in it.
+_TARBALL, _FOLDER, _FILES = "cifar-100-python.tar.gz", "cifar-100-python", ("train", "test", "meta")
 
 #: SHA-256 of the canonical content of each data set; see `checksum`.
 CHECKSUMS = {
@@ -236,16 +237,16 @@ def fetch() -> None:
     Raises DataUnavailable if it cannot be had, OSError if the data folder cannot be written.
     """
     temporary = paths.CACHE / "download"
-    target = paths.CIFAR100 / CIFAR100.base_folder
+    target = paths.CIFAR100 / _FOLDER
     with _writing(paths.CACHE):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # torchvision sets none, and a silent firewall would hang it
     try:
-        CIFAR100(temporary, download=True)
+        _torchvision()(temporary, download=True)
         with _writing(paths.CIFAR100):
-            os.replace(temporary / CIFAR100.base_folder, target)
+            os.replace(temporary / _FOLDER, target)
     except _Unwritable:
         raise
     except Exception as error:  # whatever the network does, the user needs one sentence
@@ -427,17 +428,17 @@ def _dataset(
 
 def _find(folder: Path) -> Location | None:
     """The layout that `folder` holds, if any."""
-    for inner in (folder / CIFAR100.base_folder, folder):
-        files = [inner / name for name in _archive_files()]
+    for inner in (folder / _FOLDER, folder):
+        files = [inner / name for name in _FILES]
         # A folder of that name is meant as the archive even if files are missing in it.
-        named = inner.name == CIFAR100.base_folder and inner.is_dir()
+        named = inner.name == _FOLDER and inner.is_dir()
         if named or all(file.is_file() for file in files):
             return _location("archive", inner, files, folder)
     for inner in (folder, folder / "data", folder / "cifar100"):
         files = [*sorted(inner.glob("train*.parquet")), *sorted(inner.glob("test*.parquet"))]
         if files:
             return _location("parquet", inner, files, folder)
-    tarball = folder / CIFAR100.filename
+    tarball = folder / _TARBALL
     return _location("tarball", folder, [tarball], folder) if tarball.is_file() else None
 
 
@@ -454,16 +455,24 @@ def _shown(path: Path) -> str:
 # ---- reading ----------------------------------------------------------------------------------
 
 
-class _Archive(CIFAR100):
-    """torchvision's reader, pointed at the folder that holds the files itself."""
+def _torchvision():
+    """torchvision's CIFAR100, which takes more than a second to import."""
+    from torchvision.datasets import CIFAR100
 
-    base_folder = "."
+    return CIFAR100
 
 
 def _archive_files() -> dict[str, str]:
     """MD5 of the archive's three files by name: train, test and meta."""
-    meta = (_Archive.meta["filename"], _Archive.meta["md5"])
-    return dict([*_Archive.train_list, *_Archive.test_list, meta])
+    cifar100 = _torchvision()
+    meta = (cifar100.meta["filename"], cifar100.meta["md5"])
+    return dict([*cifar100.train_list, *cifar100.test_list, meta])
+
+
+def _check_md5(file: Path, md5: str) -> None:
+    with file.open("rb") as content:
+        if hashlib.file_digest(content, "md5").hexdigest() != md5:
+            raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
 
 
 def _read(location: Location, per_class: Mapping[str, int], expected: str) -> tuple[Split, Split]:
@@ -511,11 +520,12 @@ def _read_archive(location: Location) -> tuple[_Part, _Part]:
         file = location.folder / name
         if not file.is_file():
             raise DataError(f"{file} is missing from CIFAR-100's archive")
-        if not check_integrity(file, md5):
-            raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
+        _check_md5(file, md5)
+    # The folder holds the files itself.
+    reader = type("_Archive", (_torchvision(),), {"base_folder": "."})
     parts = []
     for name in ("train", "test"):
-        archive = _Archive(location.folder, train=name == "train")
+        archive = reader(location.folder, train=name == "train")
         labels = np.array(archive.targets, dtype=np.uint8)
         images = np.ascontiguousarray(archive.data)  # torchvision's is a transposed view
         parts.append(_Part(str(location.folder / name), images, labels))
@@ -524,10 +534,7 @@ def _read_archive(location: Location) -> tuple[_Part, _Part]:
 
 def _read_tarball(location: Location) -> tuple[_Part, _Part]:
     (file,) = location.files
-    if not check_integrity(file, CIFAR100.tgz_md5):
-        raise DataError(
-            f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {CIFAR100.tgz_md5}"
-        )
+    _check_md5(file, _torchvision().tgz_md5)
     with tempfile.TemporaryDirectory() as folder, tarfile.open(file) as archive:
         archive.extractall(folder, filter="data")
         return _read_archive(_find(Path(folder)))

@@ -215,8 +215,11 @@ def _network(model: str) -> str:
 
 def _training(spec: RunSpec) -> str:
     recipe = spec.recipe
-    words = f"{spec.train_size:,} images × {spec.epochs} epochs, peak learning rate "
-    return words + f"{recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}"
+    tail = ", of which the long tail keeps a part," * (spec.imbalance is not None)
+    return (
+        f"{spec.train_size:,} images{tail} × {spec.epochs} epochs, peak learning rate "
+        f"{recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}"
+    )
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
@@ -355,18 +358,6 @@ def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
             f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
         )
     return lines or ["- no complete pair of runs"]
-
-
-def conditions(evidence: Evidence) -> Markdown:
-    """What the runs of a page that vary only labels and loss have in common."""
-    spec = evidence.study.specs[0]
-    recipe = spec.recipe
-    return Markdown(
-        f"Every run: {spec.model}, {spec.train_size:,} training images"
-        f"{', of which the long tail keeps a part' * (spec.imbalance is not None)}, "
-        f"{spec.epochs} epochs, peak "
-        f"learning rate {recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}."
-    )
 
 
 def selected(evidence: Evidence) -> Markdown:

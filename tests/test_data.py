@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR100
 
 from lsce import builtin, data, noise, paths
 
@@ -138,10 +139,10 @@ def archive(tmp_path, tiny, monkeypatch):
         tar.add(folder, arcname=folder.name)
     for file in (*folder.iterdir(), tarball):
         md5[file.name] = hashlib.md5(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(data.CIFAR100, "train_list", [["train", md5["train"]]])
-    monkeypatch.setattr(data.CIFAR100, "test_list", [["test", md5["test"]]])
-    monkeypatch.setattr(data.CIFAR100, "meta", data.CIFAR100.meta | {"md5": md5["meta"]})
-    monkeypatch.setattr(data.CIFAR100, "tgz_md5", md5[tarball.name])
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", md5["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", md5["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": md5["meta"]})
+    monkeypatch.setattr(CIFAR100, "tgz_md5", md5[tarball.name])
     return tarball
 
 
@@ -425,7 +426,7 @@ def server(archive, monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.cut = 0
         url = f"http://127.0.0.1:{httpd.server_port}/{archive.name}"
-        monkeypatch.setattr(data.CIFAR100, "url", url)
+        monkeypatch.setattr(CIFAR100, "url", url)
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield httpd
@@ -458,7 +459,7 @@ def test_fetch_that_fails_leaves_nothing(archive, server):
 
 
 def test_fetch_without_network(monkeypatch):
-    monkeypatch.setattr(data.CIFAR100, "url", "http://127.0.0.1:9/cifar-100-python.tar.gz")
+    monkeypatch.setattr(CIFAR100, "url", "http://127.0.0.1:9/cifar-100-python.tar.gz")
     with pytest.raises(data.DataUnavailable, match="could not be downloaded: .*refused"):
         data.fetch()
     assert list(paths.CACHE.iterdir()) == []
