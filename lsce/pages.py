@@ -214,11 +214,12 @@ def _network(model: str) -> str:
 
 
 def _training(spec: RunSpec) -> str:
-    recipe = spec.recipe
+    recipe, early = spec.recipe, spec.recipe.early_resolution
     tail = ", of which the long tail keeps a part," * (spec.imbalance is not None)
     return (
         f"{spec.train_size:,} images{tail} × {spec.epochs} epochs, peak learning rate "
         f"{recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}"
+        + (", the first {:.0%} of the steps at {} pixels".format(*early) if early else "")
     )
 
 

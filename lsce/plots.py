@@ -132,6 +132,8 @@ def _wrapped(title: str, columns: int) -> str:
 
 def _legend_below(figure: Figure, ax: Axes, columns: int) -> None:
     handles, names = ax.get_legend_handles_labels()
+    room = 100 // (max(map(len, names), default=0) + 6)  # a figure is about 100 characters wide
+    columns = max(1, min(columns, room))
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
