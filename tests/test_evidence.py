@@ -155,7 +155,7 @@ def test_a_group_that_a_profile_lacks_comes_from_another():
     assert small.others["peers"].profile == "quick" and not quick.lacking
     assert small.others["known posterior"].profile == "small"
     html = pages.banner(small).data
-    assert "**profile** small (peers: quick)" in html
+    assert "**profile** small (peers: quick, with that profile's parameters" in html
 
 
 def test_a_page_s_other_runs_are_set_apart():
