@@ -29,7 +29,7 @@ report: $(READY) ## build the report from what is recorded, train nothing
 	@$(BIN)/python -m lsce report
 
 record: $(READY) ## train what the recorded results lack, most decisive first, for BUDGET
-	@$(BIN)/python -m lsce record --budget '$(BUDGET)' $(if $(PROFILE),--profile '$(PROFILE)') $(if $(DATA),--data '$(DATA)')
+	@$(BIN)/python -m lsce record --budget='$(BUDGET)' $(if $(PROFILE),--profile '$(PROFILE)') $(if $(DATA),--data '$(DATA)')
 
 verify: $(READY) ## retrain N recorded runs, drawn at random, and compare
 	@$(BIN)/python -m lsce verify --runs '$(N)' $(if $(DATA),--data '$(DATA)')

@@ -227,6 +227,10 @@ def main() -> None:
         "versions": provenance.versions(),
     }
     found["commit"] = provenance.commit()
+    out = given.out or paths.BENCHMARKS / f"gpu-check-{slug(found['device'], sweep.cores())}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_dir():  # now, and not after three minutes
+        sys.exit(f"lsce: --out is {out}, a folder; it must be a file for the JSON")
     checks: dict[tuple[str, ...], Callable[[], Any]] = {("loss",): lambda: loss(device)}
     checks |= {("networks", name): lambda name=name: network(name, device) for name in names}
     checks[("steps",)] = lambda: steps(names[0], device)
@@ -251,8 +255,6 @@ def main() -> None:
         into[place[-1]] = value
         print(f"{' '.join(place)} ({time.perf_counter() - start:.1f} s): {value}", flush=True)
     found |= {"failed": failed, "passed": passed(found)}
-    out = given.out or paths.BENCHMARKS / f"gpu-check-{slug(found['device'], sweep.cores())}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     wrong = [*failed, *(name for name, right in found["passed"].items() if not right)]
     print(f"{out}: {'wrong: ' + ', '.join(wrong) if wrong else 'all is right'}")

@@ -72,11 +72,7 @@ def record(
     """
     deadline = time.monotonic() + budget
     profile, out = profiles.load(profile_name), out or paths.RECORDED
-    if out.exists() and any(out.iterdir()) and not (out / recorded.MANIFEST).is_file():
-        raise ValueError(f"OUT is {out}; it must be a new or empty folder, or hold recorded runs")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not os.access(there, os.W_OK):  # now, and not after the first run
-        raise OSError(f"OUT is {out}, but {there} cannot be written to")
+    recorded.check_folder(out)  # now, and not after the first run
     data.load(profile.data, source if profile.data == "cifar-100" else None)
     every = wanted(profile)
     reference, mine, store = Recorded(), Recorded(out), Store()

@@ -25,6 +25,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,6 +138,20 @@ def write(digests: Iterable[Digest], folder: Path) -> None:
         raise OSError(f"results cannot be written to {folder} ({error.strerror})") from error
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ValueError unless `folder` is new, empty or holds recorded runs, and OSError if it
+    cannot be written to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    holds = there == folder and folder.is_dir() and any(folder.iterdir())
+    if not there.is_dir() or (holds and not (folder / MANIFEST).is_file()):
+        raise ValueError(
+            f"OUT is {folder}; it must be a new or empty folder, or hold recorded runs, with their "
+            f"{MANIFEST}"
+        )
+    if not os.access(there, os.W_OK):
+        raise OSError(f"OUT is {folder}, but {there} cannot be written to")
+
+
 def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
     """Add the runs of `folders` to those recorded; returns the runs that are new.
 
@@ -146,6 +161,7 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
     then.
     """
     into = into or paths.RECORDED
+    check_folder(into)  # without its manifest, what it holds would be replaced
     recorded = Recorded(into)
     kept = {run.spec.id: run for run in recorded}
     for folder in folders:

@@ -141,6 +141,17 @@ def test_nothing_recorded_is_an_empty_set(tmp_path):
     ]
 
 
+def test_merging_into_a_folder_that_lost_its_manifest_changes_nothing(runs, tmp_path):
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    recorded.write(runs, mine)
+    recorded.write(runs, other)
+    (mine / recorded.MANIFEST).unlink()
+    before = {file.name: file.read_bytes() for file in mine.iterdir()}
+    with pytest.raises(ValueError, match="or hold recorded runs, with their manifest.json"):
+        recorded.merge([other], mine)
+    assert {file.name: file.read_bytes() for file in mine.iterdir()} == before
+
+
 def test_merging_gives_the_same_bytes_in_any_order_and_any_number_of_times(runs, tmp_path):
     recorded.write(runs[:2], tmp_path / "a")
     recorded.write(runs[1:], tmp_path / "b")
