@@ -470,9 +470,10 @@ def _archive_files() -> dict[str, str]:
 
 
 def _check_md5(file: Path, md5: str) -> None:
-    with file.open("rb") as content:
-        if hashlib.file_digest(content, "md5").hexdigest() != md5:
-            raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
+    from torchvision.datasets.utils import check_integrity
+
+    if not check_integrity(file, md5):
+        raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
 
 
 def _read(location: Location, per_class: Mapping[str, int], expected: str) -> tuple[Split, Split]:

@@ -214,13 +214,16 @@ def _network(model: str) -> str:
 
 
 def _training(spec: RunSpec) -> str:
-    recipe, early = spec.recipe, spec.recipe.early_resolution
+    recipe = spec.recipe
     tail = ", of which the long tail keeps a part," * (spec.imbalance is not None)
-    return (
+    words = (
         f"{spec.train_size:,} images{tail} × {spec.epochs} epochs, peak learning rate "
         f"{recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}"
-        + (", the first {:.0%} of the steps at {} pixels".format(*early) if early else "")
     )
+    if recipe.early_resolution:
+        share, pixels = recipe.early_resolution
+        words += f", the first {share:.0%} of the steps at {pixels} pixels"
+    return words
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:

@@ -73,8 +73,14 @@ def verdicts(collected: Collected) -> Styler:
 def _whose(claim: Claim, collected: Collected) -> str:
     """Whose runs a claim compares, where not all pages show the same."""
     shown = collected[claim.notebook]
-    name = shown.others.get(claim.group, shown).name
+    name = _compared_set(claim, shown).name
     return f", {name}" * (len({each.name for each in collected.values()}) > 1)
+
+
+def _compared_set(claim: Claim, shown: Evidence) -> Evidence:
+    """The set of runs that a claim compares: the main one, or a group, which may be of another
+    profile."""
+    return shown.others.get(claim.group, shown)
 
 
 def _compared(claim: Claim, shown: Evidence) -> set[str]:
@@ -158,7 +164,7 @@ def guide(collected: Collected) -> Markdown:
                 f"{named} ({pages.span_of_effects(claim, shown)})"
             )
         else:
-            own = shown.others.get(claim.group, shown).profile == shown.profile
+            own = _compared_set(claim, shown).profile == shown.profile
             interim = ", an interim look" * (own and shown.lacking > 0)
             basis = f"(*{word}*{interim}: {_basis(claim, shown)}; {_link(claim, 'figure')})"
             advice.setdefault(claim.family, []).append(f"- {claim.advice[word]} {basis}")
