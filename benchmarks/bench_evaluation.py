@@ -27,7 +27,7 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
-from lsce import metrics
+from lsce.measures import calibration
 
 N, CLASSES, BINS = 10_000, 100, 15
 CASE = "10,000 × 100 logits"
@@ -65,21 +65,21 @@ def methods() -> dict[str, dict[str, Metric]]:
 
     return {
         "ECE": {
-            "lsce": lambda: metrics.expected_calibration_error(p, y, BINS),
+            "lsce": lambda: calibration.expected_calibration_error(p, y, BINS),
             "torchmetrics": torchmetrics("l1"),
             "netcal": lambda: ECE(BINS).measure(p, y),
         },
         "MCE": {
-            "lsce": lambda: metrics.maximum_calibration_error(p, y, BINS),
+            "lsce": lambda: calibration.maximum_calibration_error(p, y, BINS),
             "torchmetrics": torchmetrics("max"),
             "netcal": lambda: MCE(BINS).measure(p, y),
         },
         "adaptive ECE": {
-            "lsce": lambda: metrics.adaptive_calibration_error(p, y, BINS),
+            "lsce": lambda: calibration.adaptive_calibration_error(p, y, BINS),
             "netcal": lambda: ECE(BINS, equal_intervals=False).measure(p, y),
         },
         "classwise ECE": {
-            "lsce": lambda: metrics.classwise_calibration_error(p, y, BINS),
+            "lsce": lambda: calibration.classwise_calibration_error(p, y, BINS),
             "torchmetrics, class by class": torchmetrics_by_class,
             "netcal, class by class": netcal_by_class,
         },

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from pairing import Row, compare, take_turns
 
-from lsce import data, sweep, train
-from lsce.runs import Recipe, RunSpec, Store
+from lsce import data
+from lsce.results.store import Store
+from lsce.sweeps import sweep
+from lsce.training import train
+from lsce.training.spec import Recipe, RunSpec
 
 #: A sweep may take this long to its first training step.
 START_LIMIT = 5.0

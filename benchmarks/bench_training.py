@@ -18,10 +18,12 @@ import torch
 from pairing import Row, compare, take_turns
 from torch.utils.flop_counter import FlopCounterMode
 
-from lsce import data, models, precision, sweep, train
+from lsce import data
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.runs import Recipe
-from lsce.trainer import Trainer
+from lsce.sweeps import sweep
+from lsce.training import networks, precision, train
+from lsce.training.spec import Recipe
+from lsce.training.step import Trainer
 
 EPSILON = 0.1
 #: Seconds that warm-up, compilation and capture may take, once a sweep.
@@ -123,7 +125,7 @@ def synchronize(device: torch.device) -> None:
 
 def flops_per_image(model: str) -> int:
     """Floating-point operations of a forward and backward pass of one image."""
-    network = models.build(model, peers.NUM_CLASSES)
+    network = networks.build(model, peers.NUM_CLASSES)
     with FlopCounterMode(display=False) as counter:
         network(torch.rand(2, 3, 32, 32)).sum().backward()
     return counter.get_total_flops() // 2

@@ -24,22 +24,17 @@ from bench_training import flops_per_image, matrix_rate, synchronize
 from run import slug
 from torch import Tensor
 
-from lsce import (
-    data,
-    models,
-    paths,
-    precision,
-    profiles,
-    provenance,
-    record,
-    recorded,
-    sweep,
-    train,
-)
-from lsce.baselines import GeneralizedLabelSmoothing
+from lsce import data
+from lsce.commands import record
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.runs import Recipe
-from lsce.trainer import Trainer
+from lsce.losses.alternatives import GeneralizedLabelSmoothing
+from lsce.machine import paths, provenance
+from lsce.results import recorded
+from lsce.studies import profiles
+from lsce.sweeps import sweep
+from lsce.training import networks, precision, train
+from lsce.training.spec import Recipe
+from lsce.training.step import Trainer
 
 #: What may differ, relative to the largest value: results in float64, and a step's float32 loss.
 EXACT, STEPWISE = 1e-9, 2e-3
@@ -91,7 +86,7 @@ def network(name: str, device: torch.device) -> Found:
     """A network's loss and gradients in float64 beside the CPU's, and how far its own precision is
     from them."""
     torch.manual_seed(0)
-    reference = models.build(name, 100).double()
+    reference = networks.build(name, 100).double()
     images, labels = torch.rand(4, 3, 32, 32, dtype=torch.float64), torch.randint(0, 100, (4,))
 
     def results(where: torch.device, dtype: torch.dtype, low: bool = False) -> list[Tensor]:
@@ -210,7 +205,7 @@ def passed(found: Found) -> dict[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--models", nargs="+", choices=list(models.MODELS))
+    parser.add_argument("--models", nargs="+", choices=list(networks.MODELS))
     parser.add_argument("--seconds", type=float, default=60.0, help="of the recording")
     parser.add_argument("--data", type=Path, help="folder that holds CIFAR-100")
     parser.add_argument("--out", type=Path)

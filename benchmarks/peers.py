@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from lsce import models, precision
 from lsce.losses import convert_epsilon
-from lsce.runs import Recipe
-from lsce.trainer import one_cycle, parameter_groups
+from lsce.training import networks, precision
+from lsce.training.spec import Recipe
+from lsce.training.step import one_cycle, parameter_groups
 
 NUM_CLASSES = 100
 
@@ -73,7 +73,7 @@ class Loop:
         torch.backends.cudnn.benchmark = True
         self.loader, self.device, self.recipe = loader, device, recipe
         self.amp, self.memory_format, self.read_loss = amp, memory_format, read_loss
-        self.network = models.build(model, NUM_CLASSES).to(device, memory_format=memory_format)
+        self.network = networks.build(model, NUM_CLASSES).to(device, memory_format=memory_format)
         self.criterion = criterion.to(device)
         self.optimizer = make_optimizer(
             parameter_groups(self.network, recipe.weight_decay),

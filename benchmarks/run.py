@@ -25,7 +25,9 @@ import pandas as pd
 import torch
 from pairing import Row
 
-from lsce import paths, provenance, sweep, train
+from lsce.machine import paths, provenance
+from lsce.sweeps import sweep
+from lsce.training import train
 
 BENCHMARKS = ["training", "sweep", "loss", "evaluation"]
 #: Packages measured beside ours, whose versions matter too.

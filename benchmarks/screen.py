@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsce import data, provenance, sweep
-from lsce.batches import Augmenter, to_float
-from lsce.models import ConvBN, PooledPadShortcut, Whitening
-from lsce.runs import Recipe
-from lsce.trainer import learning_rate, parameter_groups, resolution, scaled
+from lsce import data
+from lsce.machine import provenance
+from lsce.sweeps import sweep
+from lsce.training.batches import Augmenter, to_float
+from lsce.training.networks import ConvBN, PooledPadShortcut, Whitening
+from lsce.training.spec import Recipe
+from lsce.training.step import learning_rate, parameter_groups, resolution, scaled
 
 RESULTS = Path(__file__).parent / "recipes" / "screening.csv"
 

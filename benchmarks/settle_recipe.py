@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lsce import data, sweep
-from lsce.runs import Recipe, RunSpec, Store
+from lsce import data
+from lsce.results.store import Store
+from lsce.sweeps import sweep
+from lsce.training.spec import Recipe, RunSpec
 
 
 def settings(arguments: argparse.Namespace) -> list[list[RunSpec]]:

@@ -67,21 +67,22 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    from lsce import reproduce
+    from lsce.commands import reproduce
 
     index = reproduce.reproduce(arguments.profile or None, arguments.data)
     print(f"\nThe report is ready: open {index.as_uri()}")
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from lsce import reproduce
+    from lsce.commands import reproduce
 
     index = reproduce.rerender()
     print(f"\nThe report is ready: open {index.as_uri()}")
 
 
 def _record(arguments: argparse.Namespace) -> None:
-    from lsce import record, train
+    from lsce.commands import record
+    from lsce.training import train
 
     usual = "gpu" if train.default_device().type == "cuda" else "cpu"
     record.step_aside()
@@ -89,13 +90,13 @@ def _record(arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from lsce import record
+    from lsce.commands import record
 
     record.merge(arguments.folders)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from lsce import verify
+    from lsce.commands import verify
 
     draw = int.from_bytes(os.urandom(2)) if arguments.draw is None else arguments.draw
     if not verify.verify(arguments.runs, draw, arguments.longest, arguments.data):

@@ -1,4 +1,4 @@
-"""Sphinx configuration of the report; `lsce.report.build` copies it beside the notebooks."""
+"""Sphinx configuration of the report; `lsce.report.site.build` copies it beside the notebooks."""
 
 project = "Label smoothing cross entropy"
 author = "The lsce authors"

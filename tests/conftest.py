@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsce import data, paths
+from lsce import data
+from lsce.machine import paths
 
 ROOT = Path(__file__).resolve().parent.parent
 

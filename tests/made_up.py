@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lsce import data, digest
-from lsce.digest import Digest
-from lsce.runs import Record, RunSpec
+from lsce import data
+from lsce.results import measurements
+from lsce.results.measurements import Digest
+from lsce.results.store import Record
+from lsce.training.spec import RunSpec
 
 
 class MadeUp(Record):
@@ -107,4 +109,4 @@ def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Re
 
 
 def digest_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Digest:
-    return digest.of(record_of(spec, status, images))
+    return measurements.of(record_of(spec, status, images))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lsce import arrays, batches, calibration, metrics, models, representation, selective
+from lsce.measures import arrays, calibration, features, selective, temperature
+from lsce.training import batches, networks
 
 N, C, D = 40, 5, 6
 RNG = np.random.default_rng(0)
@@ -22,10 +23,10 @@ SUPERCLASS = [0, 0, 1, 1, 1]
 SPLITS = ("train", "choice", "test")
 #: The arguments of each function: floats that come in any dtype, and the others.
 CALLS = {
-    metrics.true_calibration_error: ({"probs": PROBS, "posterior": PROBS[::-1]}, {"n_bins": 4}),
-    metrics.top_k_error: ({"probs": PROBS}, {"labels": LABELS, "k": 2}),
-    metrics.softmax: ({"logits": LOGITS}, {}),
-    calibration.fit_temperature: ({"logits": LOGITS}, {"labels": LABELS}),
+    calibration.true_calibration_error: ({"probs": PROBS, "posterior": PROBS[::-1]}, {"n_bins": 4}),
+    calibration.top_k_error: ({"probs": PROBS}, {"labels": LABELS, "k": 2}),
+    calibration.softmax: ({"logits": LOGITS}, {}),
+    temperature.fit_temperature: ({"logits": LOGITS}, {"labels": LABELS}),
     selective.log_odds: ({"logits": LOGITS}, {}),
     selective.maximum_logit: ({"logits": LOGITS}, {}),
     selective.normalised: ({"logits": LOGITS}, {"p": 2.0}),
@@ -46,22 +47,22 @@ CALLS = {
         {"seen_logits": LOGITS, "unseen_logits": LOGITS[:9] / 2},
         {"temperature": 1.5, "norm": 2.0},
     ),
-    representation.projection: ({"features": FEATURES, "weight": WEIGHT}, {"classes": [0, 2, 3]}),
-    representation.neural_collapse: (
+    features.projection: ({"features": FEATURES, "weight": WEIGHT}, {"classes": [0, 2, 3]}),
+    features.neural_collapse: (
         {"features": FEATURES, "weight": WEIGHT, "bias": BIAS},
         {"labels": LABELS},
     ),
-    representation.linear_probe: (
+    features.linear_probe: (
         {f"{split}_features": FEATURES for split in SPLITS},
         {f"{split}_labels": LABELS for split in SPLITS},
     ),
-    representation.relatedness: (
+    features.relatedness: (
         {"logits": LOGITS},
         {"labels": LABELS, "superclass": SUPERCLASS},
     ),
-    representation.mutual_information: ({"differences": FEATURES}, {}),
+    features.mutual_information: ({"differences": FEATURES}, {}),
 }
-MODULES = (metrics, calibration, selective, representation)
+MODULES = (calibration, temperature, selective, features)
 PUBLIC = [
     function
     for module in MODULES
@@ -69,7 +70,7 @@ PUBLIC = [
     if function.__module__ == module.__name__ and not name.startswith("_")
 ]
 for each in PUBLIC:  # the other metrics need probabilities and labels alone
-    if each.__module__ == metrics.__name__:
+    if each.__module__ == calibration.__name__:
         CALLS.setdefault(each, ({"probs": PROBS}, {"labels": LABELS}))
 
 HOLDERS = {
@@ -99,7 +100,7 @@ def flat(found) -> list[float]:
         return [number for value in found.values() for number in flat(value)]
     if isinstance(found, list | tuple):
         return [number for value in found for number in flat(value)]
-    if isinstance(found, calibration.Temperature):
+    if isinstance(found, temperature.Temperature):
         return [found.value, found.nll_before, found.nll_after]
     if hasattr(found, "select_dtypes"):
         found = found.select_dtypes("number").to_numpy()
@@ -123,11 +124,11 @@ def test_any_kind_of_array(function, holder):
     np.testing.assert_array_equal(flat(function(**held, **others)), expected)
 
 
-SCORED = (selective.log_odds, selective.maximum_logit, selective.energy, metrics.softmax)
+SCORED = (selective.log_odds, selective.maximum_logit, selective.energy, calibration.softmax)
 REFUSED = [
     *(
         (function, {"logits": values}, words)
-        for function in (calibration.fit_temperature, selective.choose_norm, *SCORED)
+        for function in (temperature.fit_temperature, selective.choose_norm, *SCORED)
         for values, words in (
             (PROBS, "logits must be logits, but each row lies in .* as probabilities do"),
             (torch.tensor(PROBS, dtype=torch.bfloat16), "as probabilities do"),
@@ -162,16 +163,24 @@ REFUSED = [
             (LABELS.astype(float), "labels must be integers, but they are float64"),
         )
     ),
-    (metrics.true_calibration_error, {"norm": 3}, "norm must be 1 or 2, but it is 3"),
-    (metrics.true_calibration_error, {"posterior": PROBS[1:]}, "posterior must have the shape"),
+    (calibration.true_calibration_error, {"norm": 3}, "norm must be 1 or 2, but it is 3"),
+    (calibration.true_calibration_error, {"posterior": PROBS[1:]}, "posterior must have the shape"),
     (
-        metrics.debiased_calibration_error,
+        calibration.debiased_calibration_error,
         {"probs": [[0.5, 0.2, 0.1, 0.1, 0.1]], "labels": [0]},
         "more images than the 15 bins, but there are 1",
     ),
-    (metrics.expected_calibration_error, {"n_bins": 0}, "n_bins must be at least 1, but it is 0"),
-    (metrics.reliability_table, {"level": 1}, "level must lie between 0 and 1, but it is 1"),
-    (metrics.softmax, {"temperature": 0}, "temperature must be positive and finite, but it is 0"),
+    (
+        calibration.expected_calibration_error,
+        {"n_bins": 0},
+        "n_bins must be at least 1, but it is 0",
+    ),
+    (calibration.reliability_table, {"level": 1}, "level must lie between 0 and 1, but it is 1"),
+    (
+        calibration.softmax,
+        {"temperature": 0},
+        "temperature must be positive and finite, but it is 0",
+    ),
     (selective.normalised, {"p": -1}, "p must be positive and finite, but it is -1"),
     (selective.risk_coverage, {"correct": LABELS}, "correct must be boolean, but it is int64"),
     (selective.risk_coverage, {"correct": CORRECT[1:]}, r"correct must have shape \(40,\)"),
@@ -182,22 +191,22 @@ REFUSED = [
     (selective.fpr_at_tpr, {"positive": SCORE * np.nan}, "positive must be finite"),
     (selective.unseen, {"unseen_logits": LOGITS[:, 1:]}, "must be of the same classes"),
     (selective.unseen, {"unseen_logits": PROBS}, "unseen_logits must be logits"),
-    (representation.projection, {"weight": WEIGHT[:, 1:]}, "features must have 5 columns, .* 6"),
-    (representation.projection, {"classes": [0, 0, 1]}, "must be three different ones"),
-    (representation.projection, {"features": FEATURES + np.inf}, "features must be finite"),
-    (representation.neural_collapse, {"labels": 0 * LABELS}, "no image of class 1"),
-    (representation.neural_collapse, {"features": 0 * FEATURES}, "no direction to compare"),
-    (representation.neural_collapse, {"weight": 0 * WEIGHT}, "weight is 0 everywhere"),
-    (representation.neural_collapse, {"weight": WEIGHT[:1], "bias": BIAS[:1]}, "K >= 2"),
-    (representation.neural_collapse, {"bias": BIAS[1:]}, r"bias shape \(K,\), .*\(4,\)"),
-    (representation.linear_probe, {"train_labels": 0 * LABELS}, "train_labels must hold two"),
-    (representation.linear_probe, {"test_features": FEATURES[:, 1:]}, "test_features must have 6"),
-    (representation.linear_probe, {"choice_labels": LABELS[1:]}, "choice_labels must have shape"),
-    (representation.relatedness, {"superclass": [0, 0, 1]}, r"superclass must have shape \(5,\)"),
-    (representation.relatedness, {"superclass": [0, 1, 2, 3, 4]}, "with class 0 and some elsewh"),
-    (representation.relatedness, {"superclass": [0] * 5}, "with class 0 and some elsewhere"),
-    (representation.mutual_information, {"differences": FEATURES[:, :1]}, "S >= 2"),
-    (representation.mutual_information, {"differences": 0 * FEATURES}, "the same in every draw"),
+    (features.projection, {"weight": WEIGHT[:, 1:]}, "features must have 5 columns, .* 6"),
+    (features.projection, {"classes": [0, 0, 1]}, "must be three different ones"),
+    (features.projection, {"features": FEATURES + np.inf}, "features must be finite"),
+    (features.neural_collapse, {"labels": 0 * LABELS}, "no image of class 1"),
+    (features.neural_collapse, {"features": 0 * FEATURES}, "no direction to compare"),
+    (features.neural_collapse, {"weight": 0 * WEIGHT}, "weight is 0 everywhere"),
+    (features.neural_collapse, {"weight": WEIGHT[:1], "bias": BIAS[:1]}, "K >= 2"),
+    (features.neural_collapse, {"bias": BIAS[1:]}, r"bias shape \(K,\), .*\(4,\)"),
+    (features.linear_probe, {"train_labels": 0 * LABELS}, "train_labels must hold two"),
+    (features.linear_probe, {"test_features": FEATURES[:, 1:]}, "test_features must have 6"),
+    (features.linear_probe, {"choice_labels": LABELS[1:]}, "choice_labels must have shape"),
+    (features.relatedness, {"superclass": [0, 0, 1]}, r"superclass must have shape \(5,\)"),
+    (features.relatedness, {"superclass": [0, 1, 2, 3, 4]}, "with class 0 and some elsewh"),
+    (features.relatedness, {"superclass": [0] * 5}, "with class 0 and some elsewhere"),
+    (features.mutual_information, {"differences": FEATURES[:, :1]}, "S >= 2"),
+    (features.mutual_information, {"differences": 0 * FEATURES}, "the same in every draw"),
 ]
 
 
@@ -218,24 +227,26 @@ def test_a_softmax_in_any_precision_is_a_distribution(dtype, classes):
     labels = torch.arange(200) % classes
     for scale in (0.1, 1, 10):
         probs = (scale * torch.randn(200, classes)).to(dtype).softmax(1)
-        exact = metrics.brier_score(probs.double() / probs.double().sum(1, keepdim=True), labels)
-        assert metrics.brier_score(probs, labels) == pytest.approx(exact, abs=0.02)
+        exact = calibration.brier_score(
+            probs.double() / probs.double().sum(1, keepdim=True), labels
+        )
+        assert calibration.brier_score(probs, labels) == pytest.approx(exact, abs=0.02)
         with pytest.raises(ValueError, match="as probabilities do"):
-            calibration.fit_temperature(probs, labels)
+            temperature.fit_temperature(probs, labels)
         # Their logarithms are logits.
-        calibration.fit_temperature(probs.double().clamp(min=1e-9).log(), labels)
+        temperature.fit_temperature(probs.double().clamp(min=1e-9).log(), labels)
 
 
 def test_bins_have_their_edges_in_the_precision_of_what_they_sort():
     """A bfloat16 0.2 meets the edge at 0.2, though both are 0.2002 in float32."""
     confidence = torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=torch.bfloat16)
-    table = metrics.reliability_table(confidence, np.array([True] * 4), n_bins=5)
+    table = calibration.reliability_table(confidence, np.array([True] * 4), n_bins=5)
     assert list(table["count"]) == [1, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_network_leaves_evaluation_in_the_mode_it_came_in(training, monkeypatch):
-    network = models.build("resnet6", 10).train(training)
+    network = networks.build("resnet6", 10).train(training)
     network.classifier.train(not training)
     before = [module.training for module in network.modules()]
     images = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lsce.baselines import (
+from lsce.losses import LabelSmoothingCrossEntropy
+from lsce.losses.alternatives import (
     BackwardCorrection,
     Distillation,
     FocalLoss,
@@ -19,7 +20,6 @@ from lsce.baselines import (
     MaxSup,
     SampleWeighted,
 )
-from lsce.losses import LabelSmoothingCrossEntropy
 
 C = 5
 IDENTITY = torch.eye(C, dtype=torch.float64)

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsce import pages, paths, plots
+from lsce.machine import paths
+from lsce.report import figures, page
 
 FOLDER = paths.ROOT / "benchmarks"
 #: What every machine measures, and against whom: words of the rivals' names, module by module.
@@ -182,7 +183,7 @@ def table(**changes) -> pd.DataFrame:
 
 
 def test_in_the_figure_ours_is_better_to_the_right():
-    figure = plots.speed(table(machine="M"))
+    figure = figures.speed(table(machine="M"))
     (ax,) = figure.axes
     assert ax.get_xscale() == "log"
     drawn = {bar.get_label(): bar for bar in ax.containers}
@@ -209,7 +210,7 @@ def test_each_machine_has_a_panel_and_all_rivals_are_told_apart():
         + [table(machine="N")],
         ignore_index=True,
     )
-    figure = plots.speed(many)
+    figure = figures.speed(many)
     assert [ax.get_title() for ax in figure.axes] == ["M", "N"]
     bars = [bar for ax in figure.axes for bar in ax.containers]
     looks = {bar.get_label(): (bar.lines[0].get_marker(), bar.lines[0].get_color()) for bar in bars}
@@ -226,10 +227,10 @@ def appendix(root: Path, *more: str) -> str:
         ignored = shutil.ignore_patterns(".ipynb_checkpoints")
         shutil.copytree(paths.ROOT / folder, root / folder, ignore=ignored)
     script = (
-        "from lsce import paths, report; out = paths.BUILD / 'executed' / 'A1_speed.ipynb'; "
-        "report.execute(paths.NOTEBOOKS / 'A1_speed.ipynb', {}, out); "
-        "first = report.stub('01_loss', 'The loss', 'm', out.parent); "
-        "report.build([out, first], paths.HTML)"
+        "from lsce.machine import paths; from lsce.report import site; out = paths.BUILD / 'executed' / 'A1_speed.ipynb'; "
+        "site.execute(paths.NOTEBOOKS / 'A1_speed.ipynb', {}, out); "
+        "first = site.stub('01_loss', 'The loss', 'm', out.parent); "
+        "site.build([out, first], paths.HTML)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -276,12 +277,12 @@ def test_the_appendix_shows_every_machine(runner, monkeypatch, tmp_path):
 
 
 def test_the_appendix_can_show_some_parts_alone():
-    every = pages.benchmarks()
-    some = pages.benchmarks(["loss"])
+    every = page.benchmarks()
+    some = page.benchmarks(["loss"])
     for machine, (_, rows) in every.items():
         assert set(rows["module"]) > {"loss"} == set(some[machine][1]["module"])
     with pytest.raises(ValueError, match="parts names 'los'; it must name some of .*loss"):
-        pages.benchmarks(["los"])
+        page.benchmarks(["los"])
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from lsce import models, paths
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.runs import Recipe
-from lsce.trainer import Trainer, one_cycle
+from lsce.machine import paths
+from lsce.training import networks
+from lsce.training.spec import Recipe
+from lsce.training.step import Trainer, one_cycle
 
 CPU = torch.device("cpu")
 STYLES = ["torchvision", "popular", "timm"]
@@ -91,7 +92,7 @@ def in_float64(monkeypatch):
     def features(self, images):
         return self.body((images - 0.5) / 0.25).mean(dim=(2, 3))
 
-    monkeypatch.setattr(models.ImageClassifier, "features", features)
+    monkeypatch.setattr(networks.ImageClassifier, "features", features)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -177,7 +178,7 @@ def test_every_peer_has_something_to_train_in_every_case(bench, monkeypatch, dev
 
 def test_operations_are_counted_as_by_hand(bench):
     """Two a multiply-add; backward twice the forward pass, less the images' own gradient."""
-    network, found = models.build("resnet6", 100), []
+    network, found = networks.build("resnet6", 100), []
 
     def count(module, inputs, output):
         per_output = module.weight[0].numel()

@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 from made_up import digest_of, spec
 
-from lsce import pages, profiles, record, tables
+from lsce.commands import record
+from lsce.report import page, tables
+from lsce.studies import profiles
 
 USUAL = {"train_size": 45_000, "model": "resnet8", "epochs": 15}
 
@@ -27,9 +29,9 @@ def test_a_point_is_the_mean_of_runs_that_differ_in_the_seed_alone():
     assert (long["n"], long["epsilon"]) == (3, 0.0)
     assert long["core_minutes"] == pytest.approx(9) and long["sd"] == pytest.approx(0.01)
     assert long["multiply_adds"] == pytest.approx(48, abs=0.1)
-    shown = pages.budgets(tables.budgets(runs)).data
+    shown = page.budgets(tables.budgets(runs)).data
     assert list(shown["test accuracy, ε = 0.1"]) == ["50.0% ± 0.0", "–"]
-    (single,) = pages.budgets(tables.budgets(runs[:1])).data["test accuracy, ε = 0"]
+    (single,) = page.budgets(tables.budgets(runs[:1])).data["test accuracy, ε = 0"]
     assert single == "60.0%"
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from lsce import metrics
-from lsce.calibration import fit_temperature
+from lsce.measures import calibration
+from lsce.measures.temperature import fit_temperature
 
 
 def draw(true_temperature, n=4000, classes=10, seed=0):
     """Logits whose labels are drawn from softmax(z / true_temperature)."""
     rng = np.random.default_rng(seed)
     logits = 3 * rng.normal(size=(n, classes))
-    probs = metrics.softmax(logits, true_temperature)
+    probs = calibration.softmax(logits, true_temperature)
     return logits, (probs.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
 
 
@@ -80,9 +80,9 @@ def test_scaling_the_logits_scales_the_temperature():
 def test_predictions_stay_and_calibration_improves():
     logits, labels = draw(2.5)
     value = fit_temperature(logits, labels).value
-    before, after = metrics.softmax(logits), metrics.softmax(logits, value)
+    before, after = calibration.softmax(logits), calibration.softmax(logits, value)
     assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
-    gaps = [metrics.debiased_calibration_error(p, labels) for p in (before, after)]
+    gaps = [calibration.debiased_calibration_error(p, labels) for p in (before, after)]
     assert gaps[0] > 0.1 and gaps[1] < 0.03
 
 
@@ -146,7 +146,7 @@ def test_bad_input_is_named(logits, labels, error, message):
 def test_needs_neither_scipy_nor_sklearn():
     code = (
         "import sys; sys.modules['scipy'] = sys.modules['sklearn'] = None\n"
-        "import lsce.metrics as m, lsce.calibration as c\n"
+        "import lsce.measures.calibration as m, lsce.measures.temperature as c\n"
         "p = m.softmax([[0., 1.], [2., 0.], [1., 0.]]); m.summarize(p, [1, 0, 1])\n"
         "m.reliability_table(p, [1, 0, 1]); c.fit_temperature([[0., 1.], [2., 0.]], [1, 1])\n"
     )

@@ -8,7 +8,9 @@ import pytest
 from made_up import digest_of
 from test_studies import REGIMES, digests, shown, smoothing
 
-from lsce import claims, pages, paths, stats
+from lsce.judging import claims, statistics
+from lsce.machine import paths
+from lsce.report import page
 from lsce.studies import MAIN
 
 DECLARED = claims.load()
@@ -168,7 +170,7 @@ def test_every_claim_is_complete():
     kept = ("features", "information", "selected", "selective")
     measured = {*digest_of(dataclasses.replace(smoothing().specs[0], keep=kept)).scalars}
     measured |= {"unseen_probe", "unseen_auroc", "unseen_auroc_scaled", "memorised"}
-    # What `lsce.robustness` and `lsce.longtail` measure.
+    # What `lsce.measures.robustness` and `lsce.measures.long_tail` measure.
     measured |= {"corrupted_error", "fgsm_error", "worst_error", "overstated"}
     measured |= {"rare_accuracy", "rare_elsewhere"}
     for claim in DECLARED.values():
@@ -176,7 +178,7 @@ def test_every_claim_is_complete():
         assert claim.published is None or claim.published["measure"] in measured
         assert claim.better in ("lower", "higher")
         assert (claim.smallest is None) != (claim.not_worse_by is None)
-        assert set(claim.advice) == {stats.SUPPORTED, stats.REFUTED, stats.DEPENDS}
+        assert set(claim.advice) == {statistics.SUPPORTED, statistics.REFUTED, statistics.DEPENDS}
         notebook = (paths.NOTEBOOKS / f"{claim.notebook}.ipynb").read_text()
         assert f'"name": "{claim.figure}"' in notebook and f'declared[\\"{claim.id}\\"]' in notebook
 
@@ -201,15 +203,15 @@ def test_a_verdict_says_effect_interval_and_n_and_what_the_recorded_runs_say(mon
         for run in evidence.runs:
             worse = gain + 0.002 * run.spec.seed if run.spec.epsilon == 0 else 0.0
             run.scalars["top1_error"] = 0.5 + worse
-    monkeypatch.setattr("lsce.evidence.recorded", lambda notebook: [second])
-    text = pages.verdict(claim, first).data
-    effect = stats.mean_interval([1.0, 1.2, 1.4, 1.6])  # 1.3 ± 0.41
+    monkeypatch.setattr("lsce.studies.evidence.recorded", lambda notebook: [second])
+    text = page.verdict(claim, first).data
+    effect = statistics.mean_interval([1.0, 1.2, 1.4, 1.6])  # 1.3 ± 0.41
     assert "— supported" in text and "n = 4 paired seeds" in text
     assert f"+1.3 points, 95% interval {effect.low:+.1f} to {effect.high:+.1f}" in text
     assert text.endswith("Recorded runs (profile tiny): *refuted*, −1.7 points, n = 4.")
-    monkeypatch.setattr("lsce.evidence.recorded", lambda notebook: [])
+    monkeypatch.setattr("lsce.studies.evidence.recorded", lambda notebook: [])
     alone = shown(study, first.runs)
-    assert "Recorded" not in pages.verdict(claim, alone).data
+    assert "Recorded" not in page.verdict(claim, alone).data
 
 
 @pytest.mark.parametrize(
@@ -217,8 +219,8 @@ def test_a_verdict_says_effect_interval_and_n_and_what_the_recorded_runs_say(mon
     [(0.13, "+0.52 (+0.39 to +0.65)"), (0.31, "+0.5 (+0.2 to +0.8)"), (0.0062, "+0.521 (")],
 )
 def test_an_interval_decides_the_digits(half, shown):
-    effect = stats.Interval(0.5214, 0.5214 - half, 0.5214 + half, 5, 1.0, 0.1)
-    mean, interval = pages.mean_and_interval(effect)
+    effect = statistics.Interval(0.5214, 0.5214 - half, 0.5214 + half, 5, 1.0, 0.1)
+    mean, interval = page.mean_and_interval(effect)
     assert f"{mean} ({interval})".startswith(shown)
 
 

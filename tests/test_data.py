@@ -21,7 +21,9 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR100
 
-from lsce import builtin, data, noise, paths
+from lsce import data
+from lsce.data import label_noise, synthetic
+from lsce.machine import paths
 
 PER_CLASS = {"train": 2, "test": 1}
 SUPERCLASS = np.array(data._SUPERCLASS)
@@ -475,7 +477,7 @@ def built_in() -> data.Dataset:
 
 def test_built_in(built_in):
     assert built_in.checksum == data.CHECKSUMS["built-in"]
-    parts = dict(zip(("train", "test"), zip(*[iter(builtin.generate())] * 2), strict=True))
+    parts = dict(zip(("train", "test"), zip(*[iter(synthetic.generate())] * 2), strict=True))
     blob = hashlib.sha256()
     for images, labels in parts.values():
         for array in (images, labels.byte(), torch.tensor(built_in.superclass)[labels].byte()):
@@ -494,7 +496,7 @@ def test_drift_of_the_built_in_set_is_an_error(monkeypatch):
 
 
 def test_split_is_a_partition(built_in):
-    train, _, _, _ = builtin.generate()
+    train, _, _, _ = synthetic.generate()
     together = torch.cat([built_in.train.images, built_in.validation.images])
     digests = [sorted(hash(i.tobytes()) for i in t.numpy()) for t in (train, together)]
     assert digests[0] == digests[1]
@@ -523,7 +525,7 @@ def test_subsets_are_balanced_and_nested(built_in):
 
 def test_noise_of_a_seed_is_independent_of_its_subset():
     labels = torch.arange(100).repeat_interleave(100)
-    wrong = noise.flip_labels(labels, "symmetric", 0.3, 6, data._SUPERCLASS) != labels
+    wrong = label_noise.flip_labels(labels, "symmetric", 0.3, 6, data._SUPERCLASS) != labels
     share = wrong[data.subset(labels, 3_000, seed=6)].double().mean()
     assert abs(share - 0.3) < 4 * (0.3 * 0.7 / 3_000) ** 0.5
 

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from made_up import digest_of, record_of
 
-from lsce import claims, evidence, models, pages, paths, profiles, recorded, studies, sweep
-from lsce import record as record_command
-from lsce.evidence import Evidence, gather
-from lsce.recorded import Recorded
+from lsce.commands import record as record_command
+from lsce import studies
+from lsce.judging import claims
+from lsce.machine import paths
+from lsce.report import page
+from lsce.results import recorded
+from lsce.results.recorded import Recorded
+from lsce.studies import evidence, profiles
+from lsce.studies.evidence import Evidence, gather
+from lsce.sweeps import sweep
+from lsce.training import networks
 
 PAGE = "02_epsilon_study"
 
@@ -134,7 +141,7 @@ def test_an_epsilon_is_shown_once_all_seeds_have_it():
     keep(lambda spec: spec.epsilon != 0.6 or spec.seed != 1)
     (found,) = evidence.recorded("00_overview")
     assert found.study.epsilons == [0.0, 0.1, 0.3] and found.seeds == [0, 1, 2]
-    assert found.lacking == 2 and "2 of this page's runs are not there" in pages.banner(found).data
+    assert found.lacking == 2 and "2 of this page's runs are not there" in page.banner(found).data
     shown = gather("00_overview", runs="recorded", **asked("00_overview"))
     assert shown.study.epsilons == found.study.epsilons
     with pytest.raises(evidence.NothingToShow):  # these are not the profile's parameters
@@ -154,7 +161,7 @@ def test_a_group_that_a_profile_lacks_comes_from_another():
     assert (small.profile, quick.profile) == ("small", "quick")
     assert small.others["peers"].profile == "quick" and not quick.lacking
     assert small.others["known posterior"].profile == "small"
-    html = pages.banner(small).data
+    html = page.banner(small).data
     assert "**profile** small (peers: quick, with that profile's parameters" in html
 
 
@@ -181,27 +188,27 @@ def test_work_counts_images_times_multiplications():
     record("quick", seeds=[0])
     (found,) = evidence.recorded(PAGE)
     work = sum(
-        run.spec.epochs * run.spec.train_size * models.multiply_adds(run.spec.model)
+        run.spec.epochs * run.spec.train_size * networks.multiply_adds(run.spec.model)
         for run in found.all_runs
     )
     assert found.work == work
     # 0.56 billion for ResNet-18 in its CIFAR form, as is usually reported.
-    assert models.multiply_adds("resnet18") == pytest.approx(0.556e9, rel=0.01)
+    assert networks.multiply_adds("resnet18") == pytest.approx(0.556e9, rel=0.01)
 
 
 def test_the_banner_tells_whose_runs_are_shown(own):
     record("small")
-    mine = pages.banner(ask()).data
+    mine = page.banner(ask()).data
     assert "These are the runs of this machine" in mine and "**profile** quick" in mine
     assert "what the recorded runs (profile small) say" in mine
-    theirs = pages.banner(ask(profile="small", runs="recorded", seeds=[0, 1, 2])).data
+    theirs = page.banner(ask(profile="small", runs="recorded", seeds=[0, 1, 2])).data
     assert "These are the recorded runs" in theirs and "**profile** small" in theirs
     assert "this machine" not in theirs
 
 
 def test_effects_say_whose_they_are(own):
     declared = claims.of(PAGE)
-    numbers = pages.effects(ask(), declared)
+    numbers = page.effects(ask(), declared)
     assert set(numbers["profile"]) == {"quick"} and not numbers["recorded"].any()
     assert list(numbers["claim"].unique()) == [claim.claim for claim in declared]
 
@@ -236,7 +243,7 @@ def test_epsilon_0_in_every_table_is_plain_cross_entropy(page):
         run.scalars.update(zip(("train_accuracy", "test_accuracy"), accuracies, strict=True))
     whole = evidence._evidence(page, False, "smoke", {}, study, runs, 15)
     for group in (whole, *whole.others.values()):
-        found = pages.regimes(group).data["train, test accuracy at ε = 0"]
+        found = page.regimes(group).data["train, test accuracy at ε = 0"]
         assert set(found) == {"90.0%, 80.0%"}
-        means = pages.means(group, {"train_accuracy": "training"}).data
+        means = page.means(group, {"train_accuracy": "training"}).data
         assert set(means[means["arm"] == "ε = 0"]["training"]) == {"0.900"}

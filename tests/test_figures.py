@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from test_reproduce import lsce
 
-from lsce import paths
-from lsce.recorded import Recorded
+from lsce.machine import paths
+from lsce.results.recorded import Recorded
 
 FIGURES = sorted(path.stem for path in paths.ROOT.glob("figures/*.svg"))
 #: A coordinate; and the name of a path, which is a hash of its coordinates.

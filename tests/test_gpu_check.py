@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lsce import paths
+from lsce.machine import paths
 
 FOLDER = paths.ROOT / "benchmarks"
 

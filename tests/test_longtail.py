@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lsce import data, longtail
+from lsce import data
+from lsce.measures import long_tail
 
 
 def test_counts_are_those_of_cifar_100_lt():
@@ -25,7 +26,7 @@ def test_a_long_tail_is_cut_from_the_balanced_subset_of_its_seed():
 
 def test_weights_are_inverse_to_the_images_and_1_on_average():
     counts = [60, 30, 10]
-    weights = longtail.inverse_frequency(counts)
+    weights = long_tail.inverse_frequency(counts)
     assert (weights * torch.tensor(counts)).sum() / 100 == pytest.approx(1)
     assert weights[2] / weights[0] == pytest.approx(6)
 
@@ -37,7 +38,7 @@ COUNTS = [200, 101, 100, 20, 19]
 def test_classes_are_grouped_by_their_training_images():
     labels = torch.arange(5).repeat(2)
     logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 4, 0, 0, 0, 0, 0]), 5) * 50.0
-    found = longtail.measure(logits, labels, COUNTS)
+    found = long_tail.measure(logits, labels, COUNTS)
     assert found["many_accuracy"] == 0.75
     assert found["medium_accuracy"] == 0.25
     assert found["few_accuracy"] == found["rare_accuracy"] == 0.5
@@ -48,16 +49,16 @@ def test_classes_are_grouped_by_their_training_images():
 def test_a_network_that_sees_a_rare_class_everywhere_shows():
     logits = torch.zeros(5, 5)
     logits[:, 4] = 50.0
-    found = longtail.measure(logits, torch.arange(5), COUNTS)
+    found = long_tail.measure(logits, torch.arange(5), COUNTS)
     assert found["rare_predicted"] == 1 and found["rare_elsewhere"] == pytest.approx(1)
-    assert "few_accuracy" not in longtail.measure(logits, torch.arange(5), [50] * 5)
+    assert "few_accuracy" not in long_tail.measure(logits, torch.arange(5), [50] * 5)
 
 
 def test_the_optimum_of_the_weighted_smoothed_loss_is_where_its_gradient_vanishes():
     from lsce import LabelSmoothingCrossEntropy
 
     counts, epsilon = [100, 50, 20, 10, 1], 0.2
-    weights = longtail.inverse_frequency(counts)
+    weights = long_tail.inverse_frequency(counts)
     criterion = LabelSmoothingCrossEntropy(epsilon, class_weights=weights)
     logits = torch.zeros(4, 5, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
@@ -70,6 +71,6 @@ def test_the_optimum_of_the_weighted_smoothed_loss_is_where_its_gradient_vanishe
 
     optimizer.step(step)
     rare = logits.detach().softmax(1)[:, 4].mean().item()
-    assert longtail.optimal_elsewhere(counts, epsilon) == pytest.approx(rare, abs=1e-3)
+    assert long_tail.optimal_elsewhere(counts, epsilon) == pytest.approx(rare, abs=1e-3)
     assert rare > 0.2  # of ε / 4 = 0.05 without weights
-    assert longtail.optimal_elsewhere(counts, 0.0) == 0
+    assert long_tail.optimal_elsewhere(counts, 0.0) == 0

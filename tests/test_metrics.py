@@ -9,26 +9,26 @@ from scipy.stats import binomtest
 from sklearn.metrics import log_loss, top_k_accuracy_score
 from torchmetrics.classification import MulticlassCalibrationError
 
-from lsce import metrics
+from lsce.measures import calibration
 
 BINNED = [
-    metrics.expected_calibration_error,
-    metrics.maximum_calibration_error,
-    metrics.adaptive_calibration_error,
-    metrics.classwise_calibration_error,
-    metrics.debiased_squared_calibration_error,
-    metrics.debiased_calibration_error,
+    calibration.expected_calibration_error,
+    calibration.maximum_calibration_error,
+    calibration.adaptive_calibration_error,
+    calibration.classwise_calibration_error,
+    calibration.debiased_squared_calibration_error,
+    calibration.debiased_calibration_error,
 ]
-PLAIN = [metrics.confidence_gap, metrics.negative_log_likelihood, metrics.brier_score]
+PLAIN = [calibration.confidence_gap, calibration.negative_log_likelihood, calibration.brier_score]
 
 
 def draw(n=700, classes=7, sharpness=2.0, temperature=1.0, seed=0):
     """Probabilities whose labels follow softmax(z), while they say softmax(z / temperature)."""
     rng = np.random.default_rng(seed)
     logits = sharpness * rng.normal(size=(n, classes))
-    posterior = metrics.softmax(logits)
+    posterior = calibration.softmax(logits)
     labels = (posterior.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
-    return metrics.softmax(logits, temperature), labels, posterior
+    return calibration.softmax(logits, temperature), labels, posterior
 
 
 def binary(confidence, correct):
@@ -97,10 +97,10 @@ def test_hand_computed_calibration():
     # Bins of 0.1: {0.85, 0.9} with accuracy 1/2 and {0.95, 1.0, 1.0} with accuracy 2/3.
     probs, labels = binary([0.85, 0.9, 0.95, 1.0, 1.0], [1, 0, 1, 1, 0])
     low, high = abs(0.5 - 0.875), abs(2 / 3 - 2.95 / 3)
-    ece = metrics.expected_calibration_error(probs, labels, n_bins=10)
+    ece = calibration.expected_calibration_error(probs, labels, n_bins=10)
     assert ece == pytest.approx(2 / 5 * low + 3 / 5 * high)
-    assert metrics.maximum_calibration_error(probs, labels, n_bins=10) == pytest.approx(low)
-    assert metrics.confidence_gap(probs, labels) == pytest.approx(0.94 - 0.6)
+    assert calibration.maximum_calibration_error(probs, labels, n_bins=10) == pytest.approx(low)
+    assert calibration.confidence_gap(probs, labels) == pytest.approx(0.94 - 0.6)
 
 
 def test_hand_computed_debiased_error():
@@ -108,26 +108,26 @@ def test_hand_computed_debiased_error():
     probs, labels = binary([0.6, 0.6, 0.6, 0.9, 0.9, 0.9], [1, 0, 0, 1, 1, 0])
     square = ((0.6 - 1 / 3) ** 2 - 1 / 9 + (0.9 - 2 / 3) ** 2 - 1 / 9) / 2
     assert square < 0
-    signed = metrics.debiased_squared_calibration_error(probs, labels, n_bins=2)
+    signed = calibration.debiased_squared_calibration_error(probs, labels, n_bins=2)
     assert signed == pytest.approx(square)
-    assert metrics.debiased_calibration_error(probs, labels, n_bins=2) == 0
+    assert calibration.debiased_calibration_error(probs, labels, n_bins=2) == 0
     # Single images have no variance, and count as 0; alone they say nothing.
     some = binary([0.6, 0.6, 0.6, 0.9], [1, 0, 0, 0])
     alone = ((0.6 - 1 / 3) ** 2 - 1 / 9) * 3 / 4
-    assert metrics.debiased_squared_calibration_error(*some, 2) == pytest.approx(alone)
+    assert calibration.debiased_squared_calibration_error(*some, 2) == pytest.approx(alone)
     with pytest.raises(ValueError, match="more images than the 2 bins, but there are 2"):
-        metrics.debiased_squared_calibration_error(*binary([0.6, 0.9], [0, 0]), 2)
+        calibration.debiased_squared_calibration_error(*binary([0.6, 0.9], [0, 0]), 2)
 
 
 def test_zero_and_one_belong_to_the_first_and_the_last_bin():
     # 1.0 shares the last bin with 0.96: the gaps +0.04 and -1 net to 0.96 / 2, not 1.04 / 2.
     probs, labels = binary([0.96, 1.0], [1, 0])
-    assert metrics.expected_calibration_error(probs, labels) == pytest.approx(0.96 / 2)
-    table = metrics.reliability_table(probs, labels)
+    assert calibration.expected_calibration_error(probs, labels) == pytest.approx(0.96 / 2)
+    table = calibration.reliability_table(probs, labels)
     assert table["count"].tolist() == [0] * 14 + [2]
     # Class 0 has probabilities 0 and 0.04, both in the first of 15 bins; class 1 mirrors them.
     probs, labels = np.array([[0.0, 1.0], [0.04, 0.96]]), [1, 0]
-    classwise = metrics.classwise_calibration_error(probs, labels)
+    classwise = calibration.classwise_calibration_error(probs, labels)
     assert classwise == pytest.approx(abs(0.04 - 1) / 2)
 
 
@@ -139,7 +139,7 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below_it(n_bins, dtype):
     above = np.nextafter(edges, dtype(2))[:-1]
     for confidence, expected in [(edges, m), (above, m[:-1] + 1)]:
         probs = np.stack([confidence, 1 - confidence], axis=1)
-        table = metrics.reliability_table(probs, np.zeros(len(probs), dtype=int), n_bins)
+        table = calibration.reliability_table(probs, np.zeros(len(probs), dtype=int), n_bins)
         assert table["count"].to_numpy().nonzero()[0].tolist() == (expected - 1).tolist()
 
 
@@ -148,7 +148,7 @@ def test_edges_below_one_half():
     probs = np.array([[0.2] * 5, [0.4, 0.3, 0.3, 0.0, 0.0]])
     for dtype in (np.float64, np.float32):
         for n_bins in (5, 10, 15):
-            table = metrics.reliability_table(probs.astype(dtype), [0, 0], n_bins)
+            table = calibration.reliability_table(probs.astype(dtype), [0, 0], n_bins)
             filled = table[table["count"] > 0]
             assert filled["upper"].tolist() == [0.2, 0.4]
 
@@ -163,7 +163,7 @@ def test_equal_confidences_share_an_equal_mass_bin():
         assert same == pytest.approx(metric(probs, labels), abs=1e-12)
     # All 120 certain images, half of them wrong, are one bin's worth: a gap of one half.
     certain = probs.max(axis=1) == 1
-    alone = metrics.adaptive_calibration_error(probs[certain], labels[certain])
+    alone = calibration.adaptive_calibration_error(probs[certain], labels[certain])
     assert alone == pytest.approx(0.5)
 
 
@@ -173,8 +173,8 @@ def test_debiased_estimator_is_unbiased_where_ece_is_not():
     for _ in range(400):
         confidence = rng.uniform(0.5, 1, 300)
         probs, labels = binary(confidence, rng.random(300) < confidence)
-        plain.append(metrics.adaptive_calibration_error(probs, labels) ** 2)
-        squares.append(metrics.debiased_squared_calibration_error(probs, labels))
+        plain.append(calibration.adaptive_calibration_error(probs, labels) ** 2)
+        squares.append(calibration.debiased_squared_calibration_error(probs, labels))
     error = np.std(squares) / math.sqrt(400)
     assert abs(np.mean(squares)) < 3 * error
     assert np.mean(plain) > 20 * error
@@ -186,7 +186,7 @@ def test_debiased_estimator_finds_a_constant_gap():
     for _ in range(400):
         confidence = rng.uniform(0.6, 1, 300)
         probs, labels = binary(confidence, rng.random(300) < confidence - 0.1)
-        squares.append(metrics.debiased_squared_calibration_error(probs, labels))
+        squares.append(calibration.debiased_squared_calibration_error(probs, labels))
     assert np.mean(squares) == pytest.approx(0.1**2, abs=3 * np.std(squares) / math.sqrt(400))
 
 
@@ -194,36 +194,42 @@ def test_scores_equal_sklearn():
     probs, labels, _ = draw()
     onehot = np.eye(7)[labels]
     brier = sum(((p - e) ** 2).sum() for p, e in zip(probs, onehot)) / len(labels)
-    assert metrics.brier_score(probs, labels) == pytest.approx(brier, abs=1e-12)
+    assert calibration.brier_score(probs, labels) == pytest.approx(brier, abs=1e-12)
     nll = log_loss(labels, probs, labels=range(7))
-    assert metrics.negative_log_likelihood(probs, labels) == pytest.approx(nll, abs=1e-12)
+    assert calibration.negative_log_likelihood(probs, labels) == pytest.approx(nll, abs=1e-12)
     for k in (1, 2, 5):
         accuracy = top_k_accuracy_score(labels, probs, k=k, labels=range(7))
-        assert metrics.top_k_error(probs, labels, k) == pytest.approx(1 - accuracy, abs=1e-12)
+        assert calibration.top_k_error(probs, labels, k) == pytest.approx(1 - accuracy, abs=1e-12)
 
 
 def test_hand_computed_scores():
     probs, labels = [[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]], [0, 1]
-    assert metrics.negative_log_likelihood(probs, labels) == pytest.approx(math.log(2) / 2)
-    assert metrics.brier_score(probs, labels) == pytest.approx((0.25 + 2 * 0.0625) / 2)
-    assert metrics.brier_score([[1.0, 0.0]], [1]) == 2
-    assert metrics.negative_log_likelihood(probs, [0, 2]) == math.inf
-    perfect = metrics.negative_log_likelihood([[1.0, 0.0]], [0])
+    assert calibration.negative_log_likelihood(probs, labels) == pytest.approx(math.log(2) / 2)
+    assert calibration.brier_score(probs, labels) == pytest.approx((0.25 + 2 * 0.0625) / 2)
+    assert calibration.brier_score([[1.0, 0.0]], [1]) == 2
+    assert calibration.negative_log_likelihood(probs, [0, 2]) == math.inf
+    perfect = calibration.negative_log_likelihood([[1.0, 0.0]], [0])
     assert math.copysign(1, perfect) == 1 and perfect == 0
 
 
 def test_top_k_ranks_ties_by_index():
     probs = np.full((4, 4), 0.25)
     labels = np.arange(4)
-    assert [metrics.top_k_error(probs, labels, k) for k in range(1, 6)] == [0.75, 0.5, 0.25, 0, 0]
+    assert [calibration.top_k_error(probs, labels, k) for k in range(1, 6)] == [
+        0.75,
+        0.5,
+        0.25,
+        0,
+        0,
+    ]
     probs, labels, _ = draw()
     wrong = (probs.argmax(axis=1) != labels).mean()
-    assert metrics.top_k_error(probs, labels, 1) == wrong
+    assert calibration.top_k_error(probs, labels, 1) == wrong
 
 
 def test_reliability_table():
     probs, labels, _ = draw(n=400)
-    table = metrics.reliability_table(probs, labels, n_bins=20, level=0.9)
+    table = calibration.reliability_table(probs, labels, n_bins=20, level=0.9)
     assert len(table) == 20 and table["count"].sum() == 400
     # Seven classes: no confidence lies below 1/7.
     assert table["count"].iloc[:2].tolist() == [0, 0]
@@ -233,13 +239,13 @@ def test_reliability_table():
     assert (filled["confidence"] > filled["lower"]).all()
     assert (filled["confidence"] <= filled["upper"]).all()
     weighted = filled["count"] * (filled["accuracy"] - filled["confidence"]).abs() / 400
-    ece = metrics.expected_calibration_error(probs, labels, n_bins=20)
+    ece = calibration.expected_calibration_error(probs, labels, n_bins=20)
     assert weighted.sum() == pytest.approx(ece, abs=1e-12)
 
 
 def test_reliability_intervals_equal_scipy():
     probs, labels, _ = draw(n=400)
-    table = metrics.reliability_table(probs, labels, n_bins=30, level=0.9)
+    table = calibration.reliability_table(probs, labels, n_bins=30, level=0.9)
     table = table[table["count"] > 0]
     assert {0, 1} <= set(table["accuracy"])
     for count, accuracy, low, high in table[
@@ -252,8 +258,8 @@ def test_reliability_intervals_equal_scipy():
 
 def test_true_calibration_error_of_a_calibrated_model_is_zero():
     probs, labels, posterior = draw()
-    assert metrics.true_calibration_error(probs, posterior) == pytest.approx(0, abs=1e-15)
-    assert metrics.adaptive_calibration_error(probs, labels, n_bins=8) > 0.01
+    assert calibration.true_calibration_error(probs, posterior) == pytest.approx(0, abs=1e-15)
+    assert calibration.adaptive_calibration_error(probs, labels, n_bins=8) > 0.01
 
 
 def test_true_calibration_error_finds_a_known_gap():
@@ -262,7 +268,7 @@ def test_true_calibration_error_finds_a_known_gap():
     stated = rng.uniform(0.6, 1, 5000)
     probs = np.stack([stated, 1 - stated], axis=1)
     posterior = np.stack([stated - 0.3, 1.3 - stated], axis=1)
-    assert metrics.true_calibration_error(probs, posterior) == pytest.approx(0.3)
+    assert calibration.true_calibration_error(probs, posterior) == pytest.approx(0.3)
 
 
 def test_true_calibration_error_is_closer_than_the_outcomes():
@@ -270,34 +276,34 @@ def test_true_calibration_error_is_closer_than_the_outcomes():
     # temperature leaves of miscalibration is measured with 40 times as many images.
     rng = np.random.default_rng(0)
     logits = 2 * rng.normal(size=(200_000, 5))
-    posterior = metrics.softmax(logits + rng.normal(size=logits.shape))
-    probs = metrics.softmax(logits, 1.2)
+    posterior = calibration.softmax(logits + rng.normal(size=logits.shape))
+    probs = calibration.softmax(logits, 1.2)
     labels = (posterior.cumsum(axis=1) > rng.random((len(logits), 1))).argmax(axis=1)
-    truth = metrics.true_calibration_error(probs, posterior, n_bins=50)
+    truth = calibration.true_calibration_error(probs, posterior, n_bins=50)
     parts = [slice(i, i + 5000) for i in range(0, 200_000, 5000)]
-    true = [metrics.true_calibration_error(probs[s], posterior[s]) for s in parts]
-    plain = [metrics.adaptive_calibration_error(probs[s], labels[s]) for s in parts]
+    true = [calibration.true_calibration_error(probs[s], posterior[s]) for s in parts]
+    plain = [calibration.adaptive_calibration_error(probs[s], labels[s]) for s in parts]
     assert np.abs(np.array(true) - truth).mean() < np.abs(np.array(plain) - truth).mean() / 2
     assert abs(np.mean(true) - truth) < 0.003
 
 
 def test_summary_has_every_metric():
     probs, labels, _ = draw()
-    summary = metrics.summarize(probs, labels, n_bins=12)
+    summary = calibration.summarize(probs, labels, n_bins=12)
     assert summary == {
-        "top1_error": metrics.top_k_error(probs, labels, 1),
-        "top5_error": metrics.top_k_error(probs, labels, 5),
-        "nll": metrics.negative_log_likelihood(probs, labels),
-        "brier": metrics.brier_score(probs, labels),
-        "ece": metrics.expected_calibration_error(probs, labels, 12),
-        "adaptive_ece": metrics.adaptive_calibration_error(probs, labels, 12),
-        "classwise_ece": metrics.classwise_calibration_error(probs, labels, 12),
-        "mce": metrics.maximum_calibration_error(probs, labels, 12),
-        "debiased_ce": metrics.debiased_calibration_error(probs, labels, 12),
-        "confidence_gap": metrics.confidence_gap(probs, labels),
+        "top1_error": calibration.top_k_error(probs, labels, 1),
+        "top5_error": calibration.top_k_error(probs, labels, 5),
+        "nll": calibration.negative_log_likelihood(probs, labels),
+        "brier": calibration.brier_score(probs, labels),
+        "ece": calibration.expected_calibration_error(probs, labels, 12),
+        "adaptive_ece": calibration.adaptive_calibration_error(probs, labels, 12),
+        "classwise_ece": calibration.classwise_calibration_error(probs, labels, 12),
+        "mce": calibration.maximum_calibration_error(probs, labels, 12),
+        "debiased_ce": calibration.debiased_calibration_error(probs, labels, 12),
+        "confidence_gap": calibration.confidence_gap(probs, labels),
     }
     assert all(type(value) is float for value in summary.values())
-    assert metrics.summarize(*draw(classes=4)[:2])["top5_error"] == 0
+    assert calibration.summarize(*draw(classes=4)[:2])["top5_error"] == 0
 
 
 def test_summary_is_fast():
@@ -305,7 +311,7 @@ def test_summary_is_fast():
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        metrics.summarize(probs, labels)
+        calibration.summarize(probs, labels)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.3
 
@@ -326,24 +332,24 @@ def test_tensors_and_arrays_agree(metric):
 def test_softmax():
     logits = torch.tensor([[1000.0, 999.0, -1000.0], [0.0, 1.0, 2.0]])
     expected = torch.softmax(logits.double() / 2, dim=1).numpy()
-    actual = metrics.softmax(logits, temperature=2)
+    actual = calibration.softmax(logits, temperature=2)
     assert actual.dtype == np.float64
     np.testing.assert_allclose(actual, expected, rtol=1e-14)
     for temperature in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match="temperature must be positive and finite"):
-            metrics.softmax(logits, temperature)
+            calibration.softmax(logits, temperature)
     with pytest.raises(ValueError, match="logits must be finite"):
-        metrics.softmax([[0.0, math.nan]])
+        calibration.softmax([[0.0, math.nan]])
 
 
 @pytest.mark.parametrize(
     "metric",
     [
-        metrics.expected_calibration_error,
-        metrics.maximum_calibration_error,
-        metrics.adaptive_calibration_error,
-        metrics.debiased_calibration_error,
-        metrics.confidence_gap,
+        calibration.expected_calibration_error,
+        calibration.maximum_calibration_error,
+        calibration.adaptive_calibration_error,
+        calibration.debiased_calibration_error,
+        calibration.confidence_gap,
     ],
 )
 def test_confidences_alone_give_what_the_probabilities_give(metric):
@@ -362,14 +368,16 @@ def test_the_true_error_of_confidences_alone_is_that_of_the_probabilities(norm):
     probs, _, _ = draw()
     posterior = np.roll(probs, 1, axis=0)
     likely = posterior[np.arange(len(probs)), probs.argmax(axis=1)]
-    alone = metrics.true_calibration_error(probs.max(axis=1), likely, norm=norm)
-    assert alone == metrics.true_calibration_error(probs, posterior, norm=norm)
+    alone = calibration.true_calibration_error(probs.max(axis=1), likely, norm=norm)
+    assert alone == calibration.true_calibration_error(probs, posterior, norm=norm)
 
 
 GOOD = [[0.5, 0.5], [0.25, 0.75]]
 
 
-@pytest.mark.parametrize("metric", BINNED + PLAIN + [metrics.summarize, metrics.reliability_table])
+@pytest.mark.parametrize(
+    "metric", BINNED + PLAIN + [calibration.summarize, calibration.reliability_table]
+)
 @pytest.mark.parametrize(
     ("probs", "labels", "error", "message"),
     [
@@ -394,7 +402,7 @@ def test_bad_input_is_named(metric, probs, labels, error, message):
         metric(probs, labels)
 
 
-@pytest.mark.parametrize("metric", BINNED + [metrics.summarize, metrics.reliability_table])
+@pytest.mark.parametrize("metric", BINNED + [calibration.summarize, calibration.reliability_table])
 def test_bad_bins_are_named(metric):
     with pytest.raises(ValueError, match="n_bins must be at least 1, but it is 0"):
         metric(GOOD, [0, 1], n_bins=0)
@@ -404,13 +412,13 @@ def test_bad_bins_are_named(metric):
 
 def test_other_bad_arguments_are_named():
     with pytest.raises(ValueError, match="k must be at least 1"):
-        metrics.top_k_error(GOOD, [0, 1], 0)
+        calibration.top_k_error(GOOD, [0, 1], 0)
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
-        metrics.reliability_table(GOOD, [0, 1], level=95)
+        calibration.reliability_table(GOOD, [0, 1], level=95)
     with pytest.raises(ValueError, match="posterior must have the shape of probs"):
-        metrics.true_calibration_error(GOOD, [[0.5, 0.5]])
+        calibration.true_calibration_error(GOOD, [[0.5, 0.5]])
     with pytest.raises(ValueError, match="each row of posterior must sum to 1"):
-        metrics.true_calibration_error(GOOD, [[0.5, 0.4], [0.5, 0.5]])
+        calibration.true_calibration_error(GOOD, [[0.5, 0.4], [0.5, 0.5]])
 
 
 @pytest.mark.parametrize("metric", PLAIN)

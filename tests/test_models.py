@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from lsce import models
+from lsce.training import networks
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", networks.MODELS)
 def test_forward_is_classifier_of_features(name):
-    network = models.build(name, 100).eval()
+    network = networks.build(name, 100).eval()
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         features = network.features(images)
@@ -20,28 +20,28 @@ def test_forward_is_classifier_of_features(name):
     [("resnet56", 0.85), ("resnet18", 11.17), ("inception-small", 1.65)],
 )
 def test_parameters_are_those_of_the_published_networks(name, millions):
-    count = sum(p.numel() for p in models.build(name, 10).parameters())
+    count = sum(p.numel() for p in networks.build(name, 10).parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.01)
 
 
 def test_logits_are_float32_under_autocast():
-    network = models.build("resnet6", 100)
+    network = networks.build("resnet6", 100)
     with torch.autocast("cpu", torch.bfloat16):
         assert network(torch.rand(2, 3, 32, 32)).dtype == torch.float32
 
 
 def test_an_unknown_name_is_named():
     with pytest.raises(ValueError, match="resnet9.*resnet6"):
-        models.build("resnet9", 100)
+        networks.build("resnet9", 100)
 
 
 def test_a_whitening_layer_makes_channels_uncorrelated_and_of_equal_variance():
     torch.manual_seed(0)
     # Neighbouring pixels are alike, as those of photographs are.
     images = torch.nn.functional.interpolate(torch.rand(400, 3, 8, 8), size=32, mode="bilinear")
-    network = models.build("resnet8", 100)
+    network = networks.build("resnet8", 100)
     layer = network.body[0]
-    assert isinstance(layer, models.Whitening) and not list(layer.parameters())
+    assert isinstance(layer, networks.Whitening) and not list(layer.parameters())
     before = layer.weight.clone()
     network.fit_whitening(images)
     assert not torch.equal(layer.weight, before)
@@ -54,7 +54,7 @@ def test_a_whitening_layer_makes_channels_uncorrelated_and_of_equal_variance():
 
 
 def test_a_network_without_a_fixed_layer_is_left_alone():
-    network = models.build("resnet6", 100)
+    network = networks.build("resnet6", 100)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.fit_whitening(torch.rand(8, 3, 32, 32))
     for name, value in network.state_dict().items():

@@ -6,7 +6,9 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from lsce import cli, pages, paths
+from lsce import cli
+from lsce.machine import paths
+from lsce.report import page
 
 KNOWN = ("epsilons", "seeds", "bins")
 
@@ -25,7 +27,7 @@ KNOWN = ("epsilons", "seeds", "bins")
     ],
 )
 def test_a_misspelt_parameter_is_found(cells, names):
-    assert pages.misspelt(cells, KNOWN) == names
+    assert page.misspelt(cells, KNOWN) == names
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from lsce import models, paths, precision, provenance
+from lsce.machine import paths, provenance
+from lsce.training import networks, precision
 
 CPU = torch.device("cpu")
 
@@ -62,7 +63,7 @@ def test_a_timing_gives_both_rates_and_leaves_threads_and_generator_alone():
 
 
 def test_a_network_is_run_in_its_own_precision():
-    network = models.build("resnet6-half", 10)
+    network = networks.build("resnet6-half", 10)
     product = torch.ones(2, 2) @ torch.ones(2, 2)
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         network.precision = name

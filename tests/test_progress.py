@@ -1,6 +1,6 @@
 import pytest
 
-from lsce import progress
+from lsce.machine import progress
 
 
 @pytest.mark.parametrize(

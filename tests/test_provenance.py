@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from lsce import paths, provenance
+from lsce.machine import paths, provenance
 
 
 @pytest.fixture

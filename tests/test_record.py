@@ -9,8 +9,12 @@ import pytest
 from made_up import digest_of, record_of, spec
 from test_reproduce import RUNS, lsce, make_checkout, one_sentence, python
 
-from lsce import paths, profiles, record, recorded, stats, verify
-from lsce.recorded import Recorded
+from lsce.commands import record, verify
+from lsce.judging import statistics
+from lsce.machine import paths
+from lsce.results import recorded
+from lsce.results.recorded import Recorded
+from lsce.studies import profiles
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +210,7 @@ def repeats(values: list[float]):
 
 def test_a_value_is_expected_within_the_widened_prediction_interval():
     runs = repeats([1.0, 1.1, 1.2, 1.3, 1.4])
-    low, high = stats.prediction_interval([1.0, 1.1, 1.2, 1.3, 1.4], 1 - 0.05 / (3 * 4))
+    low, high = statistics.prediction_interval([1.0, 1.1, 1.2, 1.3, 1.4], 1 - 0.05 / (3 * 4))
     for value, holds in ((high - 1e-6, True), (high + 1e-6, False), (low - 1e-6, False)):
         again = digest_of(spec(seed=1))
         again.scalars.update(dict.fromkeys(verify.MEASURES, value))

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 from made_up import digest_of, spec
 
-from lsce import data, paths, profiles, recorded
-from lsce.digest import Digest
-from lsce.record import wanted
-from lsce.recorded import MANIFEST, Recorded
+from lsce import data
+from lsce.commands.record import wanted
+from lsce.machine import paths
+from lsce.results import recorded
+from lsce.results.measurements import Digest
+from lsce.results.recorded import MANIFEST, Recorded
+from lsce.studies import profiles
 
 BUILT_IN = {"data": "built-in", "data_checksum": data.CHECKSUMS["built-in"]}
 

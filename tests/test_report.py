@@ -10,7 +10,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from report_samples import BANNER, write_notebook
 
-from lsce import paths, report
+from lsce.machine import paths
+from lsce.report import site
 
 pytest_plugins = ["report_fixtures"]
 
@@ -53,7 +54,7 @@ def test_execute_runs_quietly_on_this_python_whatever_kernels_are_installed(
     folder.mkdir()
     notebook = write_notebook([PARAMETERS, new_code_cell(code)], folder / "n.ipynb", kernel="mine")
     output = tmp_path / "new" / "n.ipynb"
-    report.execute(notebook, {"epsilon": 0.3, "seeds": [4]}, output)
+    site.execute(notebook, {"epsilon": 0.3, "seeds": [4]}, output)
     assert printed(output) == f"{sys.executable}|{folder}|0.3|[4]|None\n"
     assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
     assert capfd.readouterr() == ("", "")
@@ -74,7 +75,7 @@ def test_execute_hands_on_lines_while_the_notebook_runs(tmp_path):
         lines.append(line)
         (tmp_path / "seen").touch()
 
-    report.execute(notebook, {}, tmp_path / "done.ipynb", on_line=seen)
+    site.execute(notebook, {}, tmp_path / "done.ipynb", on_line=seen)
     assert lines == ["ready", " 10%", " 20%"]
 
 
@@ -83,8 +84,8 @@ def test_a_failing_cell_is_one_sentence_and_leaves_the_notebook(tmp_path):
     cells = [new_code_cell("print('so far')"), new_code_cell("raise KeyError('no\\nsuch run')")]
     notebook = write_notebook(cells, tmp_path / "04_fails.ipynb")
     output = tmp_path / "out" / "04_fails.ipynb"
-    with pytest.raises(report.NotebookFailed) as failure:
-        report.execute(notebook, {}, output)
+    with pytest.raises(site.NotebookFailed) as failure:
+        site.execute(notebook, {}, output)
     partial = output.with_name("04_fails.partial.ipynb")
     assert not output.exists()
     assert printed(partial) == "so far\n"
@@ -96,8 +97,8 @@ def test_a_failing_cell_is_one_sentence_and_leaves_the_notebook(tmp_path):
 @pytest.mark.slow
 def test_a_dying_kernel_is_one_sentence(tmp_path):
     notebook = write_notebook([new_code_cell("import os; os._exit(1)")], tmp_path / "dies.ipynb")
-    with pytest.raises(report.NotebookFailed, match=r"^dies\.ipynb stopped with Dead") as failure:
-        report.execute(notebook, {}, tmp_path / "out.ipynb")
+    with pytest.raises(site.NotebookFailed, match=r"^dies\.ipynb stopped with Dead") as failure:
+        site.execute(notebook, {}, tmp_path / "out.ipynb")
     assert "\n" not in str(failure.value)
 
 
@@ -105,10 +106,10 @@ def test_an_unknown_parameter_is_named_with_the_known_ones(tmp_path):
     notebook = write_notebook([PARAMETERS], tmp_path / "n.ipynb")
     sentence = "^n.ipynb has no parameter 'epsilom'; it has 'epsilon', 'name', 'seeds'.$"
     with pytest.raises(ValueError, match=sentence):
-        report.execute(notebook, {"epsilom": 0.3, "name": "x"}, tmp_path / "out.ipynb")
+        site.execute(notebook, {"epsilom": 0.3, "name": "x"}, tmp_path / "out.ipynb")
     bare = write_notebook([new_code_cell("epsilon = 1")], tmp_path / "bare.ipynb")
     with pytest.raises(ValueError, match="no parameter 'epsilon'; it has none"):
-        report.execute(bare, {"epsilon": 0.3}, tmp_path / "out.ipynb")
+        site.execute(bare, {"epsilon": 0.3}, tmp_path / "out.ipynb")
     assert not (tmp_path / "out.ipynb").exists()
 
 
@@ -123,14 +124,14 @@ def test_an_unknown_parameter_is_named_with_the_known_ones(tmp_path):
 def test_parameters_are_read_as_python_reads_them(source, names, tmp_path):
     cell = new_code_cell(source, metadata={"tags": ["parameters"]})
     notebook = write_notebook([cell, new_code_cell("z = 1")], tmp_path / "n.ipynb")
-    assert report.parameters(notebook) == names
+    assert site.parameters(notebook) == names
 
 
 @pytest.mark.slow
 def test_an_annotated_parameter_is_taken_as_papermill_takes_it(tmp_path):
     cell = new_code_cell("x: int | None = None", metadata={"tags": ["parameters"]})
     notebook = write_notebook([cell, new_code_cell("print(x)")], tmp_path / "n.ipynb")
-    report.execute(notebook, {"x": 3}, tmp_path / "out.ipynb")
+    site.execute(notebook, {"x": 3}, tmp_path / "out.ipynb")
     assert printed(tmp_path / "out.ipynb") == "3\n"
 
 
@@ -139,10 +140,10 @@ def test_an_annotated_parameter_is_taken_as_papermill_takes_it(tmp_path):
 
 def test_links_of_jupyter_become_those_of_the_site():
     text = "[The figure below](#fig-a) and [the loss](01_loss.ipynb), [how](../report/how_to.md)."
-    assert report._in_myst(text) == "{numref}`fig-a` and [the loss](01_loss), [how](how_to)."
+    assert site._in_myst(text) == "{numref}`fig-a` and [the loss](01_loss), [how](how_to)."
     cited = 'So ([A & B 2019](https://x.org/1 "ab2019"), [C 2020](https://x.org/2 "c2020")).'
-    assert report._in_myst(cited) == "So {cite}`ab2019,c2020`."
-    assert report._in_myst("[a site](https://x.org)") == "[a site](https://x.org)"
+    assert site._in_myst(cited) == "So {cite}`ab2019,c2020`."
+    assert site._in_myst("[a site](https://x.org)") == "[a site](https://x.org)"
 
 
 def test_a_figure_has_its_caption_and_then_its_downloads(tmp_path, monkeypatch):
@@ -162,7 +163,7 @@ def test_a_figure_has_its_caption_and_then_its_downloads(tmp_path, monkeypatch):
         new_markdown_cell("Text."),
     ]
     notebook = write_notebook(cells, tmp_path / "n.ipynb")
-    code, downloads, text = report._publishable(notebook, tmp_path / "static").cells
+    code, downloads, text = site._publishable(notebook, tmp_path / "static").cells
     assert code.metadata["mystnb"]["figure"] == {"name": "fig-a", "caption": "Means."}
     assert len(code.outputs) == 1 and text.source == "Text."
     assert 'href="_static/figures/quick/a.csv"' in downloads.source
@@ -171,10 +172,10 @@ def test_a_figure_has_its_caption_and_then_its_downloads(tmp_path, monkeypatch):
 
     (tmp_path / "figures" / "quick" / "a.csv").unlink()
     with pytest.raises(FileNotFoundError, match="a.csv"):
-        report._publishable(notebook, tmp_path / "static")
+        site._publishable(notebook, tmp_path / "static")
     astray = write_notebook([cells[1]], tmp_path / "n.ipynb")
     with pytest.raises(ValueError, match="n.ipynb: no figure before the caption '\\*\\*Figure"):
-        report._publishable(astray, tmp_path / "static")
+        site._publishable(astray, tmp_path / "static")
 
 
 @pytest.mark.slow
@@ -238,18 +239,18 @@ def test_a_warning_fails_the_build_and_keeps_the_report_that_was_there(tmp_path)
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "index.html").write_text("the old report")
     with pytest.raises(RuntimeError, match='could not find bibtex key "nobody"'):
-        report.build([notebook], tmp_path / "html")
+        site.build([notebook], tmp_path / "html")
     assert (tmp_path / "html" / "index.html").read_text() == "the old report"
     assert {path.name for path in tmp_path.iterdir()} == {"01_x.ipynb", "html", "source"}
 
     notebook = write_notebook([new_markdown_cell("# A new title")], tmp_path / "01_x.ipynb")
-    index = report.build([notebook], tmp_path / "html")
+    index = site.build([notebook], tmp_path / "html")
     assert "A new title" in index.read_text(encoding="utf-8")
     assert "bd-header-announcement" not in index.read_text(encoding="utf-8")
 
 
 def test_build_wants_pages_of_different_names(tmp_path):
     with pytest.raises(ValueError, match="one or more files"):
-        report.build([], tmp_path / "html")
+        site.build([], tmp_path / "html")
     with pytest.raises(ValueError, match="different names"):
-        report.build([tmp_path / "a" / "01_x.ipynb", tmp_path / "01_x.md"], tmp_path / "html")
+        site.build([tmp_path / "a" / "01_x.ipynb", tmp_path / "01_x.md"], tmp_path / "html")

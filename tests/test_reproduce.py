@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from test_browser import browser, page, test_every_page_opens_and_fits_a_phone  # noqa: F401
 
-from lsce import paths
+from lsce.machine import paths
 
 PROFILE = """
 data = "cifar-100"
@@ -212,8 +212,8 @@ def test_a_data_argument_that_holds_nothing(checkout):
 
 def test_a_wrong_parameter_in_jupyter_is_a_sentence_and_no_traceback(checkout):
     script = (
-        "from lsce import paths, report; "
-        "report.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', {'epsilons': [0.0, 1.5]}, "
+        "from lsce.machine import paths; from lsce.report import site; "
+        "site.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', {'epsilons': [0.0, 1.5]}, "
         "paths.BUILD / 'tweaked.ipynb')"
     )
     done = python(checkout, "-c", script)
@@ -315,8 +315,8 @@ def test_again_it_trains_nothing_and_after_a_tweak_only_what_changed(reproduced)
     changed = TINY["shared"] | TINY["notebooks"]["02_epsilon_study"]
     changed |= {"data_name": "built-in", "epsilons": [0.0, 0.1, 0.3, 0.9]}
     script = (
-        "import pathlib, sys; from lsce import paths, report; "
-        "report.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', eval(sys.argv[1]), "
+        "import pathlib, sys; from lsce.machine import paths; from lsce.report import site; "
+        "site.execute(paths.NOTEBOOKS / '02_epsilon_study.ipynb', eval(sys.argv[1]), "
         "paths.BUILD / 'tweaked.ipynb')"
     )
     subprocess.run(

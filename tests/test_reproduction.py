@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from made_up import digest_of
 
-from lsce import claims, recorded, reproduction, studies
-from lsce.evidence import Evidence
-from lsce.recorded import Recorded
+from lsce import studies
+from lsce.judging import claims
+from lsce.report import reproduction
+from lsce.results import recorded
+from lsce.results.recorded import Recorded
+from lsce.studies.evidence import Evidence
 
 REGIMES = {
     "few": {"model": "resnet6", "train_size": 300, "epochs": 2},
@@ -136,7 +139,7 @@ def test_published_students_stand_beside_the_arms_that_the_claim_compares():
 def test_every_published_pair_is_one_network_without_and_with_smoothing():
     import pandas as pd
 
-    from lsce import paths
+    from lsce.machine import paths
 
     rows = pd.read_csv(paths.PUBLISHED, index_col="id")
     for claim in claims.load().values():

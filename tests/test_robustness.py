@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lsce import data, robustness
-from lsce.models import ImageClassifier
+from lsce import data
+from lsce.measures import robustness
+from lsce.training.networks import ImageClassifier
 
 CLASSES = 4
 

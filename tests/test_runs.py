@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lsce.runs import Protocol, Recipe, RunSpec, Store
+from lsce.results.store import Store
+from lsce.training.spec import Protocol, Recipe, RunSpec
 
 
 def spec(**changes) -> RunSpec:
@@ -121,7 +122,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lsce.runs.save_file", full)
+    monkeypatch.setattr("lsce.results.store.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save(store, spec())
     assert spec() not in store

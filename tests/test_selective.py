@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from lsce import metrics, selective
-from lsce.calibration import fit_temperature
+from lsce.measures import calibration, selective
+from lsce.measures.temperature import fit_temperature
 
 
 def outcomes(n=400, error=0.3, seed=0):
@@ -22,7 +22,7 @@ def draw(n=600, classes=6, seed=0):
     """Logits, and labels drawn from their softmax."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, classes))
-    cumulative = metrics.softmax(logits).cumsum(axis=1)
+    cumulative = calibration.softmax(logits).cumsum(axis=1)
     return logits, (cumulative > rng.random((n, 1))).argmax(axis=1)
 
 
@@ -145,13 +145,13 @@ def test_coverages_and_risks_that_are_reached_exactly_count(n):
 def test_log_odds_are_those_of_the_maximum_softmax_probability(classes, temperature):
     logits, _ = draw(classes=classes)
     odds = np.exp(selective.log_odds(logits, temperature))
-    top = metrics.softmax(logits, temperature).max(axis=1)
+    top = calibration.softmax(logits, temperature).max(axis=1)
     assert odds / (1 + odds) == pytest.approx(top, rel=1e-12)
 
 
 def test_log_odds_tell_probabilities_apart_that_round_to_one():
     logits = np.array([[0.0, 40.0], [0.0, 50.0], [0.0, 2000.0]])
-    assert (metrics.softmax(logits).max(axis=1) == 1).all()
+    assert (calibration.softmax(logits).max(axis=1) == 1).all()
     assert selective.log_odds(logits) == pytest.approx([40, 50, 2000])
 
 
@@ -282,8 +282,8 @@ def test_selective_reports_each_score():
     norm = selective.choose_norm(*validation)
     assert found.pop("norm") == norm
     scores = {
-        "": metrics.softmax(logits).max(axis=1),
-        "_scaled": metrics.softmax(logits, temperature).max(axis=1),
+        "": calibration.softmax(logits).max(axis=1),
+        "_scaled": calibration.softmax(logits, temperature).max(axis=1),
         "_normalised": selective.normalised(logits, norm),
     }
     names = ("aurc", "excess_aurc", "coverage_at_5", "risk_at_80", "failure_auroc")
@@ -339,8 +339,8 @@ def test_unseen_reports_each_score():
     found = selective.unseen(seen, unseen, 0.7, 3.0)
     assert len(found) == 10
     for suffix, score in {
-        "": lambda z: metrics.softmax(z).max(axis=1),
-        "_scaled": lambda z: metrics.softmax(z, 0.7).max(axis=1),
+        "": lambda z: calibration.softmax(z).max(axis=1),
+        "_scaled": lambda z: calibration.softmax(z, 0.7).max(axis=1),
         "_normalised": lambda z: selective.normalised(z, 3.0),
         "_logit": lambda z: z.max(axis=1),
         "_energy": lambda z: np.log(np.exp(z).sum(axis=1)),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from lsce import metrics, stats
-from lsce.stats import Interval, judge
+from lsce.judging import statistics
+from lsce.judging.statistics import Interval, judge
+from lsce.measures import calibration
 
 RNG = np.random.default_rng(0)
 TREATMENT = RNG.normal(0.5, 1, 7)
@@ -16,7 +17,7 @@ CONTROL = RNG.normal(0, 1, 7)
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 def test_paired_difference_equals_scipy(level):
-    ours = stats.paired_difference(TREATMENT, CONTROL, level)
+    ours = statistics.paired_difference(TREATMENT, CONTROL, level)
     theirs = scipy_stats.ttest_rel(TREATMENT, CONTROL)
     ci = theirs.confidence_interval(level)
     assert (ours.low, ours.high, ours.p) == pytest.approx((ci.low, ci.high, theirs.pvalue))
@@ -27,7 +28,7 @@ def test_paired_difference_equals_scipy(level):
 
 def test_mean_interval_by_hand():
     # t(0.975, 2) = 4.302653, sd 1, n 3.
-    interval = stats.mean_interval([1, 2, 3])
+    interval = statistics.mean_interval([1, 2, 3])
     assert interval.mean == 2 and interval.sd == 1
     assert interval.high - 2 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     theirs = scipy_stats.ttest_1samp([1, 2, 3], 0)
@@ -38,13 +39,13 @@ def test_mean_interval_by_hand():
 
 def test_t_interval_covers_as_often_as_it_says():
     draws = np.random.default_rng(1).normal(0.3, 2, (1000, 5))
-    intervals = [stats.mean_interval(d, 0.9) for d in draws]
+    intervals = [statistics.mean_interval(d, 0.9) for d in draws]
     covered = sum(i.low <= 0.3 <= i.high for i in intervals)
     assert scipy_stats.binomtest(covered, 1000, 0.9).pvalue > 0.001
 
 
 def test_one_seed_has_no_interval():
-    interval = stats.paired_difference([0.75], [0.5])
+    interval = statistics.paired_difference([0.75], [0.5])
     assert (interval.mean, interval.n) == (0.25, 1)
     assert all(math.isnan(x) for x in (interval.low, interval.high, interval.sd, interval.p))
     verdict = judge(interval, 0.1)
@@ -52,7 +53,7 @@ def test_one_seed_has_no_interval():
 
 
 def test_differences_without_spread():
-    interval = stats.mean_interval([0.5, 0.5])
+    interval = statistics.mean_interval([0.5, 0.5])
     assert interval == Interval(0.5, 0.5, 0.5, 2, 0.0, 1.0)
     verdict = judge(interval, 0.1)
     assert (verdict.verdict, verdict.more_runs) == ("undecided", None)
@@ -60,29 +61,29 @@ def test_differences_without_spread():
 
 def test_bad_values_are_named():
     with pytest.raises(ValueError, match="paired by seed, but have 2 and 3 values"):
-        stats.paired_difference([1, 2], [1, 2, 3])
+        statistics.paired_difference([1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match=r"control must be finite, but they are \[1.0, nan\]"):
-        stats.paired_difference([1, 2], [1, math.nan])
+        statistics.paired_difference([1, 2], [1, math.nan])
     with pytest.raises(ValueError, match=r"values must be one or more numbers.*\(0,\)"):
-        stats.mean_interval([])
+        statistics.mean_interval([])
     with pytest.raises(ValueError, match=r"\(1, 2\)"):
-        stats.mean_interval([[1, 2]])
+        statistics.mean_interval([[1, 2]])
     with pytest.raises(ValueError, match="level must lie between 0 and 1, but it is 95"):
-        stats.mean_interval([1, 2], 95)
+        statistics.mean_interval([1, 2], 95)
     with pytest.raises(ValueError, match="smallest must be at least 0"):
-        judge(stats.mean_interval([1, 2]), -0.1)
+        judge(statistics.mean_interval([1, 2]), -0.1)
 
 
 def test_holm_by_hand():
     # Sorted 0.01, 0.02, 0.03, 0.04 by 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04 -> running maximum.
-    np.testing.assert_allclose(stats.holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
-    np.testing.assert_allclose(stats.holm([0.5, 0.9]), [1, 1])
-    np.testing.assert_allclose(stats.holm([0.3]), [0.3])
+    np.testing.assert_allclose(statistics.holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(statistics.holm([0.5, 0.9]), [1, 1])
+    np.testing.assert_allclose(statistics.holm([0.3]), [0.3])
     for wrong in (-0.1, 1.1):
         with pytest.raises(ValueError, match=r"p_values must lie in \[0, 1\]"):
-            stats.holm([0.1, wrong])
+            statistics.holm([0.1, wrong])
     with pytest.raises(ValueError, match="p_values must be finite"):
-        stats.holm([0.1, math.nan])
+        statistics.holm([0.1, math.nan])
 
 
 def test_holm_rejects_what_the_step_down_procedure_rejects():
@@ -94,7 +95,7 @@ def test_holm_rejects_what_the_step_down_procedure_rejects():
             if p[i] > 0.05 / (6 - step):
                 break
             rejected[i] = True
-        assert (stats.holm(p) <= 0.05).tolist() == rejected.tolist()
+        assert (statistics.holm(p) <= 0.05).tolist() == rejected.tolist()
 
 
 def exact_wilcoxon(differences):
@@ -122,14 +123,14 @@ def exact_wilcoxon(differences):
     ],
 )
 def test_wilcoxon_is_exact(differences):
-    assert stats.wilcoxon_p(differences) == pytest.approx(exact_wilcoxon(differences))
+    assert statistics.wilcoxon_p(differences) == pytest.approx(exact_wilcoxon(differences))
 
 
 def test_wilcoxon_limits():
     # METHODS: five pairs cannot reach 5%.
-    assert stats.wilcoxon_p([1, 2, 3, 4, 5]) == 0.0625
-    assert stats.wilcoxon_p([0, 0]) == 1
-    assert stats.wilcoxon_p([0.5]) == 1
+    assert statistics.wilcoxon_p([1, 2, 3, 4, 5]) == 0.0625
+    assert statistics.wilcoxon_p([0, 0]) == 1
+    assert statistics.wilcoxon_p([0.5]) == 1
 
 
 def effect(mean, half, n=5, level=0.95):
@@ -180,9 +181,9 @@ def test_more_runs_is_the_smallest_number_that_decides(mean, half, n, level):
 
 def test_more_runs_that_cannot_be_told():
     assert judge(effect(1 - 1e-6, 1.0), 1.0).more_runs is None
-    assert judge(stats.mean_interval([0.0, 0.0]), 0.0).more_runs is None
+    assert judge(statistics.mean_interval([0.0, 0.0]), 0.0).more_runs is None
     # No mean effect and none asked for: no number of runs decides.
-    assert judge(stats.mean_interval([-1.0, 1.0]), 0.0).more_runs is None
+    assert judge(statistics.mean_interval([-1.0, 1.0]), 0.0).more_runs is None
 
 
 @pytest.mark.parametrize(
@@ -203,17 +204,17 @@ def test_combine(words, expected):
         "refuted": judge(effect(-2, 1), 1),
         "undecided": judge(effect(2, 3), 1),
     }
-    assert stats.combine([single[word] for word in words]) == expected
+    assert statistics.combine([single[word] for word in words]) == expected
 
 
 def test_combine_needs_a_verdict():
     with pytest.raises(ValueError, match="verdicts must hold at least one"):
-        stats.combine([])
+        statistics.combine([])
 
 
 def test_bootstrap_of_a_mean_with_one_seed_matches_the_normal_interval():
     values = np.random.default_rng(0).normal(1, 2, 2000)
-    result = stats.two_level_bootstrap([(values,)], np.mean, draws=2000)
+    result = statistics.two_level_bootstrap([(values,)], np.mean, draws=2000)
     half = 1.96 * values.std() / math.sqrt(2000)
     assert result.estimate == pytest.approx(values.mean())
     assert result.low == pytest.approx(values.mean() - half, abs=0.1 * half)
@@ -223,12 +224,12 @@ def test_bootstrap_of_a_mean_with_one_seed_matches_the_normal_interval():
 def test_bootstrap_includes_the_spread_of_the_seeds():
     # No spread within a seed: what is left is the bootstrap of the two seeds, 0, 1/2 or 1.
     seeds = [(np.zeros(10),), (np.ones(10),)]
-    result = stats.two_level_bootstrap(seeds, np.mean, draws=400)
+    result = statistics.two_level_bootstrap(seeds, np.mean, draws=400)
     assert (result.estimate, result.low, result.high) == (0.5, 0.0, 1.0)
-    narrow = stats.two_level_bootstrap(seeds, np.mean, draws=400, level=0.4)
+    narrow = statistics.two_level_bootstrap(seeds, np.mean, draws=400, level=0.4)
     assert (narrow.low, narrow.high) == (0.5, 0.5)
     # Of three seeds one is 1: the mean is k/3 with k binomial (3, 1/3), P(k <= 2) = 0.963.
-    thirds = stats.two_level_bootstrap([*seeds, seeds[0]], np.mean, draws=400, level=0.8)
+    thirds = statistics.two_level_bootstrap([*seeds, seeds[0]], np.mean, draws=400, level=0.8)
     assert (thirds.low, thirds.high) == pytest.approx((0, 2 / 3))
 
 
@@ -237,7 +238,7 @@ def test_bootstrap_images_are_shared_by_the_seeds():
     values = np.random.default_rng(0).normal(size=500)
     widths = []
     for seeds in (1, 8):
-        result = stats.two_level_bootstrap([(values,)] * seeds, np.mean, draws=1500)
+        result = statistics.two_level_bootstrap([(values,)] * seeds, np.mean, draws=1500)
         widths.append(result.high - result.low)
     assert widths[1] == pytest.approx(widths[0], rel=0.1)
 
@@ -246,30 +247,30 @@ def test_bootstrap_keeps_the_arrays_of_a_seed_together():
     rng = np.random.default_rng(0)
     control = rng.normal(size=(3, 200))
     seeds = [(c + 0.25, c) for c in control]
-    result = stats.two_level_bootstrap(seeds, lambda a, b: (a - b).mean(), draws=50)
+    result = statistics.two_level_bootstrap(seeds, lambda a, b: (a - b).mean(), draws=50)
     assert (result.low, result.high) == pytest.approx((0.25, 0.25))
 
 
 def test_bootstrap_of_a_metric_is_reproducible():
     rng = np.random.default_rng(0)
-    probs = metrics.softmax(rng.normal(size=(300, 4)))
+    probs = calibration.softmax(rng.normal(size=(300, 4)))
     seeds = [(probs, rng.integers(4, size=300)) for _ in range(3)]
 
     def run(seed):
-        return stats.two_level_bootstrap(
-            seeds, metrics.confidence_gap, draws=100, level=0.9, seed=seed
+        return statistics.two_level_bootstrap(
+            seeds, calibration.confidence_gap, draws=100, level=0.9, seed=seed
         )
 
     first = run(0)
     assert first == run(0) != run(1)
     assert first.low < first.estimate < first.high
-    assert first.estimate == pytest.approx(np.mean([metrics.confidence_gap(*s) for s in seeds]))
+    assert first.estimate == pytest.approx(np.mean([calibration.confidence_gap(*s) for s in seeds]))
 
 
 def test_bootstrap_names_what_does_not_fit():
     with pytest.raises(ValueError, match=r"the same images for every seed.* \[2, 3\]"):
-        stats.two_level_bootstrap([(np.ones(2),), (np.ones(3),)], np.mean)
+        statistics.two_level_bootstrap([(np.ones(2),), (np.ones(3),)], np.mean)
     with pytest.raises(ValueError, match="per_seed must hold"):
-        stats.two_level_bootstrap([], np.mean)
+        statistics.two_level_bootstrap([], np.mean)
     with pytest.raises(ValueError, match="draws must be at least 1"):
-        stats.two_level_bootstrap([(np.ones(2),)], np.mean, draws=0)
+        statistics.two_level_bootstrap([(np.ones(2),)], np.mean, draws=0)

@@ -3,10 +3,13 @@ import pandas as pd
 import pytest
 from made_up import digest_of
 
-from lsce import claims, metrics, pages, studies
-from lsce.evidence import Evidence
-from lsce.runs import Recipe
+from lsce import studies
+from lsce.judging import claims
+from lsce.measures import calibration
+from lsce.report import page
 from lsce.studies import KNOWN_POSTERIOR, MAIN, Study
+from lsce.studies.evidence import Evidence
+from lsce.training.spec import Recipe
 
 REGIMES = {
     "few": {"model": "resnet6", "train_size": 300, "epochs": 2},
@@ -259,7 +262,7 @@ def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
     for run in runs:
         rate = run.spec.recipe.peak_learning_rate
         run.scalars.update(train_accuracy=rate, test_accuracy=0.05)
-    found = pages.regimes(shown(study, runs)).data.set_index("regime")
+    found = page.regimes(shown(study, runs)).data.set_index("regime")
     assert list(found["train, test accuracy at ε = 0"]) == ["10.0%, 5.0%", "20.0%, 5.0%"]
     assert all(words.startswith("45,000 images × 1 epochs") for words in found["training"])
 
@@ -272,11 +275,11 @@ def test_a_fit_that_did_not_converge_is_counted_and_not_averaged():
         if (run.spec.epsilon, run.spec.seed) == (0.1, 4) or run.spec.epsilon == 0:
             run.scalars.update(temperature=100.0, temperature_converged=0.0, ece_scaled=0.9)
     evidence = shown(study, runs)
-    rows = pages.means(evidence, {"ece": "ECE", "ece_scaled": "scaled", "temperature": "T"}).data
+    rows = page.means(evidence, {"ece": "ECE", "ece_scaled": "scaled", "temperature": "T"}).data
     rows = rows.set_index("arm")
     assert list(rows.loc["ε = 0", ["runs", "ECE", "scaled", "T"]]) == [2, "0.200", "–", "–"]
     assert list(rows.loc["ε = 0.1", ["scaled", "T"]]) == ["0.100 (1/2)", "2.000 (1/2)"]
-    said = pages.temperatures(evidence).data
+    said = page.temperatures(evidence).data
     assert said.startswith("Of 4 temperature fits of these runs, 1 converged.")
     assert "0.01 to 100" in said and said.endswith("ε = 0 (2), ε = 0.1 (1).")
 
@@ -291,9 +294,9 @@ def test_what_was_chosen_at_the_edge_of_the_settings_is_named():
     ]
     columns = ["method", "setting", "validation_accuracy"]
     table = pd.DataFrame(arms, columns=columns).assign(regime="tiny", seed=0)
-    said = pages.edges(table, "validation_accuracy").data
+    said = page.edges(table, "validation_accuracy").data
     assert "- ε = 0.3: *tiny*" in said and "mixup" not in said and "weight decay" not in said
-    inside = pages.edges(table[table["setting"] != 0.3], "validation_accuracy").data
+    inside = page.edges(table[table["setting"] != 0.3], "validation_accuracy").data
     assert inside.startswith("No method")
 
 
@@ -314,7 +317,7 @@ def test_reliability_shows_each_run_before_and_after_temperature():
     numbers = study.reliability(runs, (0.0, 0.1), 3, bins=10)
     assert numbers.groupby("regime")["panel"].nunique().tolist() == [4, 4]
     run = runs[0]
-    table = metrics.reliability_table(run.samples["scaled"], run.samples["correct"], 10)
+    table = calibration.reliability_table(run.samples["scaled"], run.samples["correct"], 10)
     fitted = numbers[numbers["panel"].str.contains("T = ")].head(10)
     pd.testing.assert_frame_equal(fitted[table.columns].reset_index(drop=True), table)
 

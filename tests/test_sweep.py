@@ -8,8 +8,12 @@ import time
 import pytest
 import torch
 
-from lsce import data, digest, models, sweep, train
-from lsce.runs import Protocol, Recipe, Record, RunSpec, Store
+from lsce import data
+from lsce.results import measurements
+from lsce.results.store import Record, Store
+from lsce.sweeps import sweep
+from lsce.training import networks, train
+from lsce.training.spec import Protocol, Recipe, RunSpec
 
 
 def spec(**changes) -> RunSpec:
@@ -59,7 +63,7 @@ def test_a_plan_says_what_it_takes(tmp_path):
     specs = [spec(), spec(seed=1, keep=("features", "weights"))]
     todo = sweep.plan(specs, store)
     trained, evaluated = (100, 100 + 100 + 15_000)  # the second one's probes evaluate more
-    least = 2 * models.multiply_adds("resnet6") * (3 * trained + evaluated)
+    least = 2 * networks.multiply_adds("resnet6") * (3 * trained + evaluated)
     assert 2 * least <= todo.operations <= 5 * least
     assert todo.workers * 2**27 < todo.memory < todo.workers * 2**33  # PyTorch alone takes 200 MiB
     sweep.execute(todo, store)
@@ -137,8 +141,8 @@ def test_a_failure_stops_the_threads_after_their_epoch(tmp_path):
 
 SCRIPT = """
 import pathlib, signal, sys
-from lsce import sweep
-from lsce.runs import Store
+from lsce.sweeps import sweep
+from lsce.results.store import Store
 from test_sweep import spec
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
@@ -218,7 +222,7 @@ def test_a_network_is_tried_as_it_was_trained(tmp_path, capsys):
     tried, base = sweep.ensure(wanted, store=store)
     assert "3 of 3 runs are not trained yet" in capsys.readouterr().out  # the source, too
     assert base.keep == {"features", "selected", "weights"} and tried.keep == set()
-    assert digest.of(tried).scalars["worst_error"] == tried.meta["final"]["worst_error"]
+    assert measurements.of(tried).scalars["worst_error"] == tried.meta["final"]["worst_error"]
     assert torch.equal(tried.outputs()["test_logits"], base.outputs()["test_logits"])
     assert tried.meta["final"].items() >= base.meta["final"].items()
     assert tried.meta["final"]["worst_error"] >= tried.meta["final"]["fgsm_error"]

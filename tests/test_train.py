@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lsce import data, models, train, trainer
+from lsce import data
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.runs import Recipe, RunSpec
-from lsce.trainer import Trainer, make_optimizer, one_cycle
+from lsce.training import networks, step, train
+from lsce.training.spec import Recipe, RunSpec
+from lsce.training.step import Trainer, make_optimizer, one_cycle
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ def test_the_step_is_sgd_with_the_scheduled_rate(special):
         trainer.step(images, labels)
 
     torch.manual_seed(3)
-    plain = models.build("resnet6", 10).to(memory_format=torch.channels_last)
+    plain = networks.build("resnet6", 10).to(memory_format=torch.channels_last)
     decays = [5e-4 if p.ndim > 1 else 0.0 for p in plain.parameters()]
     groups = [
         {"params": [p], "weight_decay": decay}
@@ -499,13 +500,13 @@ def test_images_of_classes_never_seen_are_kept_as_logits(dataset):
 
 def test_no_network_is_drawn_while_another_thread_draws_its_own(monkeypatch):
     """Threads share the generator: a network that is drawn in between would change a run."""
-    build, locked = models.build, []
+    build, locked = networks.build, []
 
     def watched(*arguments):
-        locked.append(trainer._one_at_a_time.locked())
+        locked.append(step._one_at_a_time.locked())
         return build(*arguments)
 
-    monkeypatch.setattr(models, "build", watched)
+    monkeypatch.setattr(networks, "build", watched)
     cpu = torch.device("cpu")
     one = Trainer("resnet6", 100, cpu)
     one.begin(Recipe(), torch.nn.CrossEntropyLoss(), steps=1, batch_size=2, seed=0)

@@ -18,8 +18,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
-from lsce import baselines
-from lsce.losses import LabelSmoothingCrossEntropy, label_smoothing_cross_entropy
+from lsce.losses import LabelSmoothingCrossEntropy, alternatives, label_smoothing_cross_entropy
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
@@ -38,14 +37,14 @@ OURS = {
 }
 ALONE = LabelSmoothingCrossEntropy(reduction="none")
 CASES = OURS | {
-    "focal": baselines.FocalLoss(2),
-    "MaxSup": baselines.MaxSup(0.1),
-    "generalized cross entropy": baselines.GeneralizedCrossEntropy(0.7),
-    "forward correction": baselines.ForwardCorrection(TRANSITION),
-    "backward correction": baselines.BackwardCorrection(TRANSITION),
-    "generalized smoothing": baselines.GeneralizedLabelSmoothing(-0.5, "exclude-true"),
-    "sample weights": baselines.SampleWeighted(ALONE, WEIGHTS),
-    "distillation": baselines.Distillation(2.0),
+    "focal": alternatives.FocalLoss(2),
+    "MaxSup": alternatives.MaxSup(0.1),
+    "generalized cross entropy": alternatives.GeneralizedCrossEntropy(0.7),
+    "forward correction": alternatives.ForwardCorrection(TRANSITION),
+    "backward correction": alternatives.BackwardCorrection(TRANSITION),
+    "generalized smoothing": alternatives.GeneralizedLabelSmoothing(-0.5, "exclude-true"),
+    "sample weights": alternatives.SampleWeighted(ALONE, WEIGHTS),
+    "distillation": alternatives.Distillation(2.0),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 

@@ -1,0 +1,147 @@
+"""`lsce verify`: retrain recorded runs and see whether they fall where repeated seeds say."""
+
+import dataclasses
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsce import data
+from lsce.judging import statistics
+from lsce.machine.progress import duration
+from lsce.results import measurements
+from lsce.results.measurements import Digest
+from lsce.results.recorded import Recorded
+from lsce.results.store import Store
+from lsce.sweeps import sweep
+from lsce.training.spec import RunSpec
+
+#: What is compared, with words for it.
+MEASURES = {
+    "top1_error": "top-1 test error",
+    "test_nll": "test NLL",
+    "debiased_ce": "debiased calibration error",
+    "temperature": "temperature",
+}
+
+#: Recorded seeds of the same run, itself included, that a prediction needs: with three, the widened
+#: intervals are so wide that everything falls into them.
+SEEDS = 5
+
+#: How often all retrained runs together may miss their ranges by chance.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measure of a retrained run: its value, the recorded one and the range expected."""
+
+    measure: str
+    value: float
+    recorded: float
+    low: float
+    high: float
+
+    @property
+    def holds(self) -> bool:
+        return self.low <= self.value <= self.high
+
+
+def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
+    """Retrain `count` recorded runs drawn at random and compare; whether all fall where expected.
+
+    A value is expected within the prediction interval of one more run like those recorded with
+    the same spec but for the seed. The intervals are widened (Bonferroni) so that a faithful
+    rerun of all of them misses any with a probability of at most `LEVEL`. Runs expected to take
+    more than `longest` seconds on this machine are left out of the draw, and so are those with
+    fewer than `SEEDS` recorded seeds; both are said. `draw` seeds the draw.
+
+    Raises ValueError if nothing is recorded.
+    """
+    recorded = Recorded()  # in the order of their ids, so that `draw` alone decides
+    repeats = _repeats(recorded)
+    eligible = [run for run in recorded if len(repeats[_but_for_the_seed(run.spec)]) >= SEEDS]
+    if not eligible:
+        raise ValueError(f"{recorded.folder} holds no run with {SEEDS} recorded seeds to verify")
+    if any(run.spec.data == "cifar-100" for run in eligible):
+        data.load("cifar-100", source)
+    with tempfile.TemporaryDirectory(prefix="lsce-verify-") as scratch:
+        store = Store(Path(scratch))
+        plan = sweep.plan([run.spec for run in eligible], store)
+        short = [run for run in eligible if plan.seconds[run.spec.id] <= longest]
+        chosen = random.Random(draw).sample(short, min(count, len(short)))
+        print(
+            f"{len(recorded)} runs are recorded; {len(recorded) - len(eligible)} have fewer than "
+            f"{SEEDS} seeds and {len(eligible) - len(short)} would take more than "
+            f"{duration(longest)} here.\n"
+            f"Retraining {len(chosen)} of the others, drawn with seed {draw}.",
+            flush=True,
+        )
+        missing = sweep.with_needed([run.spec for run in chosen], store)
+        sweep.execute(dataclasses.replace(plan, missing=missing), store)
+        results = []
+        for run in chosen:
+            again = measurements.of(store.load(run.spec))
+            checks = compare(again, run, repeats[_but_for_the_seed(run.spec)], len(chosen))
+            _say(run.spec, checks)
+            results.append(all(check.holds for check in checks))
+    print(
+        f"{sum(results)} of {len(results)} retrained runs fall where repeated seeds say they should"
+    )
+    return all(results)
+
+
+def compare(again: Digest, run: Digest, repeats: Sequence[Digest], runs: int) -> list[Check]:
+    """Every measure of a run trained `again`, where `runs` are compared in all."""
+    level = 1 - LEVEL / (runs * len(MEASURES))
+    checks = []
+    for measure in MEASURES:
+        values = [repeat.scalars[measure] for repeat in repeats]
+        low, high = statistics.prediction_interval(values, level)
+        checks.append(Check(measure, again.scalars[measure], run.scalars[measure], low, high))
+    return checks
+
+
+def _but_for_the_seed(spec: RunSpec) -> str:
+    return _unseeded(spec).id
+
+
+def _unseeded(spec: RunSpec) -> RunSpec:
+    """The same with seed 0, and so the runs that it rests on, whose seeds go with its own."""
+    changes: dict[str, Any] = {"seed": 0}
+    if spec.teacher is not None:
+        changes["teacher"] = _unseeded(spec.teacher)
+    if (protocol := spec.examination) is not None:
+        source = _unseeded(protocol.source)
+        changes["examination"] = dataclasses.replace(protocol, source=source)
+    return dataclasses.replace(spec, **changes)
+
+
+def _repeats(recorded: Recorded) -> dict[str, list[Digest]]:
+    """The recorded runs that completed, those together that differ in the seed alone."""
+    found: dict[str, list[Digest]] = {_but_for_the_seed(run.spec): [] for run in recorded}
+    for run in recorded:
+        if not run.diverged:
+            found[_but_for_the_seed(run.spec)].append(run)
+    return found
+
+
+def _say(spec: RunSpec, checks: Sequence[Check]) -> None:
+    optional = [field.name for field in dataclasses.fields(spec) if field.default is None]
+    given = {name: getattr(spec, name) for name in optional if getattr(spec, name) is not None}
+    if spec.teacher is not None:
+        given["teacher"] = spec.teacher.id
+    if spec.examination is not None:
+        given["examination"] = f"of {spec.base.id}"
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in given.items()]
+    parts = [spec.model, f"{spec.train_size:,} images of {spec.data}", f"{spec.epochs} epochs"]
+    parts += [f"ε = {spec.epsilon:g}", f"weight decay {spec.recipe.weight_decay:g}", *words]
+    print(f"\n{spec.id}: {', '.join(parts)}, seed {spec.seed}")
+    for check in checks:
+        same = "the same" if check.value == check.recorded else f"{check.recorded:.4f}"
+        print(
+            f"  {MEASURES[check.measure]:<27} {check.value:.4f}, recorded {same}, expected "
+            f"{check.low:.4f} to {check.high:.4f}: {'inside' if check.holds else 'OUTSIDE'}"
+        )

@@ -1,0 +1,1 @@
+"""Claims, intervals and verdicts."""

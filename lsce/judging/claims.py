@@ -1,0 +1,273 @@
+"""The claims that the report judges, and their verdicts from the tables of a study.
+
+The claims are declared in `claims.yaml` beside this file; `changes.csv` says what was changed after
+runs had been seen.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lsce import studies
+from lsce.judging import statistics
+from lsce.studies import MAIN
+
+#: How the measure of a control ends that is another one than the treatment's → the words for it.
+CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
+
+#: Columns that claims of more or fewer are about → words for them.
+COLUMNS = {"train_size": "images", "classes": "classes"}
+
+#: An arm: what is trained by, and its setting (NaN where it has none).
+Arm = tuple[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Claim:
+    """A sentence about label smoothing that paired runs can judge; `claims.yaml` says the rest."""
+
+    id: str
+    claim: str
+    notebook: str
+    family: str
+    #: On which day.
+    declared: str
+    figure: str
+    measure: str
+    words: str
+    unit: str
+    scale: float = 1.0
+    better: str
+    smallest: float | None = None
+    not_worse_by: float | None = None
+    #: The group of runs that it is judged in, see `lsce.studies.Study`.
+    group: str = MAIN
+    #: A rule of `_arm`, methods of which the best setting is taken, or a method with the rule for
+    #: its ε.
+    treatment: str | list[str] | dict[str, str] = "judged"
+    control: str | list[str] | dict[str, str] = "plain"
+    #: The control's measure, if it is another one.
+    control_measure: str | None = None
+    #: What settings are chosen by, on the validation split; an NLL is better when lower.
+    chosen_by: str = "validation_accuracy"
+    #: The effect is how much more of it there is with tenfold of this column of a study's table:
+    #: [more or fewer, the column].
+    per_tenfold: tuple[str, str] | None = None
+    #: Effects are in percent of the control's value.
+    relative: bool = False
+    #: What a practitioner should make of each verdict but undecided.
+    advice: Mapping[str, str]
+    #: What the literature measured of it: `measure`, and `pairs` of rows of `data/published.csv`,
+    #: without and with smoothing.
+    published: Mapping[str, Any] | None = None
+
+    @property
+    def sign(self) -> float:
+        """Turns a difference in the measure into an effect: in the unit, positive as claimed."""
+        return self.scale * (1 if self.better == "higher" else -1)
+
+    @property
+    def matters(self) -> float:
+        """The smallest effect, or loss, that matters."""
+        return self.smallest if self.not_worse_by is None else self.not_worse_by
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it compares the judged ε with ε = 0 and nothing else."""
+        simple = (self.treatment, self.control, self.control_measure) == ("judged", "plain", None)
+        return simple and self.group == MAIN and self.per_tenfold is None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim's verdict in one regime; the effect is positive where it is as claimed.
+
+    `treatment` and `control` say in words what was compared. With fewer than one complete pair the
+    verdict is "undecided" and there is no effect. `p` is corrected for the claim's family. `runs`
+    are the ids of those whose differences were taken.
+    """
+
+    regime: str
+    treatment: str
+    control: str
+    verdict: str
+    effect: statistics.Interval | None
+    runs: frozenset[str]
+    p: float = np.nan
+    more_runs: int | None = None
+
+
+@functools.cache
+def load() -> dict[str, Claim]:
+    """Every declared claim by its id."""
+    declared = yaml.safe_load(
+        files("lsce.judging").joinpath("claims.yaml").read_text(encoding="utf-8")
+    )
+    return {name: Claim(id=name, **fields) for name, fields in declared.items()}
+
+
+def changes() -> pd.DataFrame:
+    """What was changed after runs had been seen: columns date, change and seen (what had been)."""
+    return pd.read_csv(files("lsce.judging").joinpath("changes.csv"))
+
+
+def of(notebook: str) -> list[Claim]:
+    """The claims that a page judges."""
+    return [claim for claim in load().values() if claim.notebook == notebook]
+
+
+def judge(
+    family: Iterable[Claim], tables: Mapping[str, pd.DataFrame], epsilon: float
+) -> dict[str, list[Judgement]]:
+    """Judge a family of claims, by id, in every regime, with Holm's correction over all of them.
+
+    tables: those of a study's groups (see `lsce.studies.Study.table`). Claims whose measure or
+    group the study lacks are left out. epsilon: the judged one.
+    """
+    found: list[tuple[Claim, Judgement]] = []
+    for claim in family:
+        table = tables.get(claim.group, pd.DataFrame())
+        if claim.measure in table:
+            found += [(claim, each) for each in _compare(claim, table, epsilon)]
+    # Non-inferiority: the effect, moved up by the margin, must be above 0.
+    known = [(claim, each) for claim, each in found if each.effect is not None]
+    margins = [claim.not_worse_by or 0.0 for claim, _ in known]
+    moved = [_moved(each.effect, up) for (_, each), up in zip(known, margins, strict=True)]
+    verdicts = statistics.judge_family(moved, [claim.smallest or 0.0 for claim, _ in known])
+    by_effect = dict(zip([id(each) for _, each in known], verdicts, strict=True))
+    judged: dict[str, list[Judgement]] = {}
+    for claim, each in found:
+        if (verdict := by_effect.get(id(each))) is not None:
+            each = replace(each, verdict=verdict.verdict, p=verdict.p, more_runs=verdict.more_runs)
+        judged.setdefault(claim.id, []).append(each)
+    return judged
+
+
+def _moved(effect: statistics.Interval, up: float) -> statistics.Interval:
+    return replace(effect, mean=effect.mean + up, low=effect.low + up, high=effect.high + up)
+
+
+def _compare(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
+    """The claim's effect in every regime, or over all of them, not yet judged."""
+    if claim.per_tenfold is not None:
+        column = claim.per_tenfold[1]
+        sizes, words = sorted(table[column].unique()), COLUMNS[column]
+        effects, arms = _slopes(claim, table, epsilon), (("smoothing", epsilon), ("smoothing", 0.0))
+        return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} {words}", arms, effects, table)]
+    found = []
+    for regime, part in table.groupby("regime", sort=False):
+        treatment = _arm(claim.treatment, claim, part, epsilon)
+        control = _arm(claim.control, claim, part, epsilon)
+        if treatment is not None and control is not None:
+            effects = seed_effects(claim, part, claim.measure, treatment, control)
+            found.append(_judgement(claim, regime, (treatment, control), effects, part))
+    return found
+
+
+def _judgement(
+    claim: Claim, regime: str, arms: tuple[Arm, Arm], effects: pd.Series, table: pd.DataFrame
+) -> Judgement:
+    compared = table[table["seed"].isin(effects.index)]
+    runs = frozenset(run for arm in arms for run in compared[_of_arm(compared, arm)]["run"])
+    treatment, control = (studies.arm(*arm) for arm in arms)
+    for ending, words in CONTROLS.items():
+        if (claim.control_measure or "").endswith(ending):
+            control += f", {words}"
+    effect = None if effects.empty else statistics.mean_interval(effects)
+    return Judgement(regime, treatment, control, statistics.UNDECIDED, effect, runs)
+
+
+def _arm(
+    rule: str | list[str] | dict[str, str], claim: Claim, part: pd.DataFrame, epsilon: float
+) -> Arm | None:
+    """The arm of a regime that a rule means; None if there is none that never diverged.
+
+    "judged" and "plain" are ε = `epsilon` and 0; "tuned" and "another ε" the best smoothing but
+    for ε = 0 and for the judged one, the latter where there is a third value of ε; a list of
+    methods, the best of these; a method with "judged" or "plain", that with this ε. The best is
+    that of the highest mean on the validation split.
+    """
+    if isinstance(rule, dict):
+        ((method, of_epsilon),) = rule.items()
+        return method, epsilon if of_epsilon == "judged" else 0.0
+    if rule in ("judged", "plain"):
+        return "smoothing", epsilon if rule == "judged" else 0.0
+    smoothing = part["method"] == "smoothing"
+    if rule == "tuned":
+        part = part[smoothing & (part["setting"] > 0)]
+    elif rule == "another ε":
+        part = part[smoothing & (part["setting"] != epsilon)]
+        if (part["setting"] == 0).all():  # against none alone, that is another claim
+            return None
+    else:
+        part = part[part["method"].isin(rule)]
+    return studies.best_arm(part, claim.chosen_by)
+
+
+def seed_effects(
+    claim: Claim, runs: pd.DataFrame, measure: str, treatment: Arm, control: Arm
+) -> pd.Series:
+    """The effect of one arm against another on a measure, in the claim's unit and positive as
+    claimed, for each seed of a regime's runs that has both."""
+    first = values(runs, treatment, measure)
+    second = values(runs, control, claim.control_measure or measure)
+    differences = claim.sign * (first - second)
+    return (100 * differences / second if claim.relative else differences).dropna()
+
+
+def smoothing_effects(claim: Claim, runs: pd.DataFrame, measure: str, epsilon: float) -> pd.Series:
+    """`seed_effects` of smoothing at `epsilon` against none."""
+    return seed_effects(claim, runs, measure, ("smoothing", epsilon), ("smoothing", 0.0))
+
+
+def _of_arm(runs: pd.DataFrame, arm: Arm) -> pd.Series:
+    method, setting = arm
+    same = runs["setting"].isna() if np.isnan(setting) else runs["setting"] == setting
+    return (runs["method"] == method) & same
+
+
+def values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:
+    """A measure of an arm's runs by seed."""
+    return runs[_of_arm(runs, arm)].set_index("seed")[measure]
+
+
+def _slopes(claim: Claim, table: pd.DataFrame, epsilon: float) -> pd.Series:
+    """For each seed the least-squares slope of the effect by ±log10 of the claim's column."""
+    direction, column = claim.per_tenfold
+    effects = {
+        size: smoothing_effects(claim, part, claim.measure, epsilon)
+        for size, part in table.groupby(column)
+    }
+    by_seed = pd.DataFrame(effects).dropna()
+    if len(effects) < 2 or by_seed.empty:
+        return pd.Series(dtype=float)
+    decades = np.log10(by_seed.columns.to_numpy(dtype=float))
+    decades *= -1 if direction == "fewer" else 1
+    return pd.Series(np.polyfit(decades, by_seed.to_numpy().T, 1)[0], by_seed.index)
+
+
+def effects(judged: Mapping[Claim, list[Judgement]]) -> pd.DataFrame:
+    """Every effect in smallest effects that matter, for `lsce.report.figures.effects`."""
+    return pd.DataFrame(
+        [
+            {
+                "claim": claim.claim,
+                "regime": found.regime,
+                "n": found.effect.n,
+                "effect": found.effect.mean / claim.matters,
+                "low": found.effect.low / claim.matters,
+                "high": found.effect.high / claim.matters,
+                "p": found.p,
+                "verdict": found.verdict,
+            }
+            for claim, judgements in judged.items()
+            for found in judgements
+            if found.effect is not None
+        ]
+    )

@@ -1,0 +1,1 @@
+"""This machine: its folders, what it is, and progress on its terminal."""

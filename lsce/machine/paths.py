@@ -1,0 +1,42 @@
+"""Every path of the project, so that no other file spells one out."""
+
+import os
+from pathlib import Path
+
+#: The checkout: the folder that holds `notebooks/`, `data/`, `figures/` and the Makefile.
+ROOT = Path(os.environ.get("LSCE_ROOT", Path(__file__).resolve().parents[2]))
+
+NOTEBOOKS = ROOT / "notebooks"
+PROFILES = NOTEBOOKS / "profiles"
+
+DATA = ROOT / "data"
+#: CIFAR-100 as fetched, in torchvision's archive layout or as Parquet (ignored by git).
+CIFAR100 = DATA / "cifar-100"
+#: Decoded images (ignored by git).
+CACHE = DATA / "cache"
+#: This machine's records (ignored by git).
+RUNS = DATA / "runs"
+
+#: The recorded results that come with the project.
+RECORDED = DATA / "recorded"
+#: The literature's numbers.
+PUBLISHED = DATA / "published.csv"
+#: How the networks in the literature were trained.
+RECIPES = DATA / "recipes.csv"
+
+#: What the recorded results draw, and what this machine's runs draw, a folder a profile (ignored
+#: by git).
+FIGURES = ROOT / "figures"
+
+#: What `make bench` measured, a CSV file and a JSON file a machine.
+BENCHMARKS = ROOT / "benchmarks" / "results"
+
+#: The report's configuration, and what is built from it (ignored by git).
+REPORT = ROOT / "report"
+BUILD = ROOT / "build"
+HTML = BUILD / "html"
+
+
+def beside(file: Path) -> Path:
+    """Where this process writes a file before it takes its place."""
+    return file.with_name(f".{file.name}.{os.getpid()}")

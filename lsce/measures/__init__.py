@@ -1,0 +1,1 @@
+"""What is measured of probabilities, features and networks."""

@@ -1,0 +1,232 @@
+"""Do the recorded numbers come out again: on this machine, and in the literature?
+
+The rules are declared here. A headline number is an effect that a claim is judged by, or a level
+of `LEVELS` at ε = 0 or at the judged ε, in one regime.
+
+On this machine: the same specs trained here and recorded, paired by seed. The number *agrees* if
+the 95% t interval of the difference contains 0, with Holm's correction over all numbers that are
+compared; it is *the same* if every run gave exactly the recorded value; otherwise it *differs*.
+With a single seed it is *undecided* unless the same.
+
+In the literature: networks and recipes differ, so only directions are compared. An effect goes *the
+same way* as a published one if its 95% interval lies on the published one's side of 0, the
+*opposite way* if it lies on the other side, and is *undecided* if it contains 0.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lsce.judging import claims, statistics
+from lsce.judging.claims import Claim
+from lsce.machine import paths
+from lsce.results.measurements import Digest
+from lsce.results.recorded import Recorded
+from lsce.studies import Study
+from lsce.studies.evidence import Evidence
+
+#: Levels beside the claims' effects: column of a study's table → words, scale and unit.
+LEVELS = {
+    "top1_error": ("top-1 error", 100, "points"),
+    "ece": ("ECE", 1, ""),
+    "ece_scaled": ("ECE after temperature scaling", 1, ""),
+    "temperature": ("temperature", 1, ""),
+}
+
+#: Families of claims whose main runs are those of this page's regimes.
+FAMILIES = ("over-fitting", "calibration")
+
+#: How the setting of a published number names its label noise.
+NOISE = re.compile(r"(\w*symmetric) noise rate ([\d.]+)")
+
+#: And how it names the temperature of a distillation.
+TEMPERATURE = re.compile(r"temperature T=(\d+)")
+
+SAME, AGREES, DIFFERS, UNDECIDED = "the same", "agrees", "differs", "undecided"
+
+#: Family-wise level of the comparison with the recorded results.
+LEVEL = 0.05
+
+
+def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
+    """Every headline number of this machine's runs beside the recorded one.
+
+    Columns: regime, number, unit, n (seeds in both), recorded and here (means) with their
+    `_low` and `_high`, difference with its `_low` and `_high` (not corrected), p (corrected) and
+    outcome. Only runs that are recorded with the same spec are compared: empty if none is.
+    """
+    unknown = {run.spec.seed for run in own.runs if run.spec not in results}
+    both = [i for i, run in enumerate(own.runs) if run.spec.seed not in unknown]
+    if not both:
+        return pd.DataFrame()
+    study = own.study.part(both)
+    here = _numbers(study, [own.runs[i] for i in both])
+    there = _numbers(study, [results.load(spec) for spec in study.specs])
+    rows = []
+    for key, mine in here.items():
+        theirs = there[key].reindex(mine.index)
+        usable = mine.notna() & theirs.notna()
+        if usable.any():
+            rows.append(_row(*key, mine[usable], theirs[usable]))
+    numbers = pd.DataFrame(rows)
+    known = numbers["p"].notna()
+    if known.any():
+        numbers.loc[known, "p"] = statistics.holm(numbers.loc[known, "p"])
+    numbers["outcome"] = np.where(numbers["p"] < LEVEL, DIFFERS, AGREES)
+    numbers.loc[~known, "outcome"] = UNDECIDED
+    numbers.loc[numbers.pop("equal"), "outcome"] = SAME
+    return numbers
+
+
+def declared() -> list[Claim]:
+    """The claims that this page compares."""
+    return [claim for claim in claims.load().values() if claim.family in FAMILIES]
+
+
+def _numbers(study: Study, runs: Sequence[Digest]) -> dict[tuple[str, str, str], pd.Series]:
+    """Values by seed of every headline number: (regime, words, unit) → series."""
+    judged, found = study.judged, {}
+    for regime, part in study.table(runs).groupby("regime", sort=False):
+        for claim in declared():
+            # Of the others the rival is chosen, and perhaps another one each time.
+            if claim.is_plain:
+                effects = claims.smoothing_effects(claim, part, claim.measure, judged)
+                found[regime, f"effect: {claim.words}", claim.unit] = effects
+        for column, (words, scale, unit) in LEVELS.items():
+            for epsilon in (0.0, judged):
+                values = claims.values(part, ("smoothing", epsilon), column)
+                found[regime, f"{words}, ε = {epsilon:g}", unit] = scale * values
+    return found
+
+
+def _row(regime: str, number: str, unit: str, here: pd.Series, recorded: pd.Series) -> dict:
+    difference = statistics.paired_difference(here, recorded)
+    row = {"regime": regime, "number": number, "unit": unit, "n": difference.n}
+    for name, interval in (
+        ("recorded", statistics.mean_interval(recorded)),
+        ("here", statistics.mean_interval(here)),
+        ("difference", difference),
+    ):
+        row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return row | {"p": difference.p, "equal": bool((here == recorded).all())}
+
+
+def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
+    """The effects in every regime beside each that the literature reports for the same claim.
+
+    Columns: claim, unit, source ("here" or "published"), name (the regime, or paper and network),
+    epsilon, effect (positive is as claimed), low and high (NaN for published ones), n. Ours are at
+    the regime's ε nearest to that of a published pair, one row for each such ε; or, where the claim
+    compares other arms than an ε with 0, those that it is judged by.
+    """
+    published = pd.read_csv(paths.PUBLISHED, index_col="id")
+    rows = []
+    for claim in declared:
+        if claim.published is None:
+            continue
+        common = {"claim": claim.claim, "unit": claim.unit}
+        theirs = [_published(claim, published, *pair) for pair in claim.published["pairs"]]
+        asked = {row["epsilon"] for row in theirs}
+        if claim.is_plain:
+            ours = [
+                row
+                for regime, part in shown.table.groupby("regime", sort=False)
+                for epsilon in sorted({_nearest(part, epsilon) for epsilon in asked})
+                for row in _ours(claim, regime, part, epsilon)
+            ]
+        else:
+            judged = shown.judgements.get(claim.id, [])
+            ours = [_row_of(j.regime, shown.study.judged, j.effect) for j in judged if j.effect]
+        rows += [common | row for row in (*ours, *theirs)]
+    return pd.DataFrame(rows)
+
+
+def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str) -> dict:
+    rows = published.loc[[plain, smoothed]]
+    values = rows["value"] / rows["unit"].map({"%": 100.0}).fillna(1.0)
+    if rows["metric"].str.contains("accuracy").all():
+        values = 1 - values
+    first, last = rows.iloc[0], rows.iloc[1]
+    paper = first["paper"].split(",")[0].removesuffix(" et al.")
+    network = first["architecture"].split(" (")[0]
+    noise = NOISE.search(first["setting"])
+    case = f", {noise[1]}, {float(noise[2]):.0%}" if noise else ""  # as our regimes are named
+    if heat := TEMPERATURE.search(first["setting"]):
+        case = f", T = {heat[1]}"
+    if first["dataset"] != "CIFAR-100":
+        case += f", {first['dataset']}"
+    return {
+        "source": "published",
+        "name": f"{paper} et al. {first['year']}, {network}{case}".replace("->", "→"),
+        "epsilon": float(last["epsilon"]),
+        "effect": claim.sign * float(values.iloc[1] - values.iloc[0]),
+        "setting": first["setting"],
+    }
+
+
+def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
+    """The ε > 0 of some runs that is nearest; the conventions differ by 1% with 100 classes."""
+    smoothed = runs[runs["method"] == "smoothing"]["setting"].unique()
+    return min((e for e in smoothed if e > 0), key=lambda e: abs(e - epsilon))
+
+
+def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list[dict]:
+    effects = claims.smoothing_effects(claim, runs, claim.published["measure"], epsilon)
+    if effects.empty:
+        return []
+    return [_row_of(regime, epsilon, statistics.mean_interval(effects))]
+
+
+def _row_of(regime: str, epsilon: float, effect: statistics.Interval) -> dict:
+    row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
+    return row | {"low": effect.low, "high": effect.high, "n": effect.n}
+
+
+def directions(numbers: pd.DataFrame) -> pd.DataFrame:
+    """A row a published effect of `with_published`, with the outcome in each of our regimes."""
+    rows = []
+    for claim, part in numbers.groupby("claim", sort=False):
+        ours = part[part["source"] == "here"]
+        for _, theirs in part[part["source"] == "published"].iterrows():
+            row = {"claim": claim, "published": theirs["name"], "setting": theirs["setting"]}
+            row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
+            for regime, at in ours.groupby("name", sort=False):
+                nearest = (at["epsilon"] - theirs["epsilon"]).abs().idxmin()
+                row[regime] = _direction(at.loc[nearest], theirs["effect"])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _direction(ours: pd.Series, published: float) -> str:
+    if not (ours["low"] > 0 or ours["high"] < 0):
+        return UNDECIDED
+    return "the same way" if ours["effect"] * published > 0 else "the opposite way"
+
+
+def summary(numbers: pd.DataFrame, profile: str) -> list[str]:
+    """The comparison with the recorded results in a few lines of plain text."""
+    if numbers.empty:
+        return [f"No run of profile {profile} on this machine is recorded with the same spec."]
+    counts = numbers["outcome"].value_counts()
+    words = ", ".join(
+        f"{counts[outcome]} {phrase}"
+        for outcome, phrase in (
+            (SAME, "are exactly the same"),
+            (AGREES, "agree"),
+            (DIFFERS, "differ"),
+            (UNDECIDED, "are undecided (one seed)"),
+        )
+        if outcome in counts
+    )
+    lines = [
+        f"Of {len(numbers)} headline numbers of profile {profile}, this machine's against the "
+        f"recorded: {words}."
+    ]
+    for _, row in numbers[numbers["outcome"] == DIFFERS].iterrows():
+        lines.append(
+            f"  differs: {row['number']} ({row['regime']}): recorded {row['recorded']:.4g}, "
+            f"here {row['here']:.4g} {row['unit']}".rstrip()
+        )
+    return lines

@@ -1,0 +1,255 @@
+"""The training step: eager on a CPU, compiled and captured on CUDA, reused by all runs of a shape.
+Where compiling or capturing fails, training goes on without, and says why.
+
+On CUDA the network is compiled once a process, and the whole step (forward, loss, backward,
+optimizer) is captured as a CUDA graph once a run, which takes a few steps' time: ε, weight decay
+and the criterion are then constants of the graph, and the learning rate is a tensor that it reads.
+Weights are initialised in place, so a new run compiles nothing.
+"""
+
+import contextlib
+import functools
+import math
+import threading
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lsce.training import networks, precision
+from lsce.training.spec import Recipe
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+#: Steps before a capture: they choose kernels, and allocate what the optimizer keeps.
+WARMUP_STEPS = 3
+
+#: Height and width of the data's images.
+PIXELS = 32
+
+#: PyTorch's global generator is shared by threads, and a capture waits for the whole device.
+_one_at_a_time = threading.Lock()
+
+
+def one_cycle(step: int, steps: int, warmup: float) -> float:
+    """The learning rate's share of its peak: a cosine up from 1/25, then a cosine down to 0.
+
+    Smith & Topin 2019, in the form that PyTorch's `OneCycleLR` made usual; that one divides by
+    zero where the warm-up is a single step.
+    """
+    peak = warmup * steps
+    if step < peak:
+        return 1 - (1 - 1 / 25) * (1 + math.cos(math.pi * step / peak)) / 2
+    return (1 + math.cos(math.pi * (step - peak) / (steps - peak))) / 2
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate at a step: the recipe's peak times its schedule's share."""
+    if recipe.milestones is None:
+        share = one_cycle(step, steps, recipe.warmup_fraction)
+    else:
+        share = 0.1 ** sum(step >= milestone * steps for milestone in recipe.milestones)
+    return recipe.peak_learning_rate * share
+
+
+def resolution(recipe: Recipe, step: int, steps: int) -> int:
+    """The pixels in height and width of a step's images."""
+    share, pixels = recipe.early_resolution or (0.0, PIXELS)
+    return pixels if step < share * steps else PIXELS
+
+
+def scaled(images: Tensor, pixels: int) -> Tensor:
+    """Images in so many pixels, bilinear and antialiased, channels last in memory."""
+    size = (pixels, pixels)
+    small = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay acts on convolution and linear weights only."""
+    return [
+        {
+            "params": [p for p in network.parameters() if p.ndim > 1],
+            "weight_decay": weight_decay,
+        },
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe, learning_rate: Tensor) -> torch.optim.SGD:
+    """SGD with Nesterov momentum, which reads its learning rate from the tensor at each step."""
+    return torch.optim.SGD(
+        parameter_groups(network, recipe.weight_decay),
+        lr=learning_rate,
+        momentum=recipe.momentum,
+        nesterov=True,
+        fused=True,
+    )
+
+
+def built(model: str, num_classes: int, device: torch.device) -> networks.ImageClassifier:
+    """A network on a device, with its precision there, whose first weights do not matter. Drawing
+    them moves the process's generator, which must not happen while the run of another thread draws
+    its own from a seed."""
+    with _one_at_a_time:
+        network = networks.build(model, num_classes)
+    network.precision = precision.of(model, device)
+    return network.to(device, memory_format=torch.channels_last)
+
+
+class _Captured(NamedTuple):
+    """A captured step and the tensors that it reads."""
+
+    images: Tensor
+    labels: Tensor
+    graph: torch.cuda.CUDAGraph
+
+
+class Trainer:
+    """A network and the step that trains it; one run at a time, begun by `begin`.
+
+    `network` is the module to evaluate. `totals`, float32 (3,) on the device, sums over the steps
+    since it was last zeroed: the criterion, the hard-label NLL (both in nats) and the accuracy.
+    `fallbacks` says of what it was to do, `compiled` and `captured` (by default both on CUDA and
+    neither on a CPU), what failed and why; training then goes on without.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        num_classes: int,
+        device: torch.device,
+        *,
+        compiled: bool | None = None,
+        captured: bool | None = None,
+    ):
+        self._build = functools.partial(networks.build, model, num_classes)
+        self.device = device
+        self.network = built(model, num_classes, device)
+        self._on_cuda = device.type == "cuda"
+        self._forward: nn.Module = self.network
+        if compiled if compiled is not None else self._on_cuda:
+            self._forward = torch.compile(self.network, dynamic=False)
+        self._captures = captured if captured is not None else self._on_cuda
+        self.fallbacks: list[str] = []
+        self._stream = torch.cuda.Stream(device) if self._on_cuda else None
+        self._captured: dict[int, _Captured] = {}
+        self.totals = torch.zeros(3, device=device)
+
+    @property
+    def mode(self) -> str:
+        """How steps are done: "captured", "compiled" or "eager"."""
+        if self._captured:
+            return "captured"
+        return "eager" if self._forward is self.network else "compiled"
+
+    def stream(self) -> contextlib.AbstractContextManager:
+        """Where a run's work on CUDA goes, so that runs in several threads can overlap."""
+        return torch.cuda.stream(self._stream) if self._on_cuda else contextlib.nullcontext()
+
+    def begin(
+        self,
+        recipe: Recipe,
+        criterion: Criterion,
+        *,
+        steps: int,
+        batch_size: int,
+        seed: int,
+        soft: bool = False,
+    ) -> None:
+        """Get ready for a run of `steps` steps with the initialisation that `seed` draws.
+
+        With `soft` the labels of a step are probabilities.
+        """
+        self._recipe, self._criterion, self._steps, self._done = recipe, criterion, steps, 0
+        self._learning_rate = torch.zeros((), device=self.device)
+        self._optimizer = make_optimizer(self.network, recipe, self._learning_rate)
+        with _one_at_a_time:
+            torch.default_generator.manual_seed(seed)
+            initial = self._build().state_dict()
+            self.network.load_state_dict(initial)
+            if self._captures or self._forward is not self.network:
+                self._prepare(batch_size, soft)
+                self.network.load_state_dict(initial)
+                for state in self._optimizer.state.values():
+                    state["momentum_buffer"].zero_()
+        self.totals.zero_()
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """One step on float32 (B, 3, 32, 32) images in [0, 1] and labels, int64 (B,) or, if the
+        run began with `soft`, float32 (B, C)."""
+        self._learning_rate.fill_(learning_rate(self._recipe, self._done, self._steps))
+        pixels = resolution(self._recipe, self._done, self._steps)
+        if pixels != images.shape[-1]:
+            images = scaled(images, pixels)
+        if self._captured:
+            captured = self._captured[pixels]
+            captured.images.copy_(images)
+            captured.labels.copy_(labels)
+            captured.graph.replay()
+        else:
+            self._step(images, labels)
+        self._done += 1
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        with precision.autocast(self.network, self.device):
+            logits = self._forward(images)
+        loss = self._criterion(logits, labels)
+        self._optimizer.zero_grad()
+        factor, largest = self._recipe.loss_factor, self._recipe.clip_norm
+        (loss if factor is None else factor * loss).backward()
+        if largest is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), largest)
+        self._optimizer.step()
+        seen = logits.detach()
+        likeliest = labels.argmax(1) if labels.is_floating_point() else labels
+        right = (seen.argmax(1) == likeliest).float().mean()
+        self.totals += torch.stack([loss.detach(), F.cross_entropy(seen, labels), right])
+
+    def _prepare(self, batch_size: int, soft: bool) -> None:
+        """Warm the step up and capture it; where that fails, go on without, and say why."""
+        self._captured = {}  # frees the last run's
+        self.network.train()
+        for pixels in {resolution(self._recipe, step, self._steps) for step in (0, self._steps)}:
+            batch = self._batch(batch_size, pixels, soft)
+            try:
+                self._warm_up(*batch)
+            except Exception as error:
+                if self._forward is self.network:
+                    raise
+                self._fall_back("uncompiled", error)
+                self._forward = self.network
+                self._warm_up(*batch)
+            if self._captures:
+                try:
+                    self._captured[pixels] = _Captured(*batch, self._capture(*batch))
+                except Exception as error:
+                    self._fall_back("without a captured step", error)
+                    self._captures, self._captured = False, {}
+
+    def _batch(self, batch_size: int, pixels: int, soft: bool) -> tuple[Tensor, Tensor]:
+        images = torch.rand(batch_size, 3, pixels, pixels, device=self.device)
+        labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        if soft:
+            labels = F.one_hot(labels, self.network.classifier.out_features).float()
+        return images.to(memory_format=torch.channels_last), labels
+
+    def _warm_up(self, images: Tensor, labels: Tensor) -> None:
+        for _ in range(WARMUP_STEPS):
+            self._step(images, labels)
+
+    def _capture(self, images: Tensor, labels: Tensor) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may allocate meanwhile.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            self._step(images, labels)
+        return graph
+
+    def _fall_back(self, how: str, error: Exception) -> None:
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]}"
+        warnings.warn(f"training goes on {how}, and slower: {reason}", RuntimeWarning, stacklevel=4)
+        self.fallbacks.append(f"{how}: {reason}")
