@@ -1,7 +1,7 @@
 """The built-in data set: images drawn from a model whose posterior p(y|x) is known exactly.
 
-An image is an 8 x 8 grid of cells. Each cell is drawn independently, from the distribution theta_y
-of the image's class y, among PATTERNS fixed pictures of 4 x 4 pixels, so that
+An image is a grid of GRID x GRID cells. Each cell is drawn independently, from the distribution
+theta_y of the image's class y, among PATTERNS fixed pictures of CELL x CELL pixels, so that
 
     p(y | x) = softmax_y ( sum over cells of log theta_y[pattern of the cell] )
 
@@ -20,34 +20,39 @@ from functools import cache
 import numpy as np
 import torch
 
-CLASSES = tuple(f"s{k // 5:02d}-c{k:02d}" for k in range(100))
-SUPERCLASS = tuple(k // 5 for k in range(100))
-SUPERCLASSES = tuple(f"s{s:02d}" for s in range(20))
+from lsce.data.datasets import Dataset, Entry, Source, Split, checksum, entry, register
+from lsce.data.sampling import assemble
 
+NAME = "built-in"
+
+CLASSES = 100
+SUPERCLASSES = 20
 PATTERNS = 32
 SUPERCLASS_SCALE = 0.55
 CLASS_SCALE = 0.25
 GRID = 8
 CELL = 4
 
+_SUPERCLASS = tuple(k * SUPERCLASSES // CLASSES for k in range(CLASSES))
 _SEED = 20151202  # arXiv date of Szegedy et al., who introduced label smoothing
 _MODEL, _TRAIN, _TEST, _FRESH = range(4)
 
 
-def generate() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The fixed data set: train images and labels, test images and labels.
+def generate() -> tuple[Split, Split]:
+    """The fixed train part, validation images included, and test part, each in class order.
 
-    Returns uint8 (50,000, 32, 32, 3), int64 (50,000,), uint8 (10,000, 32, 32, 3), int64 (10,000,);
-    500 training and 100 test images a class, in class order. About a second.
+    About a second.
     """
-    return *_draw(500, [_SEED, _TRAIN]), *_draw(100, [_SEED, _TEST])
+    known = entry(NAME)
+    train = _draw(known.per_class("train", "validation"), [_SEED, _TRAIN])
+    return train, _draw(known.per_class("test"), [_SEED, _TEST])
 
 
-def sample(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(per_class: int, seed: int) -> Split:
     """Fresh images of the same model, independent of those of `generate` and of other seeds.
 
-    Returns uint8 (100 * per_class, 32, 32, 3) and int64 labels (100 * per_class,), in class order.
-    Raises ValueError if per_class is not positive or the seed is negative.
+    Returns CLASSES * per_class images in class order. Raises ValueError if per_class is not
+    positive or the seed is negative.
     """
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1, got {per_class!r}")
@@ -59,12 +64,14 @@ def sample(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def posterior(images: torch.Tensor) -> torch.Tensor:
     """The exact p(y|x) of images of the model, all classes being equally frequent.
 
-    images: uint8 (N, 32, 32, 3), unaugmented or flipped horizontally. Returns float64 (N, 100).
-    Raises ValueError for another dtype or shape, or for an image that the model cannot produce.
+    images: uint8 (N, P, P, 3), P = GRID * CELL, unaugmented or flipped horizontally. Returns
+    float64 (N, CLASSES). Raises ValueError for another dtype or shape, or for an image that the
+    model cannot produce.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3):
+    side = GRID * CELL
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
         raise ValueError(
-            f"images must be uint8 (N, 32, 32, 3), got {images.dtype} {tuple(images.shape)}"
+            f"images must be uint8 (N, {side}, {side}, 3), got {images.dtype} {tuple(images.shape)}"
         )
     codes = _decode(images.numpy())
     n = len(codes)
@@ -74,6 +81,39 @@ def posterior(images: torch.Tensor) -> torch.Tensor:
     return torch.softmax(log_likelihood, dim=1)
 
 
+def _load(source: Source) -> Dataset:
+    if source is not None:
+        raise ValueError(f"source must be None for the built-in data set, got {str(source)!r}")
+    known = entry(NAME)
+    train, test = generate()
+    if checksum(train, test, known.superclass) != known.checksum:
+        raise RuntimeError(
+            f"the built-in data set comes out different with NumPy {np.__version__} on this "
+            "machine; results on it could not be compared with others"
+        )
+    return assemble(known, train, test)
+
+
+register(
+    Entry(
+        name=NAME,
+        words="the built-in synthetic data",
+        checksum="6934160689150166f0743ff117453cea9bc29bd05123de03df9c457236af21ce",
+        classes=tuple(f"s{s:02d}-c{k:02d}" for k, s in enumerate(_SUPERCLASS)),
+        superclass=_SUPERCLASS,
+        superclasses=tuple(f"s{s:02d}" for s in range(SUPERCLASSES)),
+        sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
+        pixels=GRID * CELL,
+        examples={
+            "similar": ("s00-c00", "s00-c01", "s00-c02"),
+            "unlike": ("s05-c25", "s10-c50", "s15-c75"),
+        },
+        load=_load,
+        posterior=posterior,
+    )
+)
+
+
 def _generator(stream: list[int]) -> np.random.Generator:
     # Only `random` is drawn from it, whose values do not change between versions of NumPy.
     return np.random.Generator(np.random.PCG64(stream))
@@ -81,13 +121,15 @@ def _generator(stream: list[int]) -> np.random.Generator:
 
 @cache
 def _model() -> tuple[np.ndarray, np.ndarray]:
-    """theta, float64 (100, PATTERNS), and the patterns, uint8 (PATTERNS, CELL, CELL, 3)."""
+    """theta, float64 (CLASSES, PATTERNS), and the patterns, uint8 (PATTERNS, CELL, CELL, 3)."""
     generator = _generator([_SEED, _MODEL])
 
     def near_normal(rows: int) -> np.ndarray:
-        return generator.random((rows, PATTERNS, 12)).sum(axis=2) - 6
+        drawn: np.ndarray = generator.random((rows, PATTERNS, 12)).sum(axis=2) - 6
+        return drawn
 
-    logits = SUPERCLASS_SCALE * near_normal(20)[list(SUPERCLASS)] + CLASS_SCALE * near_normal(100)
+    logits = SUPERCLASS_SCALE * near_normal(SUPERCLASSES)[list(_SUPERCLASS)]
+    logits += CLASS_SCALE * near_normal(CLASSES)
     theta = np.exp(logits)
     theta /= theta.sum(axis=1, keepdims=True)
     # A hue of its own with some texture, stretched to about the mean and contrast of CIFAR-100.
@@ -97,18 +139,18 @@ def _model() -> tuple[np.ndarray, np.ndarray]:
     return theta, np.concatenate([half, half[:, :, ::-1]], axis=2)
 
 
-def _draw(per_class: int, stream: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    uniform = _generator(stream).random((100, per_class * GRID * GRID))
+def _draw(per_class: int, stream: list[int]) -> Split:
+    uniform = _generator(stream).random((CLASSES, per_class * GRID * GRID))
     cumulative = _model()[0].cumsum(axis=1)[:, :-1]
     codes = np.stack(
         [np.searchsorted(c, u, side="right") for c, u in zip(cumulative, uniform, strict=True)]
     )
-    labels = torch.arange(100).repeat_interleave(per_class)
-    return torch.from_numpy(_render(codes.reshape(-1, GRID, GRID))), labels
+    labels = torch.arange(CLASSES).repeat_interleave(per_class)
+    return Split(torch.from_numpy(_render(codes.reshape(-1, GRID, GRID))), labels)
 
 
 def _render(codes: np.ndarray) -> np.ndarray:
-    """uint8 (N, 32, 32, 3) images of pattern indices (N, GRID, GRID)."""
+    """Images, uint8 (N, P, P, 3), of pattern indices (N, GRID, GRID)."""
     images = np.empty((len(codes), GRID, CELL, GRID, CELL, 3), dtype=np.uint8)
     for row in range(CELL):
         images[:, :, row] = _model()[1][:, row][codes]
@@ -123,7 +165,7 @@ def _decode(images: np.ndarray) -> np.ndarray:
     keys = grid[:, :, :, 0, :2].reshape(-1, GRID * GRID, 6) @ weights
     known = _model()[1][:, 0, :2].reshape(PATTERNS, 6) @ weights
     order = np.argsort(known)
-    codes = order[np.searchsorted(known[order], keys).clip(max=PATTERNS - 1)]
+    codes: np.ndarray = order[np.searchsorted(known[order], keys).clip(max=PATTERNS - 1)]
     wrong = (_render(codes.reshape(-1, GRID, GRID)) != images).any(axis=(1, 2, 3))
     if wrong.any():
         raise ValueError(

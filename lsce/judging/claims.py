@@ -1,22 +1,24 @@
-"""The claims that the report judges, and their verdicts from the tables of a study.
+"""The claims that the report judges, and their verdicts from tables of runs.
 
-The claims are declared in `claims.yaml` beside this file; `changes.csv` says what was changed after
-runs had been seen.
+The claims of a page are declared in a YAML file beside its study; `changes.csv` says what was
+changed after runs had been seen.
 """
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from lsce import studies
 from lsce.judging import statistics
-from lsce.studies import MAIN
+from lsce.judging.arms import Arm, best_arm, of_arm, words_of
+from lsce.machine.values import Value
+
+#: The group of a study's runs that its main figures show.
+MAIN = "main"
 
 #: How the measure of a control ends that is another one than the treatment's → the words for it.
 CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
@@ -24,48 +26,59 @@ CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
 #: Columns that claims of more or fewer are about → words for them.
 COLUMNS = {"train_size": "images", "classes": "classes"}
 
-#: An arm: what is trained by, and its setting (NaN where it has none).
-Arm = tuple[str, float]
+
+#: What a claim's treatment or control is: "judged" and "plain" are ε = the judged one and 0;
+#: "tuned" and "another ε" the best smoothing but for ε = 0 and for the judged one; a list of
+#: methods, the best of these; a method with "judged" or "plain", that with this ε.
+Rule = str | list[str] | dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Claim:
-    """A sentence about label smoothing that paired runs can judge; `claims.yaml` says the rest."""
+class Published(Value):
+    """What the literature measured: pairs of rows of `data/published.csv`, without and with
+    smoothing."""
+
+    measure: str
+    pairs: list[list[str]]
+
+
+class Claim(Value):
+    """A sentence about label smoothing that paired runs can judge."""
 
     id: str
     claim: str
+    #: The page that judges it and its figure there.
     notebook: str
+    figure: str
     family: str
     #: On which day.
     declared: str
-    figure: str
     measure: str
     words: str
     unit: str
     scale: float = 1.0
-    better: str
+    better: Literal["lower", "higher"]
+    #: The smallest effect worth the claim; or, for a claim of equivalence, the loss that it allows.
     smallest: float | None = None
     not_worse_by: float | None = None
-    #: The group of runs that it is judged in, see `lsce.studies.Study`.
+    #: The group of runs that it is judged in, see `lsce.studies.study.Labelled`.
     group: str = MAIN
-    #: A rule of `_arm`, methods of which the best setting is taken, or a method with the rule for
-    #: its ε.
-    treatment: str | list[str] | dict[str, str] = "judged"
-    control: str | list[str] | dict[str, str] = "plain"
+    treatment: Rule = "judged"
+    control: Rule = "plain"
     #: The control's measure, if it is another one.
     control_measure: str | None = None
     #: What settings are chosen by, on the validation split; an NLL is better when lower.
     chosen_by: str = "validation_accuracy"
-    #: The effect is how much more of it there is with tenfold of this column of a study's table:
+    #: The effect is how much more of it there is with tenfold of this column of a table of runs:
     #: [more or fewer, the column].
-    per_tenfold: tuple[str, str] | None = None
+    per_tenfold: list[str] | None = None
     #: Effects are in percent of the control's value.
     relative: bool = False
     #: What a practitioner should make of each verdict but undecided.
-    advice: Mapping[str, str]
-    #: What the literature measured of it: `measure`, and `pairs` of rows of `data/published.csv`,
-    #: without and with smoothing.
-    published: Mapping[str, Any] | None = None
+    advice: dict[str, str]
+    published: Published | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @property
     def sign(self) -> float:
@@ -103,23 +116,20 @@ class Judgement:
     more_runs: int | None = None
 
 
-@functools.cache
-def load() -> dict[str, Claim]:
-    """Every declared claim by its id."""
-    declared = yaml.safe_load(
-        files("lsce.judging").joinpath("claims.yaml").read_text(encoding="utf-8")
-    )
-    return {name: Claim(id=name, **fields) for name, fields in declared.items()}
+def declared(file: Path, notebook: str) -> list[Claim]:
+    """The claims of a page, none if there is no such file."""
+    if not file.is_file():
+        return []
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    family = found.pop("family")
+    return [
+        Claim(id=name, notebook=notebook, family=family, **fields) for name, fields in found.items()
+    ]
 
 
 def changes() -> pd.DataFrame:
     """What was changed after runs had been seen: columns date, change and seen (what had been)."""
-    return pd.read_csv(files("lsce.judging").joinpath("changes.csv"))
-
-
-def of(notebook: str) -> list[Claim]:
-    """The claims that a page judges."""
-    return [claim for claim in load().values() if claim.notebook == notebook]
+    return pd.read_csv(Path(__file__).with_name("changes.csv"))
 
 
 def judge(
@@ -127,8 +137,8 @@ def judge(
 ) -> dict[str, list[Judgement]]:
     """Judge a family of claims, by id, in every regime, with Holm's correction over all of them.
 
-    tables: those of a study's groups (see `lsce.studies.Study.table`). Claims whose measure or
-    group the study lacks are left out. epsilon: the judged one.
+    tables: of runs, by the study's groups (see `lsce.studies.study.table_of`). Claims whose measure
+    or group the study lacks are left out. epsilon: the judged one.
     """
     found: list[tuple[Claim, Judgement]] = []
     for claim in family:
@@ -174,8 +184,8 @@ def _judgement(
     claim: Claim, regime: str, arms: tuple[Arm, Arm], effects: pd.Series, table: pd.DataFrame
 ) -> Judgement:
     compared = table[table["seed"].isin(effects.index)]
-    runs = frozenset(run for arm in arms for run in compared[_of_arm(compared, arm)]["run"])
-    treatment, control = (studies.arm(*arm) for arm in arms)
+    runs = frozenset(run for arm in arms for run in compared[of_arm(compared, arm)]["run"])
+    treatment, control = (words_of(table, arm) for arm in arms)
     for ending, words in CONTROLS.items():
         if (claim.control_measure or "").endswith(ending):
             control += f", {words}"
@@ -183,16 +193,9 @@ def _judgement(
     return Judgement(regime, treatment, control, statistics.UNDECIDED, effect, runs)
 
 
-def _arm(
-    rule: str | list[str] | dict[str, str], claim: Claim, part: pd.DataFrame, epsilon: float
-) -> Arm | None:
-    """The arm of a regime that a rule means; None if there is none that never diverged.
-
-    "judged" and "plain" are ε = `epsilon` and 0; "tuned" and "another ε" the best smoothing but
-    for ε = 0 and for the judged one, the latter where there is a third value of ε; a list of
-    methods, the best of these; a method with "judged" or "plain", that with this ε. The best is
-    that of the highest mean on the validation split.
-    """
+def _arm(rule: Rule, claim: Claim, part: pd.DataFrame, epsilon: float) -> Arm | None:
+    """The arm of a regime that a rule means; None if there is none that never diverged, and for
+    "another ε" where there is no third value. The best arm is chosen on the validation split."""
     if isinstance(rule, dict):
         ((method, of_epsilon),) = rule.items()
         return method, epsilon if of_epsilon == "judged" else 0.0
@@ -207,7 +210,7 @@ def _arm(
             return None
     else:
         part = part[part["method"].isin(rule)]
-    return studies.best_arm(part, claim.chosen_by)
+    return best_arm(part, claim.chosen_by)
 
 
 def seed_effects(
@@ -226,15 +229,9 @@ def smoothing_effects(claim: Claim, runs: pd.DataFrame, measure: str, epsilon: f
     return seed_effects(claim, runs, measure, ("smoothing", epsilon), ("smoothing", 0.0))
 
 
-def _of_arm(runs: pd.DataFrame, arm: Arm) -> pd.Series:
-    method, setting = arm
-    same = runs["setting"].isna() if np.isnan(setting) else runs["setting"] == setting
-    return (runs["method"] == method) & same
-
-
 def values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:
     """A measure of an arm's runs by seed."""
-    return runs[_of_arm(runs, arm)].set_index("seed")[measure]
+    return runs[of_arm(runs, arm)].set_index("seed")[measure]
 
 
 def _slopes(claim: Claim, table: pd.DataFrame, epsilon: float) -> pd.Series:

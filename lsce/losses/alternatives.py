@@ -7,6 +7,7 @@ never waits for the device.
 
 import math
 import numbers
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +173,13 @@ class GeneralizedLabelSmoothing(nn.Module):
         others = log_p.scatter(1, labels[:, None], 0)
         loss = _product(on_true, _of_label(log_p, labels)) + _product(on_other, others).sum(1)
         return -loss.mean()
+
+
+def inverse_frequency(counts: Sequence[int]) -> Tensor:
+    """Class weights N/(C·n_k), float32 (C,), for C classes of n_k training images, N in all: their
+    mean over the training images is 1."""
+    images = torch.tensor(counts, dtype=torch.float64)
+    return (images.sum() / (len(images) * images)).float()
 
 
 class SampleWeighted(nn.Module):

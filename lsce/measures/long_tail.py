@@ -5,19 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lsce.losses.alternatives import inverse_frequency
+
 #: Classes with more training images than the first are many-shot, with fewer than the second
 #: few-shot (Liu et al. 2019, CVPR, arXiv:1904.05160).
 MANY, FEW = 100, 20
 
 #: The share of the classes that are called the rarest, whatever their number of images.
 RAREST = 0.2
-
-
-def inverse_frequency(counts: Sequence[int]) -> Tensor:
-    """Class weights N/(C·n_k), float32 (C,), for C classes of n_k training images, N in all: their
-    mean over the training images is 1."""
-    images = torch.tensor(counts, dtype=torch.float64)
-    return (images.sum() / (len(images) * images)).float()
 
 
 def optimal_elsewhere(counts: Sequence[int], epsilon: float) -> float:

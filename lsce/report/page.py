@@ -1,11 +1,9 @@
-"""What a page of the report says of itself: what it rests on, its tables, its verdict."""
+"""A page as it is run: its parameters, the runs that it shows, its figures, tables and verdicts."""
 
 import ast
-import json
-import math
 import traceback as tb
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +11,66 @@ import matplotlib_inline.backend_inline
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Markdown
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from lsce import studies
-from lsce.judging import claims, statistics
-from lsce.machine import paths, provenance
-from lsce.measures import temperature
-from lsce.report import figures, tables
-from lsce.studies import profiles
+from lsce import data, studies
+from lsce.judging import arms
+from lsce.judging.claims import Claim, Judgement
+from lsce.machine import provenance
+from lsce.machine.values import unknown
+from lsce.report import figures, findings
+from lsce.report.findings import Finding
+from lsce.report.tables import table
+from lsce.studies import evidence, profiles
 from lsce.studies.evidence import Evidence
+from lsce.studies.profiles import Profile
 from lsce.training import networks
-from lsce.training.spec import RunSpec
+from lsce.training.spec import LongTail, RunSpec
 
-DATA_NAMES = {"cifar-100": "CIFAR-100", "built-in": "the built-in synthetic data"}
+#: What pages with runs have beside the parameters of their studies, with a line for each.
+COMMON = {
+    "profile": "a name for this machine's runs; figures of them are saved below figures/<profile>",
+    "runs": '"own": this machine\'s, trained where missing; "recorded": those of the project',
+    "train_missing": "False: a run of this machine that is missing is an error",
+}
 
 
-def start(notebook: str | None = None, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Prepare a notebook: the report's style, figures as SVG, errors as a sentence. Returns the
-    values of its parameters, which the cells above have set.
+def start(notebook: str) -> Evidence:
+    """Prepare a page with runs and gather these, training what is missing; save what they say.
 
-    Its parameters are those of its study and of `lsce.studies.evidence.gather`, or `names` where it has no
-    study. Raises ValueError for one that has no value, and for a name in a cell of parameters that
-    is none of them: a misspelt parameter would leave the default in force.
+    Its parameters are those that the cells above have set. Raises ValueError, naming it, for one
+    that is out of range, and for a name in a cell of parameters that is none of them: a misspelt
+    parameter would leave the default in force.
     """
+    study = studies.of(notebook)
+    assert study is not None
+    own = list(study.Parameters.model_fields)
+    given = _prepared([*own, *COMMON])
+    parameters = study.Parameters(**{name: given[name] for name in own if name in given})
+    common = {name: given[name] for name in COMMON}
+    if common["runs"] not in ("own", "recorded"):
+        raise ValueError(f"runs is {common['runs']!r}; it must be 'own' or 'recorded'")
+    shown = evidence.gather(study(parameters), **common)
+    findings.write(findings.of(shown))
+    return shown
+
+
+def prepare(*names: str) -> None:
+    """Prepare a page without runs of its own, whose parameters have these names."""
+    _prepared(names)
+
+
+def _prepared(known: Sequence[str]) -> dict[str, Any]:
+    """The report's style, figures as SVG, errors as a sentence; the values of the parameters."""
     shell = get_ipython()
     matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
     figures.use_style()
     shell.set_custom_exc((Exception,), _show_error)
-    required = [*names]
-    if notebook is not None:
-        required += ["profile", "data_name", "runs", "train_missing"]
-    known = [*required, *(["bins", *studies.parameters(notebook)] if notebook else [])]
     for name in misspelt(shell.user_ns["In"], known):
-        studies.require_known(name, known, "this page")
-    required += studies.parameters(notebook, required=True) if notebook else []
-    for name in required:
-        if name not in shell.user_ns:
-            raise ValueError(f"{name} has no value; the cell of parameters at the top must set it")
-    return {name: shell.user_ns[name] for name in dict.fromkeys(known) if name in shell.user_ns}
+        raise ValueError(unknown(name, list(known), "this page"))
+    return {name: shell.user_ns[name] for name in known if name in shell.user_ns}
 
 
 def misspelt(cells: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -75,31 +94,28 @@ def _assigned(cell: str) -> list[str]:
     names = []
     try:
         for line in ast.parse(cell).body:
-            ast.literal_eval(line.value)
-            names += [node.id for node in getattr(line, "targets", None) or [line.target]]
+            ast.literal_eval(line.value)  # type: ignore[attr-defined]
+            names += [node.id for node in line.targets]  # type: ignore[attr-defined]
     except (SyntaxError, ValueError, AttributeError):
         return []
     return names
 
 
-def _show_error(shell, kind, error, traceback, tb_offset=None) -> None:
+def _show_error(shell: Any, kind: type, error: Exception, traceback: Any, tb_offset: Any) -> None:
     """In a notebook an error that `lsce` raised on purpose is its sentence, without a traceback.
 
     That is one raised by a `raise` of this package; all others keep their traceback.
     """
-    frames = tb.extract_tb(traceback)
-    ours = Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
-    if ours and frames[-1].line.startswith("raise "):
+    last = tb.extract_tb(traceback)[-1]
+    ours = Path(last.filename).is_relative_to(Path(__file__).parents[1])
+    if ours and (last.line or "").startswith("raise "):
         lines = [f"{kind.__name__}: {error}"]
     else:
         lines = shell.InteractiveTB.structured_traceback(kind, error, traceback, tb_offset)
     shell._showtraceback(kind, error, lines)
 
 
-def _listed(values: Sequence[str]) -> str:
-    """Distinct values with their counts where there is more than one, the commonest first."""
-    counts = Counter(values).most_common()
-    return ", ".join(v if len(counts) == 1 else f"{v} ({n})" for v, n in counts)
+# ---- what a page rests on ----
 
 
 def banner(shown: Evidence | None = None) -> Markdown:
@@ -110,109 +126,112 @@ def banner(shown: Evidence | None = None) -> Markdown:
             "> **No runs**: everything here is computed on the spot · "
             f"**commit** {provenance.commit() or 'unknown'}"
         )
-    whose = (
+    words = (
         "**These are the recorded runs** that come with the project. `make reproduce`, or this "
         "notebook in Jupyter, shows your own instead."
         if shown.recorded
         else "**These are the runs of this machine**: every figure, table and verdict is theirs."
     )
-    if shown.beside and claims.of(shown.notebook):
-        whose += (
+    if (beside := _beside(shown)) and studies.claims_of(shown.study.notebook):
+        words += (
             " Below each verdict, one line says what the recorded runs "
-            f"(profile {shown.beside.profile}) say."
+            f"(profile {beside.profile}) say."
         )
     if shown.lacking:
-        whose += (
+        words += (
             f" The profile {shown.profile} is still being recorded: {shown.lacking} of this page's "
             "runs are not there yet, and its verdicts are those of an interim look, whose p is not "
             "corrected for looking again."
         )
-    note = profiles.load(shown.profile).note if shown.profile in profiles.names() else ""
-    return Markdown(f"> {whose} {note}\n>\n> {_rests_on(shown)}")
+    known = shown.profile in profiles.names()
+    note = Profile(shown.profile).content.note if known else ""
+    return Markdown(f"> {words} {note}\n>\n> {_rests_on(shown)}")
 
 
-def _rests_on(evidence: Evidence) -> str:
-    runs = evidence.all_runs
+def _beside(shown: Evidence) -> Finding | None:
+    """What the recorded runs say, beside runs of this machine."""
+    return None if shown.recorded else findings.read(shown.study.notebook, "recorded")
+
+
+def _rests_on(shown: Evidence) -> str:
+    runs = shown.all_runs
     diverged = sum(run.diverged for run in runs)
     latest = max(run.origin["finished"] for run in runs)[:16]
-    parts = [
-        f"**profile** {evidence.profile}{_of_others(evidence)}",
-        f"**data** {_listed([DATA_NAMES[run.spec.data] for run in runs])}",
-        f"**runs** {len(runs)}" + (f", of which {diverged} diverged" if diverged else ""),
-        f"**seeds** {len(evidence.seeds)}",
-        f"**device** {_listed([r.origin['device'] + ', ' + r.origin['precision'] for r in runs])}",
-        f"**trained at commit** {_listed([run.origin['commit'] or 'unknown' for run in runs])}",
-        f"**last run finished** {latest.replace('T', ' ')} UTC",
+    others = [
+        f"{name}: {part.profile}"
+        for name, part in shown.others.items()
+        if part.profile != shown.profile
     ]
-    return " · ".join(parts)
+    whose = ", with that profile's parameters instead of those above"
+    parts = {
+        "profile": shown.profile + f" ({', '.join(others)}{whose})" * bool(others),
+        "data": _counted([data.entry(run.spec.data).words for run in runs]),
+        "runs": f"{len(runs)}" + (f", of which {diverged} diverged" if diverged else ""),
+        "seeds": str(len(shown.seeds)),
+        "device": _counted([f"{r.origin['device']}, {r.origin['precision']}" for r in runs]),
+        "trained at commit": _counted([run.origin["commit"] or "unknown" for run in runs]),
+        "last run finished": f"{latest.replace('T', ' ')} UTC",
+    }
+    return " · ".join(f"**{name}** {words}" for name, words in parts.items())
 
 
-def _of_others(evidence: Evidence) -> str:
-    """Which groups of runs come from another profile."""
-    others = [(name, part.profile) for name, part in evidence.others.items()]
-    words = [f"{name}: {profile}" for name, profile in others if profile != evidence.profile]
-    if not words:
-        return ""
-    return f" ({', '.join(words)}, with that profile's parameters instead of those above)"
+def _counted(values: Sequence[str]) -> str:
+    """Distinct values with their counts where there is more than one, the commonest first."""
+    counts = Counter(values).most_common()
+    return ", ".join(v if len(counts) == 1 else f"{v} ({n})" for v, n in counts)
 
 
-def table(
-    frame: pd.DataFrame,
-    formats: Mapping[str, str],
-    wrapped: Sequence[str] = (),
-    width: str = "7em",
-    numeric: Sequence[str] = (),
-) -> Styler:
-    """A frame as a table without its index, each column of `formats` in its format.
-
-    Columns of words, but for those in `numeric`, are to the left, and those in `wrapped` may break
-    into lines of that width.
-    """
-    styler = frame.style.hide(axis="index").format(formats, na_rep="–")
-    numeric = {*numeric, *frame.select_dtypes("number")}
-    words = [name for name in frame if name not in numeric]
-    breaks = f"; white-space: normal; min-width: {width}"
-    return styler.set_table_styles(
-        {
-            name: [{"selector": "", "props": "text-align: left" + breaks * (name in wrapped)}]
-            for name in words
-        }
-    )
+# ---- figures and tables ----
 
 
-def regimes(evidence: Evidence) -> Styler:
+def publish(
+    shown: Evidence,
+    name: str,
+    numbers: pd.DataFrame,
+    draw: Callable[..., Figure],
+    **options: Any,
+) -> None:
+    """Draw, show and save a figure, see `lsce.report.figures.publish`."""
+    own = None if shown.recorded else shown.profile
+    figures.publish(draw(numbers, **options), name, numbers, own=own)
+
+
+def regimes(shown: Evidence) -> Styler:
     """The regimes of a set of runs: the network and its size, how it was trained, how long a run
     took, and how far plain cross entropy fitted."""
-    study, frame = evidence.study, evidence.table
-    specs = {label["regime"]: spec for label, spec in zip(study.labels, study.specs, strict=True)}
-    splits = ["train_accuracy", "test_accuracy"]
-    fitted = frame[studies.plain(frame)].groupby("regime")[splits].mean()
+    frame = shown.table
+    plain = frame[arms.plain(frame)].groupby("regime")
+    fitted = plain[["train_accuracy", "test_accuracy"]].mean()
+    specs = {label.regime: run.spec for label, run in shown.pairs}
     seconds: dict[str, list[float]] = {}
-    for label, run in zip(study.labels, evidence.runs, strict=True):
-        seconds.setdefault(label["regime"], []).append(run.seconds)
+    for label, run in shown.pairs:
+        seconds.setdefault(label.regime, []).append(run.seconds)
     rows = [
         {
             "regime": regime,
-            "network": _network(spec.model),
+            "network": _network(spec),
             "training": _training(spec),
             "seconds a run": f"{np.mean(seconds[regime]):,.0f}",
             "train, test accuracy at ε = 0": "{:.1%}, {:.1%}".format(*fitted.loc[regime]),
         }
         for regime, spec in specs.items()
     ]
-    return table(pd.DataFrame(rows), {}, wrapped=["regime", "network", "training"], width="9em")
+    return table(pd.DataFrame(rows), wrapped=["regime", "network", "training"], width="9em")
 
 
-def _network(model: str) -> str:
-    size, cost = networks.parameters(model) / 1e6, networks.multiply_adds(model) / 1e6
-    return f"{model}: {size:.2g} M parameters, {cost:,.3g} M multiply-adds"
+def _network(spec: RunSpec) -> str:
+    """Its size where it tells all classes of the data set apart."""
+    name, classes = spec.network, spec.entry.num_classes
+    size = networks.parameters(name, classes) / 1e6
+    cost = networks.multiply_adds(name, classes, spec.entry.pixels) / 1e6
+    return f"{name}: {size:.2g} M parameters, {cost:,.3g} M multiply-adds"
 
 
 def _training(spec: RunSpec) -> str:
     recipe = spec.recipe
-    tail = ", of which the long tail keeps a part," * (spec.imbalance is not None)
+    tail = ", of which the long tail keeps a part," * isinstance(spec.sample, LongTail)
     words = (
-        f"{spec.train_size:,} images{tail} × {spec.epochs} epochs, peak learning rate "
+        f"{spec.sample.train_size:,} images{tail} × {spec.epochs} epochs, peak learning rate "
         f"{recipe.peak_learning_rate:g}, weight decay {recipe.weight_decay:g}"
     )
     if recipe.early_resolution:
@@ -221,32 +240,20 @@ def _training(spec: RunSpec) -> str:
     return words
 
 
-def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
-    """At most `most` of the values of ε, with 0, the judged one and the largest among them."""
-    rest = sorted(set(epsilons) - {0.0, judged, max(epsilons)})
-    room = max(0, most - len({0.0, judged, max(epsilons)}))
-    picked = [rest[round(i)] for i in np.linspace(0, len(rest) - 1, min(room, len(rest)))]
-    return sorted({0.0, judged, max(epsilons), *picked} & set(epsilons))
-
-
-def means(evidence: Evidence, columns: Mapping[str, str], percent: Iterable[str] = ()) -> Styler:
-    """The means over seeds by regime and arm, with the number of runs behind each. Where a value is
-    known of some of the runs alone, it says of how many."""
-    frame = evidence.table
-    groups = frame.groupby(["regime", "arm"], sort=False)
+def numbers(shown: Evidence) -> Styler:
+    """The measures of the study: means over seeds by regime and arm, with the number of runs behind
+    each. Where a value is known of some of the runs alone, it says of how many."""
+    columns, percent = shown.study.columns, shown.study.percent
+    groups = shown.table.groupby(["regime", "arm"], sort=False)
     runs = groups[next(iter(columns))].count()
     found = pd.DataFrame({"runs": runs})
     for name, words in columns.items():
         form = "{:.1%}" if name in percent else "{:.3f}"
-        found[words] = [
-            _mean_of(form, value, known, of)
-            for value, known, of in zip(
-                groups[name].mean(), groups[name].count(), runs, strict=True
-            )
-        ]
+        each = zip(groups[name].mean(), groups[name].count(), runs, strict=True)
+        found[words] = [_mean_of(form, *values) for values in each]
     found = found.reset_index()
     found.loc[found["regime"].duplicated(), "regime"] = ""
-    return table(found, {}, wrapped=["regime"], numeric=list(columns.values()))
+    return table(found, wrapped=["regime"], numeric=list(columns.values()))
 
 
 def _mean_of(form: str, value: float, known: int, runs: int) -> str:
@@ -255,379 +262,82 @@ def _mean_of(form: str, value: float, known: int, runs: int) -> str:
     return form.format(value) + f" ({known}/{runs})" * (known < runs)
 
 
-def effects(evidence: Evidence, declared: Iterable[claims.Claim]) -> pd.DataFrame:
-    """`lsce.judging.claims.effects` of a set of runs, with its profile and whether it is recorded."""
-    found = evidence.judgements
-    numbers = claims.effects({claim: found.get(claim.id, []) for claim in declared})
-    return numbers.assign(profile=evidence.profile, recorded=evidence.recorded)
+# ---- verdicts ----
+
+#: How claims are judged, as every page with claims says it.
+RULE = (
+    "Each claim is judged by the paired difference between runs that share a seed, with its 95% t "
+    "interval. It is *supported* if the effect is above 0 and reaches the smallest one that "
+    "matters, *refuted* if it is below that, and otherwise *undecided*; over several regimes it is "
+    "*depends* if some support and some refute the claim, and *undecided* with any other mixture. "
+    "A claim of *as well as* asks only that the loss stay below the one that matters. What decides "
+    'is the t test with Holm\'s correction ([Holm 1979](../report/bibliography.md "holm1979")) '
+    "over all claims of this page in all their regimes (p), so an interval alone may look clearer "
+    "than the verdict."
+)
 
 
-def signed(value: float) -> str:
-    """A signed number with two significant digits and a real minus sign."""
-    return f"{value:+.2g}".replace("-", "−")
+def verdicts(shown: Evidence) -> None:
+    """Display how claims are judged, and the verdict on every claim of the page."""
+    display(Markdown(RULE))
+    beside = _beside(shown)
+    for claim in studies.claims_of(shown.study.notebook):
+        display(verdict(claim, shown, beside))
 
 
-def mean_and_interval(effect: statistics.Interval) -> tuple[str, str]:
-    """Both with as many decimals as the interval's half width has until its second digit (its
-    first, if that is 3 or more); the interval is empty for a single seed."""
-    if effect.n < 2:
-        return signed(effect.mean), ""
-    half = (effect.high - effect.low) / 2
-    exponent = math.floor(math.log10(half)) if half > 0 else -2
-    decimals = max(0, -exponent + (half < 3 * 10**exponent))
-    mean, low, high = (
-        f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no negative zero
-        for value in (effect.mean, effect.low, effect.high)
-    )
-    return mean, f"{low} to {high}"
-
-
-def _effect(claim: claims.Claim, judged: claims.Judgement) -> str:
-    if judged.effect is None:
-        return "no complete pair of runs"
-    e = judged.effect
-    unit = f" {claim.unit}" if claim.unit else ""
-    mean, interval = mean_and_interval(e)
-    text = mean + unit + (f", 95% interval {interval}" if interval else "")
-    p = f", p = {judged.p:.2g} corrected" if interval else ""
-    return text + f", n = {e.n} paired seed" + ("s" if e.n > 1 else "") + p
-
-
-def _in_unit(value: float, unit: str) -> str:
-    return f"{value:g} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
-
-
-def verdict(claim: claims.Claim, shown: Evidence) -> Markdown:
+def verdict(claim: Claim, shown: Evidence, beside: Finding | None = None) -> Markdown:
     """The claim's verdict in words, with the effect and its interval in every regime; and in a line
     what the recorded runs say, where those shown are this machine's."""
-    lines = [f"**“{claim.claim}” — {overall(claim, shown)}.**", ""]
     wanted = (
-        f"an effect of at least {_in_unit(claim.smallest, claim.unit)}"
+        f"an effect of at least {_in_unit(claim.matters, claim.unit)}"
         if claim.not_worse_by is None
         else f"at most {_in_unit(claim.not_worse_by, claim.unit)} worse"
     )
-    lines += [
+    lines = [
+        f"**“{claim.claim}” — {findings.overall(claim, shown)}.**",
+        "",
         f"Measure: {claim.words}; what matters: {wanted}. Positive values favour the claim, which "
         f"was declared on {claim.declared}; the [summary](11_summary.ipynb) lists what has been "
         "changed since.",
         "",
     ]
-    lines += _judged(claim, shown)
-    if shown.beside:
-        word, effects = overall(claim, shown.beside), span_of_effects(claim, shown.beside)
-        lines += ["", f"Recorded runs (profile {shown.beside.profile}): *{word}*, {effects}."]
+    part = shown.others.get(claim.group)
+    whose = ""
+    if part is not None:
+        used = sorted({label.task.run.network for label in part.study.labelled})
+        whose = f" ({', '.join(used)}, profile {part.profile})"
+    judged = [_line(claim, each, whose) for each in shown.judgements.get(claim.id, [])]
+    lines += judged or ["- no complete pair of runs"]
+    if beside:
+        word, span = findings.overall(claim, beside), findings.span_of_effects(claim, beside)
+        lines += ["", f"Recorded runs (profile {beside.profile}): *{word}*, {span}."]
     return Markdown("\n".join(lines))
 
 
-def overall(claim: claims.Claim, evidence: Evidence) -> str:
-    """The verdict over all regimes of a set of runs."""
-    judged = evidence.judgements.get(claim.id)
-    return statistics.combine(judged) if judged else statistics.UNDECIDED
+def _line(claim: Claim, judged: Judgement, whose: str) -> str:
+    """A line of a list for a regime."""
+    more = ""
+    if judged.more_runs is not None:
+        pairs = "pair" if judged.more_runs == 1 else "pairs"
+        more = (
+            f"; about {judged.more_runs} more {pairs} would decide it if the mean and the "
+            "spread stayed as they are"
+        )
+    return (
+        f"- *{judged.regime}*{whose}, {judged.treatment} against {judged.control}: "
+        f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
+    )
 
 
-def span_of_effects(claim: claims.Claim, evidence: Evidence) -> str:
-    """Least and greatest effect of the regimes, how many there are, and the pairs in each."""
-    judged = [j.effect for j in evidence.judgements.get(claim.id, []) if j.effect is not None]
-    if not judged:
+def _effect(claim: Claim, judged: Judgement) -> str:
+    if (effect := judged.effect) is None:
         return "no complete pair of runs"
-    means = [signed(mean) for mean in sorted(effect.mean for effect in judged)]
-    span = f"{means[0]} to {means[-1]}" if len(means) > 1 else means[0]
-    regimes = f" in {len(means)} regimes" if len(means) > 1 else ""
-    return f"{span} {claim.unit}".rstrip() + f"{regimes}, n = {judged[0].n}"
+    mean, interval = findings.mean_and_interval(effect)
+    text = mean + (f" {claim.unit}" if claim.unit else "")
+    text += f", 95% interval {interval}" * bool(interval)
+    text += f", n = {effect.n} paired seed" + "s" * (effect.n > 1)
+    return text + f", p = {judged.p:.2g} corrected" * bool(interval)
 
 
-def _listed_networks(evidence: Evidence) -> str:
-    return ", ".join(sorted({spec.model for spec in evidence.study.specs}))
-
-
-def _judged(claim: claims.Claim, evidence: Evidence) -> list[str]:
-    """A line of a list for every regime."""
-    lines, part = [], evidence.others.get(claim.group)
-    whose = "" if part is None else f" ({_listed_networks(part)}, profile {part.profile})"
-    for judged in evidence.judgements.get(claim.id, []):
-        more = ""
-        if judged.more_runs is not None:
-            pairs = "pair" if judged.more_runs == 1 else "pairs"
-            more = (
-                f"; about {judged.more_runs} more {pairs} would decide it if the mean and the "
-                "spread stayed as they are"
-            )
-        lines.append(
-            f"- *{judged.regime}*{whose}, {judged.treatment} against {judged.control}: "
-            f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
-        )
-    return lines or ["- no complete pair of runs"]
-
-
-def selected(evidence: Evidence) -> Markdown:
-    """Which epochs validation chose."""
-    frame = evidence.table.dropna(subset="selected_epoch").drop_duplicates("run")
-    epochs = {spec.id: spec.epochs for spec in evidence.study.specs}
-    share = frame["selected_epoch"] / frame["run"].map(epochs)
-    return Markdown(
-        f"Of {len(frame)} runs, validation chose the last epoch in {(share == 1).sum()}; on "
-        f"average it chose the epoch at {share.mean():.0%} of the run."
-    )
-
-
-def edges(table: pd.DataFrame, chosen_by: str) -> Markdown:
-    """Which methods were best by `chosen_by` at the least or greatest setting tried."""
-    found: dict[str, list[str]] = {}
-    for regime, _, runs, best in studies.tuned(table, chosen_by):
-        tried = runs["setting"].dropna().unique()
-        if len(tried) > 1 and best and best[1] in (min(tried), max(tried)):
-            found.setdefault(studies.arm(*best), []).append(f"*{regime}*")
-    if not found:
-        return Markdown("No method's chosen setting is the least or the greatest of those tried.")
-    lines = [f"- {arm}: {', '.join(regimes)}" for arm, regimes in found.items()]
-    words = (
-        "Chosen was the least or the greatest setting tried, so that a better one may lie beyond:"
-    )
-    return Markdown("\n".join([words, "", *lines]))
-
-
-def divergence(evidence: Evidence) -> Markdown:
-    """Which arms did not finish training."""
-    arms = evidence.table.groupby(["regime", "arm"], sort=False)["status"]
-    lines = [
-        f"- *{regime}*, {arm}: {(part == 'diverged').sum()} of {len(part)} runs diverged"
-        for (regime, arm), part in arms
-        if (part == "diverged").any()
-    ]
-    return Markdown("\n".join(lines) or "No run diverged.")
-
-
-def temperatures(evidence: Evidence) -> Markdown:
-    """How many of the temperature fits converged, and of which arms the others are."""
-    frame = evidence.table.dropna(subset="temperature_converged")
-    failed = frame[frame["temperature_converged"] == 0]
-    text = f"Of {len(frame)} temperature fits of these runs, {len(frame) - len(failed)} converged."
-    if failed.empty:
-        return Markdown(text)
-    counts = failed.groupby("arm", sort=False).size()
-    arms = ", ".join(f"{arm} ({count})" for arm, count in counts.items())
-    return Markdown(
-        f"{text} The other {len(failed)} found no best T within the bounds of the search, "
-        f"{temperature.LOWEST:g} to {temperature.HIGHEST:g}; their T and what is scaled with it "
-        f"are left out of every mean, where (3/5) says that it is of 3 of 5 runs and – of none, "
-        f"and such a setting cannot be chosen by what is scaled: {arms}."
-    )
-
-
-#: Points by which an error may be above the one that it must not exceed, by chance.
-SLACK = 1.0
-
-
-def masking(evidence: Evidence) -> Styler:
-    """The checks of Athalye et al. (2018) and Carlini et al. (2019) for each ε and regime: what
-    would hold if gradients led attacks as well as they can. Errors in points, means over seeds."""
-    numbers = tables.details(evidence.study, evidence.runs, "attack")
-    more = tables.details(evidence.study, evidence.runs, "masking")
-    protocol = evidence.study.specs[0].examination
-    radius = protocol.judged_radius
-    rows = []
-    for (regime, arm), part in numbers.groupby(["regime", "arm"], sort=False):
-        extra = more[(more["regime"] == regime) & (more["arm"] == arm)]
-        error = 100 * part[part["x"] == radius].groupby("case")["value"].mean()
-        other = 100 * extra.groupby("case")["value"].mean()
-        long = protocol.longest
-        repeated = other[["logits × 10", "logits ÷ 10", "float64"]].max()
-        checks = [
-            ("many steps find more than one", error["FGSM"], error["PGD-20"]),
-            ("more steps find no less", error["PGD-20"], error[long]),
-            ("a black box finds no more than gradients", error["Square"], error[long]),
-            ("transferred attacks find no more than direct ones", error["transfer"], error[long]),
-            ("another loss finds no more than cross entropy", error["PGD-20, margin"], error[long]),
-            ("rescaled logits or float64 find no more", repeated, error[long]),
-            ("a huge radius leaves nothing", 100.0, other["unbounded"]),
-        ]
-        for words, least, found in checks:
-            row = {"regime": regime, "arm": arm, "check": words, "error": least, "against": found}
-            rows.append(row | {"passes": "yes" if least <= found + SLACK else "<b>no</b>"})
-    frame = pd.DataFrame(rows)
-    again = frame.duplicated(["regime", "arm"])
-    frame.loc[again, ["regime", "arm"]] = ""
-    return table(frame, {"error": "{:.1f}", "against": "{:.1f}"}, wrapped=["regime", "check"])
-
-
-class Checks:
-    """Statements that were checked numerically, for a page whose claim is mathematics."""
-
-    #: Largest difference, relative to the larger side or 1, that float64 rounding explains.
-    TOLERANCE = 1e-12
-
-    def __init__(self) -> None:
-        self._rows: list[dict[str, object]] = []
-
-    def close(self, statement: str, left, right) -> None:
-        """Check that two numbers or tensors of the same shape agree."""
-        left, right = (np.asarray(side, dtype=np.float64) for side in (left, right))
-        scale = max(1.0, float(np.abs(left).max()), float(np.abs(right).max()))
-        difference = float(np.abs(left - right).max()) / scale
-        self._rows.append(
-            {
-                "statement": statement,
-                "difference": difference,
-                "holds": difference <= self.TOLERANCE,
-            }
-        )
-
-    def true(self, statement: str, holds: bool) -> None:
-        """Check a statement that holds or does not."""
-        self._rows.append({"statement": statement, "difference": np.nan, "holds": holds})
-
-    def verdict(self, claim: str) -> Markdown:
-        held = sum(bool(row["holds"]) for row in self._rows)
-        word = "supported" if held == len(self._rows) else "refuted"
-        return Markdown(f"**“{claim}” — {word}.** {held} of {len(self._rows)} statements hold.")
-
-    def table(self) -> Styler:
-        frame = pd.DataFrame(self._rows)
-        frame["holds"] = frame["holds"].map({True: "yes", False: "no"})
-        return table(frame, {"difference": "{:.1e}"}, wrapped=["statement"])
-
-
-def estimators(numbers: pd.DataFrame) -> Markdown:
-    """How far each estimator is from the truth at the fewest and at the most images."""
-    fewest, most = numbers["images"].min(), numbers["images"].max()
-    lines = []
-    for panel, part in numbers.groupby("panel", sort=False):
-        errors = []
-        for name, curve in part.groupby("estimator", sort=False):
-            at = curve.set_index("images")["mean"] - curve["truth"].iloc[0]
-            errors.append(
-                f"{name} {signed(at[fewest])} at {fewest:,} images, {signed(at[most])} at {most:,}"
-            )
-        lines.append(f"- {panel}: " + "; ".join(errors))
-    return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))
-
-
-def reproduced(numbers: pd.DataFrame) -> Styler:
-    """Headline numbers of a regime, see `lsce.report.reproduction.with_recorded`."""
-    unit = numbers["unit"].map(lambda unit: f", {unit}" * bool(unit))
-    shown = pd.DataFrame({"number": numbers["number"] + unit})
-    for name, words in (
-        ("recorded", "recorded"),
-        ("here", "this machine"),
-        ("difference", "difference"),
-    ):
-        columns = [numbers[name], numbers[f"{name}_low"], numbers[f"{name}_high"]]
-        shown[words] = [_with_interval(*row) for row in zip(*columns, strict=True)]
-    shown["n"] = numbers["n"]
-    shown["outcome"] = numbers["outcome"]
-    return table(shown, {}, wrapped=["number"], width="15em")
-
-
-def _with_interval(mean: float, low: float, high: float) -> str:
-    text = f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
-    return text.replace("-", "−")
-
-
-def published(directions: pd.DataFrame) -> Styler:
-    """Published effects on a claim with the direction of ours, see `lsce.report.reproduction`."""
-    effect = directions["effect"].map("{:+.3g}".format).str.replace("-", "−")
-    shown = directions.drop(columns=["claim", "setting"]).assign(effect=effect)
-    return table(shown, {"ε": "{:g}"}, wrapped=["published"], width="13em")
-
-
-def budgets(numbers: pd.DataFrame) -> Styler:
-    """`lsce.report.tables.budgets` as a table, both values of ε in a row."""
-    rows = []
-    keys = ["network", "epochs", "device", "precision"]
-    for (network, epochs, device, precision), part in numbers.groupby(keys, sort=False):
-        row = {"network": network, "epochs": epochs}
-        row["core-minutes"] = f"{part['core_minutes'].mean():.2g}"
-        for epsilon in (0.0, 0.1):
-            found = part[part["epsilon"] == epsilon]
-            accuracies = [
-                f"{mean:.1%}" + f" ± {100 * sd:.1f}" * (n > 1)
-                for mean, sd, n in zip(found["accuracy"], found["sd"], found["n"], strict=True)
-            ]
-            row[f"test accuracy, ε = {epsilon:g}"] = ", ".join(accuracies) or "–"
-        rows.append(row | {"n": part["n"].max(), "processor": f"{device}, {precision}"})
-    return table(pd.DataFrame(rows), {}, wrapped=["processor"], width="9em")
-
-
-def speedruns() -> Styler:
-    """What others report of the time to an accuracy on CIFAR-100, with what hardware."""
-    rows = pd.read_csv(paths.PUBLISHED)
-    rows = rows[(rows["method"] == "speedrun") & (rows["dataset"] == "CIFAR-100")]
-    found = []
-    for (network, setting), part in rows.groupby(["architecture", "setting"], sort=False):
-        value = part.set_index("metric")["value"]
-        (seconds,) = (name for name in value.index if name.endswith("training time"))
-        found.append(
-            {
-                "network": network,
-                "measured": setting,
-                "seconds": f"{float(value[seconds]):.3g}",
-                "test accuracy": f"{float(value['mean test accuracy']):.2f}%",
-            }
-        )
-    return table(pd.DataFrame(found), {}, wrapped=["network", "measured"], width="12em")
-
-
-def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
-    """For each machine that `make bench` ran on: what each of its parts rests on, and the rows.
-
-    With `parts` only the rows of these. Raises ValueError if no machine has measured one of them.
-    """
-    found = {}
-    for file in sorted(paths.BENCHMARKS.glob("*.csv")):
-        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        machine = "{device}, {cores} cores".format(**about["machine"])
-        found[machine] = about["modules"], pd.read_csv(file)
-    known = sorted({name for modules, _ in found.values() for name in modules})
-    if strangers := sorted(set(parts) - set(known)) if found else []:
-        raise ValueError(f"parts names {strangers[0]!r}; it must name some of {', '.join(known)}")
-    if parts:
-        found = {
-            machine: (modules, rows[rows["module"].isin(parts)])
-            for machine, (modules, rows) in found.items()
-        }
-    return found
-
-
-def measured(name: str, about: Mapping[str, object]) -> Markdown:
-    """What the rows of a part of `make bench` rest on."""
-    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-    return Markdown(
-        f"> **{name.capitalize()}** {about['date']} · **commit** {about['commit'] or 'unknown'} · "
-        f"**took** {about['seconds']:.0f} s · **load before** {about['load']:.1f} · "
-        f"**versions** {versions}"
-    )
-
-
-def _amount(value: float, quantity: str) -> str:
-    if quantity == "time (s)":
-        return f"{value:.3g} s" if value >= 0.1 else f"{1e3 * value:.3g} ms"
-    if quantity == "peak memory (MiB)":
-        return f"{value:,.3g} MiB" if value < 1e3 else f"{value:,.0f} MiB"
-    if quantity == "test accuracy":
-        return f"{value:.1%}"
-    return f"{value / 1e9:,.3g} G" if value >= 1e9 else f"{value:,.0f}"
-
-
-def ratios(rows: pd.DataFrame) -> Styler:
-    """Rows of a part of `make bench` as a table; what a row shares with the one above is blank."""
-    case = rows["case"].where(
-        rows["benchmark"] == rows["module"], rows["benchmark"] + ": " + rows["case"]
-    )
-    quantity = rows["quantity"].str.replace(r" \(.*\)", "", regex=True)
-    again = case == case.shift()
-    amounts = {
-        arm: [_amount(*pair) for pair in zip(rows[arm], rows["quantity"], strict=True)]
-        for arm in ("ours", "theirs")
-    }
-    bounds = zip(rows["ratio"], rows["ratio_low"], rows["ratio_high"], strict=True)
-    shown = pd.DataFrame(
-        {
-            "case": case.mask(again, ""),
-            "quantity": quantity.mask(again & (quantity == quantity.shift()), ""),
-            "against": rows["rival"],
-            **amounts,
-            "ratio (quartiles)": [f"{at:.3g} ({low:.3g}–{high:.3g})" for at, low, high in bounds],
-            "n": rows["n"],
-        }
-    )
-    return table(shown, {}, wrapped=["case", "against"])
+def _in_unit(value: float, unit: str) -> str:
+    return f"{value:g} {unit.removesuffix('s') if value == 1 else unit}".rstrip()

@@ -14,18 +14,20 @@ same way* as a published one if its 95% interval lies on the published one's sid
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
+from lsce import studies
 from lsce.judging import claims, statistics
 from lsce.judging.claims import Claim
 from lsce.machine import paths
-from lsce.results.measurements import Digest
+from lsce.report.tables import table
 from lsce.results.recorded import Recorded
-from lsce.studies import Study
 from lsce.studies.evidence import Evidence
+from lsce.studies.study import table_of
 
 #: Levels beside the claims' effects: column of a study's table → words, scale and unit.
 LEVELS = {
@@ -57,13 +59,13 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     `_low` and `_high`, difference with its `_low` and `_high` (not corrected), p (corrected) and
     outcome. Only runs that are recorded with the same spec are compared: empty if none is.
     """
-    unknown = {run.spec.seed for run in own.runs if run.spec not in results}
-    both = [i for i, run in enumerate(own.runs) if run.spec.seed not in unknown]
+    unknown = {label.task.seed for label in own.study.labelled if label.task not in results}
+    both = [pair for pair in own.pairs if pair[0].task.seed not in unknown]
     if not both:
         return pd.DataFrame()
-    study = own.study.part(both)
-    here = _numbers(study, [own.runs[i] for i in both])
-    there = _numbers(study, [results.load(spec) for spec in study.specs])
+    here = _numbers(table_of(both), own.study.judged)
+    recorded = [(label, results.load(label.task)) for label, _ in both]
+    there = _numbers(table_of(recorded), own.study.judged)
     rows = []
     for key, mine in here.items():
         theirs = there[key].reindex(mine.index)
@@ -82,13 +84,13 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
 
 def declared() -> list[Claim]:
     """The claims that this page compares."""
-    return [claim for claim in claims.load().values() if claim.family in FAMILIES]
+    return [claim for claim in studies.all_claims().values() if claim.family in FAMILIES]
 
 
-def _numbers(study: Study, runs: Sequence[Digest]) -> dict[tuple[str, str, str], pd.Series]:
+def _numbers(table: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd.Series]:
     """Values by seed of every headline number: (regime, words, unit) → series."""
-    judged, found = study.judged, {}
-    for regime, part in study.table(runs).groupby("regime", sort=False):
+    found = {}
+    for regime, part in table.groupby("regime", sort=False):
         for claim in declared():
             # Of the others the rival is chosen, and perhaps another one each time.
             if claim.is_plain:
@@ -127,7 +129,7 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
         if claim.published is None:
             continue
         common = {"claim": claim.claim, "unit": claim.unit}
-        theirs = [_published(claim, published, *pair) for pair in claim.published["pairs"]]
+        theirs = [_published(claim, published, *pair) for pair in claim.published.pairs]
         asked = {row["epsilon"] for row in theirs}
         if claim.is_plain:
             ours = [
@@ -173,7 +175,7 @@ def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
 
 
 def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list[dict]:
-    effects = claims.smoothing_effects(claim, runs, claim.published["measure"], epsilon)
+    effects = claims.smoothing_effects(claim, runs, claim.published.measure, epsilon)
     if effects.empty:
         return []
     return [_row_of(regime, epsilon, statistics.mean_interval(effects))]
@@ -203,6 +205,34 @@ def _direction(ours: pd.Series, published: float) -> str:
     if not (ours["low"] > 0 or ours["high"] < 0):
         return UNDECIDED
     return "the same way" if ours["effect"] * published > 0 else "the opposite way"
+
+
+def reproduced(numbers: pd.DataFrame) -> Styler:
+    """Headline numbers of a regime, see `with_recorded`."""
+    unit = numbers["unit"].map(lambda unit: f", {unit}" * bool(unit))
+    shown = pd.DataFrame({"number": numbers["number"] + unit})
+    for name, words in (
+        ("recorded", "recorded"),
+        ("here", "this machine"),
+        ("difference", "difference"),
+    ):
+        columns = [numbers[name], numbers[f"{name}_low"], numbers[f"{name}_high"]]
+        shown[words] = [_with_interval(*row) for row in zip(*columns, strict=True)]
+    shown["n"] = numbers["n"]
+    shown["outcome"] = numbers["outcome"]
+    return table(shown, wrapped=["number"], width="15em")
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    text = f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+    return text.replace("-", "−")
+
+
+def published(directions: pd.DataFrame) -> Styler:
+    """Published effects on a claim with the direction of ours."""
+    effect = directions["effect"].map("{:+.3g}".format).str.replace("-", "−")
+    shown = directions.drop(columns=["claim", "setting"]).assign(effect=effect)
+    return table(shown, {"ε": "{:g}"}, wrapped=["published"], width="13em")
 
 
 def summary(numbers: pd.DataFrame, profile: str) -> list[str]:

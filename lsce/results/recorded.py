@@ -1,32 +1,31 @@
-"""Recorded results: digests of runs in a few compact files, fit for git.
+"""Recorded results: runs in a few compact files, fit for git.
 
 A folder of recorded results holds::
 
     manifest.json         data checksums, a checksum for every file, the names of the scalars, and
-                          for every run its spec, status, device, precision, versions, commit,
-                          time and seconds
-    runs.csv              one row a run: its id, what it is, and its scalars (`lsce.results.measurements.measure`)
+                          for every run its task, status, device, precision, versions, commit, time,
+                          seconds, and which extras it holds
+    runs.csv              one row a run: its id, what it is, and its scalars
     histories.parquet     one row a run and epoch
-    details.parquet       measurements that are more than a number: run and `lsce.training.spec.DETAILS`
+    details.parquet       measurements that are more than a number
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
     samples.safetensors   image by image: `<id>.correct`, a bit an image; for the runs that figures
-                          show so also `<id>.confidence` and `<id>.scaled` (and
-                          `<id>.true_probability` on the built-in data), uint16 in units of 1/65535,
-                          and `<id>.nll` and `<id>.nll_scaled`, float16. And where features were
-                          kept, `<id>.projection.similar.train`, …, float32 (3, P, 2)
+                          show so also `<id>.confidence`, `<id>.scaled` and `<id>.true_probability`,
+                          uint16 in units of 1/65535, and `<id>.nll` and `<id>.nll_scaled`, float16.
+                          And where features were kept, `<id>.projection.similar.train`, …, float32
+                          (3, P, 2)
 
-The same runs make the same bytes, in whatever order they came. The manifest is written last but
-for taking the new files' place: whoever writes can be killed at any moment, and what is read then
-is all that was there before or all that is new.
+See `lsce.results.run` for what these are. The same runs make the same bytes, in whatever order they
+came. The manifest is written last but for taking the new files' place: whoever writes can be killed
+at any moment, and what is read then is all that was there before or all that is new.
 """
 
-import dataclasses
 import functools
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,14 +36,13 @@ from safetensors.numpy import save as save_samples
 
 from lsce import data
 from lsce.machine import paths
-from lsce.results.measurements import MONITORED, WIDTHS, Digest
-from lsce.training.spec import DETAILS, RunSpec
+from lsce.results.run import DETAILS, MONITORED, WIDTHS, Run
+from lsce.training.spec import Evaluation, RunSpec, Task, task_of
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-RUNS, HISTORIES = "runs.csv", "histories.parquet"
+RUNS, HISTORIES, DETAILED = "runs.csv", "histories.parquet", "details.parquet"
 HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
-DETAILED = "details.parquet"
 
 #: uint16 units of a probability.
 UNIT = 65535
@@ -52,16 +50,14 @@ UNIT = 65535
 #: How the names of projections begin, behind the run's.
 _PROJECTION = "projection."
 
-#: Scalars without which a run is incomplete.
+#: Scalars without which a run, or an evaluation, is incomplete.
 NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
-
-#: Images of each class in the test split, of either data set.
-PER_CLASS = 100
+NEEDED_OF_EVALUATION = {"corrupted_error", "worst_error"}
 
 
 class Recorded:
-    """The digests of a folder, whose files are read and verified when it is opened; none if there
-    is no such folder. A digest is made when it is first asked for: a page shows few of them.
+    """The runs of a folder, whose files are read and verified when it is opened; none if there is
+    no such folder. A run is made when it is first asked for: a page shows few of them.
 
     `devices` are the names of the machines that trained the runs, sorted. Raises ValueError, naming
     the file, if one is missing or is not what the manifest says.
@@ -69,27 +65,41 @@ class Recorded:
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder or paths.RECORDED
-        self._digests: dict[str, Callable[[], Digest]] = {}
-        self.devices: list[str] = []
+        self._entries: dict[str, dict[str, Any]] = {}
         if (self.folder / MANIFEST).is_file():
-            self._digests, self.devices = _read(self.folder)
+            self._entries, contents = _read(self.folder)
+            self._tables = _Tables.of(contents, self._entries)
+        self._run = functools.cache(self._made)
+        self.devices = sorted({entry["device"] for entry in self._entries.values()})
 
-    def __contains__(self, spec: RunSpec) -> bool:
-        return spec.id in self._digests and self.load(spec).has(spec.keep)
+    def __contains__(self, task: Task) -> bool:
+        if task.id not in self._entries:
+            return False
+        if isinstance(task, Evaluation):
+            return task.run in self
+        entry = self._entries[task.id]  # one that diverged has nothing to hold
+        return entry["status"] == "diverged" or task.keep <= set(entry["kept"])
 
-    def __iter__(self) -> Iterator[Digest]:
-        return (digest() for digest in self._digests.values())
+    def __iter__(self) -> Iterator[Run]:
+        """Every run, and every evaluation without its run."""
+        return map(self._run, self._entries)
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._entries)
 
-    def missing(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
-        """The specs that are not recorded, each once, in the order given."""
-        return list({spec.id: spec for spec in specs if spec not in self}.values())
+    def missing(self, tasks: Iterable[Task]) -> list[Task]:
+        """The tasks that are not recorded, each once, in the order given."""
+        return list({task.id: task for task in tasks if task not in self}.values())
 
-    def load(self, spec: RunSpec) -> Digest:
-        """The digest of a spec. Raises KeyError if there is none."""
-        return self._digests[spec.id]()
+    def load(self, task: Task) -> Run:
+        """The run of a task; an evaluation is that of its run, with what it found. Raises KeyError
+        if there is none."""
+        if isinstance(task, Evaluation):
+            return self._run(task.run.id).evaluated(self._run(task.id))
+        return self._run(task.id)
+
+    def _made(self, run: str) -> Run:
+        return _of(task_of(self._entries[run]["task"]), self._entries[run], self._tables)
 
 
 def results() -> Recorded:
@@ -101,42 +111,6 @@ def results() -> Recorded:
 @functools.lru_cache(maxsize=1)
 def _opened(folder: Path, manifest: bytes) -> Recorded:
     return Recorded(folder)
-
-
-def write(digests: Iterable[Digest], folder: Path) -> None:
-    """Replace what `folder` records by `digests`, of which there must be some.
-
-    Raises OSError, naming the folder, if it cannot be written.
-    """
-    runs = sorted(digests, key=lambda run: run.spec.id)
-    contents = {
-        RUNS: _table(runs).to_csv(index=False, lineterminator="\n").encode(),
-        HISTORIES: _parquet(_histories(runs)),
-        HISTOGRAMS: _parquet(_histograms(runs)),
-        DETAILED: _parquet(_details(runs)),
-        SAMPLES: save_samples(_packed(runs)),
-    }
-    manifest = {
-        "format": FORMAT,
-        "data": {name: data.CHECKSUMS[name] for name in sorted({run.spec.data for run in runs})},
-        "scalars": sorted({name for run in runs for name in run.scalars}),
-        "files": {name: _sha(content) for name, content in contents.items()},
-        "runs": {
-            run.spec.id: {"spec": run.spec.to_dict(), "status": run.status, **run.origin}
-            for run in runs
-        },
-    }
-    contents[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            paths.beside(folder / name).write_bytes(content)
-        for name in (MANIFEST, *contents.keys() - {MANIFEST}):  # after it, `_verified` would do it
-            paths.beside(folder / name).replace(folder / name)
-        for leftover in folder.glob(".*.*.[0-9]*"):  # of a writer that was killed
-            leftover.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(f"results cannot be written to {folder} ({error.strerror})") from error
 
 
 def check_folder(folder: Path) -> None:
@@ -153,7 +127,7 @@ def check_folder(folder: Path) -> None:
         raise OSError(f"OUT is {folder}, but {there} cannot be written to")
 
 
-def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
+def merge(folders: Iterable[Path], into: Path | None = None) -> list[Run]:
     """Add the runs of `folders` to those recorded; returns the runs that are new.
 
     The same result in any order and any number of times: of a run that several folders hold, the
@@ -163,8 +137,8 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
     """
     into = into or paths.RECORDED
     check_folder(into)  # without its manifest, what it holds would be replaced
-    recorded = Recorded(into)
-    kept = {run.spec.id: run for run in recorded}
+    before = {run.task.id: run for run in Recorded(into)}
+    kept = dict(before)
     for folder in folders:
         if not (folder / MANIFEST).is_file():
             raise ValueError(f"{folder} holds no recorded results: it has no {MANIFEST}")
@@ -172,42 +146,39 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Digest]:
             try:
                 check(run)
             except ValueError as error:
-                raise ValueError(f"{folder}, run {run.spec.id}: {error}") from error
-            kept[run.spec.id] = min(kept.get(run.spec.id, run), run, key=_rank)
+                raise ValueError(f"{folder}, run {run.task.id}: {error}") from error
+            kept[run.task.id] = min(kept.get(run.task.id, run), run, key=_rank)
     write(kept.values(), into)
-    return [run for run in kept.values() if run.spec not in recorded]
+    return [run for name, run in kept.items() if name not in before]
 
 
-def _rank(run: Digest) -> tuple:
-    return (
-        -len(run.scalars),
-        -len(run.details),
-        -len(run.samples),
-        run.origin["finished"],
-        run.origin["device"],
-        repr(run.scalars),
-    )
+def _rank(run: Run) -> tuple[Any, ...]:
+    fullness = -len(run.scalars), -len(run.details), -len(run.samples)
+    return *fullness, run.origin["finished"], run.origin["device"], repr(run.scalars)
 
 
-def check(run: Digest) -> None:
-    """Raise ValueError, saying why, unless a digest is complete and of the pinned data."""
-    spec = run.spec
-    if spec.data_checksum != data.CHECKSUMS[spec.data]:
+def check(run: Run) -> None:
+    """Raise ValueError, saying why, unless a run is complete and of the pinned data."""
+    spec, known = run.spec, run.spec.entry.checksum
+    if spec.data_checksum != known:
         raise ValueError(
             f"its data_checksum is {spec.data_checksum[:12]}…, but that of {spec.data} is "
-            f"{data.CHECKSUMS[spec.data][:12]}…"
+            f"{known[:12]}…"
         )
     if run.status not in ("completed", "diverged"):
         raise ValueError(f"its status is {run.status!r}; it must be completed or diverged")
     if run.diverged:
         return
+    of_network = isinstance(run.task, RunSpec)
+    if lacking := sorted((NEEDED if of_network else NEEDED_OF_EVALUATION) - set(run.scalars)):
+        raise ValueError(f"its {lacking[0]} is missing")
+    if not of_network:
+        return
     if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
         raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
-    if lacking := sorted(NEEDED - set(run.scalars)):
-        raise ValueError(f"its {lacking[0]} is missing")
     images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
     images |= {name: len(values) for name, values in run.samples.items()}
-    expected = _test_images(spec)
+    expected = spec.images_of("test")
     for name, count in images.items():
         if count != expected:
             raise ValueError(f"its {name} is of {count:,} test images instead of {expected:,}")
@@ -218,48 +189,94 @@ def check(run: Digest) -> None:
 # ---- writing ----
 
 
+def write(runs: Iterable[Run], folder: Path) -> None:
+    """Replace what `folder` records by `runs`, of which there must be some.
+
+    Raises OSError, naming the folder, if it cannot be written.
+    """
+    runs = sorted(runs, key=lambda run: run.task.id)
+    contents = {
+        RUNS: _table(runs).to_csv(index=False, lineterminator="\n").encode(),
+        HISTORIES: _parquet(_histories(runs)),
+        HISTOGRAMS: _parquet(_histograms(runs)),
+        DETAILED: _parquet(_details(runs)),
+        SAMPLES: save_samples(_packed(runs)),
+    }
+    names = sorted({run.spec.data for run in runs})
+    manifest = {
+        "format": FORMAT,
+        "data": {name: data.entry(name).checksum for name in names},
+        "scalars": sorted({name for run in runs for name in run.scalars}),
+        "files": {name: _sha(content) for name, content in contents.items()},
+        "runs": {
+            run.task.id: {
+                "task": run.task.model_dump(mode="json", exclude_none=True),
+                "status": run.status,
+                "kept": sorted(run.kept),
+                **run.origin,
+            }
+            for run in runs
+        },
+    }
+    contents[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            paths.beside(folder / name).write_bytes(content)
+        for name in (MANIFEST, *contents.keys() - {MANIFEST}):  # after it, `_verified` would do it
+            paths.beside(folder / name).replace(folder / name)
+        for leftover in folder.glob(".*.*.[0-9]*"):  # of a writer that was killed
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"results cannot be written to {folder} ({error.strerror})") from error
+
+
 def _parquet(frame: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
     return buffer.getvalue()
 
 
-def _table(runs: list[Digest]) -> pd.DataFrame:
+def _table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame([_described(run) | dict(sorted(run.scalars.items())) for run in runs])
 
 
-def _described(run: Digest) -> dict[str, Any]:
+def _described(run: Run) -> dict[str, Any]:
     """What a run is, in the columns of `RUNS` that are not its scalars."""
     spec = run.spec
-    fields = dataclasses.asdict(spec)
-    recipe = fields.pop("recipe")
-    if spec.teacher is not None:
-        fields["teacher"] = spec.teacher.id
-    fields["examination"] = None if spec.examination is None else spec.base.id
-    fields = {name: fields[name] for name in fields if name not in ("data_checksum", "keep")}
+    evaluated = spec.id if isinstance(run.task, Evaluation) else None
+    parts = {"sample": spec.sample, "labels": spec.labels, "method": spec.method}
+    fields: dict[str, Any] = {"evaluation_of": evaluated, "data": spec.data}
+    fields |= {name: part.kind for name, part in parts.items()}
+    fields |= {"arm": spec.method.words, "setting": spec.method.setting}
+    for part in (spec.sample, spec.labels, spec.recipe):
+        fields |= part.model_dump(mode="json", exclude={"kind"})
+    fields |= {name: getattr(spec, name) for name in ("network", "epochs", "monitor_size", "seed")}
     made = {name: run.origin[name] for name in ("device", "precision", "commit", "finished")}
-    made["training_seconds"] = run.origin["seconds"]["training"]
-    return {"run": run.spec.id, "status": run.status} | fields | recipe | made
+    made["training_seconds"] = run.origin["seconds"].get("training")
+    return {"run": run.task.id, "status": run.status} | fields | made
 
 
-def _histories(runs: list[Digest]) -> pd.DataFrame:
-    frame = pd.concat([run.history.assign(run=run.spec.id) for run in runs], ignore_index=True)
+def _histories(runs: Sequence[Run]) -> pd.DataFrame:
+    nothing = pd.DataFrame({"run": [], "epoch": []})  # as where all are evaluations
+    parts = [run.history.assign(run=run.task.id) for run in runs if len(run.history)]
+    frame = pd.concat(parts or [nothing], ignore_index=True)
     narrow = {name: "float32" for name in frame if frame[name].dtype == "float64"}
     frame = frame.astype(narrow | {"epoch": "int16", "run": "category"})
     always = [name for name in frame if name not in ("run", *MONITORED)]
     return frame[["run", *always, *(name for name in MONITORED if name in frame)]]
 
 
-def _details(runs: list[Digest]) -> pd.DataFrame:
-    parts = [run.details.assign(run=run.spec.id) for run in runs if len(run.details)]
+def _details(runs: Sequence[Run]) -> pd.DataFrame:
+    parts = [run.details.assign(run=run.task.id) for run in runs if len(run.details)]
     frame = pd.concat(parts) if parts else pd.DataFrame(columns=["run", *DETAILS])
     types = {"run": "category", "quantity": "category", "case": "category"}
     return frame[["run", *DETAILS]].astype(types | {"x": "float32", "value": "float32"})
 
 
-def _histograms(runs: list[Digest]) -> pd.DataFrame:
+def _histograms(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [
-        (run.spec.id, quantity, position, counts[position])
+        (run.task.id, quantity, position, counts[position])
         for run in runs
         for quantity, counts in run.counts.items()
         for position in np.flatnonzero(counts)
@@ -270,52 +287,37 @@ def _histograms(runs: list[Digest]) -> pd.DataFrame:
     )
 
 
-def _packed(runs: list[Digest]) -> dict[str, np.ndarray]:
+def _packed(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     packed = {}
     for run in runs:
         for name, values in run.samples.items():
             if values.dtype == bool:
-                packed[f"{run.spec.id}.{name}"] = np.packbits(values)
+                small = np.packbits(values)
             elif name.startswith("nll"):
-                packed[f"{run.spec.id}.{name}"] = values.astype(np.float16)
+                small = values.astype(np.float16)
             else:
-                packed[f"{run.spec.id}.{name}"] = np.rint(values * UNIT).astype(np.uint16)
+                small = np.rint(values * UNIT).astype(np.uint16)
+            packed[f"{run.task.id}.{name}"] = small
         for name, points in run.projections.items():
-            packed[f"{run.spec.id}.{_PROJECTION}{name}"] = points
+            packed[f"{run.task.id}.{_PROJECTION}{name}"] = points
     return packed
 
 
 # ---- reading ----
 
 
-def _read(folder: Path) -> tuple[dict[str, Callable[[], Digest]], list[str]]:
-    """What makes the digest of each run, by its id, and the devices."""
+def _read(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
+    """What the manifest says of every run, by its id, and the contents of the files."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        known, files = manifest["format"], manifest["files"]
-    except (ValueError, KeyError) as error:
+        known, files, entries = (manifest[name] for name in ("format", "files", "runs"))
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
     if known != FORMAT:
         raise ValueError(f"{folder / MANIFEST} has format {known!r}; it must be {FORMAT}")
     contents = {name: _verified(folder / name, checksum) for name, checksum in files.items()}
-    # As text first: not every pandas reads back the very number that was written.
-    table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
-    scalars = table[manifest["scalars"]].astype(float)
-    histories, histograms = _by_run(contents[HISTORIES]), _by_run(contents[HISTOGRAMS])
-    none = pd.DataFrame()  # older folders have no details
-    details = _by_run(contents[DETAILED]) if DETAILED in contents else lambda run: none
-    samples: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in load_samples(contents[SAMPLES]).items():
-        run, _, quantity = name.partition(".")
-        samples.setdefault(run, {})[quantity] = values
-    tables = _Tables(scalars, histories, histograms, details, samples)
-    digests = {}
-    for run, entry in manifest["runs"].items():
-        spec = RunSpec.from_dict(entry["spec"])
-        if spec.id != run:
-            raise ValueError(f"{folder / MANIFEST}: the spec of run {run} is that of {spec.id}")
-        digests[run] = functools.cache(functools.partial(_digest, spec, entry, tables))
-    return digests, sorted({entry["device"] for entry in manifest["runs"].values()})
+    contents[MANIFEST] = json.dumps(manifest["scalars"]).encode()
+    return entries, contents
 
 
 class _Tables(NamedTuple):
@@ -327,32 +329,40 @@ class _Tables(NamedTuple):
     details: Callable[[str], pd.DataFrame]
     samples: dict[str, dict[str, np.ndarray]]
 
+    @classmethod
+    def of(cls, contents: dict[str, bytes], entries: Iterable[str]) -> "_Tables":
+        # As text first: not every pandas reads back the very number that was written.
+        table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
+        scalars = table[json.loads(contents[MANIFEST])].astype(float)
+        samples: dict[str, dict[str, np.ndarray]] = {}
+        for name, values in load_samples(contents[SAMPLES]).items():
+            run, _, quantity = name.partition(".")
+            samples.setdefault(run, {})[quantity] = values
+        by_run = (_by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED))
+        return cls(scalars, *by_run, samples)
 
-def _digest(spec: RunSpec, entry: dict[str, Any], tables: _Tables) -> Digest:
-    run = spec.id
-    origin = {name: value for name, value in entry.items() if name not in ("spec", "status")}
-    history = tables.histories(run)
-    others = [name for name in MONITORED if name in history and history[name].isna().all()]
+
+def _of(task: Task, entry: dict[str, Any], tables: _Tables) -> Run:
+    origin = {k: value for k, value in entry.items() if k not in ("task", "status", "kept")}
+    name, kept = task.id, frozenset(entry["kept"])
+    history = tables.histories(name)
+    others = [column for column in MONITORED if column in history and history[column].isna().all()]
     history = history.drop(columns=others)  # what only other runs have measured
-    digest = Digest(spec, entry["status"], origin, {}, history, {}, {}, {})
-    if digest.diverged:
-        return digest
-    digest.scalars.update(tables.scalars.loc[run].dropna())
-    digest.counts.update(_dense(tables.histograms(run)))
-    details = tables.details(run)
-    if len(details):
-        columns = {"quantity": str, "case": str, "x": float, "value": float}
-        digest = dataclasses.replace(digest, details=details.astype(columns))
-    for quantity, values in tables.samples.get(run, {}).items():
+    run = Run(task, entry["status"], origin, history=history, kept=kept)
+    if run.diverged:
+        return run
+    run.scalars.update(tables.scalars.loc[name].dropna())
+    run.counts.update(_dense(tables.histograms(name)))
+    for quantity, values in tables.samples.get(name, {}).items():
         if quantity.startswith(_PROJECTION):
-            digest.projections[quantity.removeprefix(_PROJECTION)] = values
+            run.projections[quantity.removeprefix(_PROJECTION)] = values
         else:
-            digest.samples[quantity] = _unpacked(values, _test_images(spec))
-    return digest
-
-
-def _test_images(spec: RunSpec) -> int:
-    return PER_CLASS * (spec.classes or 100)
+            run.samples[quantity] = _unpacked(values, run.spec.images_of("test"))
+    details = tables.details(name)
+    if details.empty:
+        return run
+    types = {"quantity": str, "case": str, "x": float, "value": float}
+    return Run(**vars(run) | {"details": details.astype(types)})
 
 
 def _verified(file: Path, checksum: str) -> bytes:
@@ -387,7 +397,7 @@ def _by_run(content: bytes) -> Callable[[str], pd.DataFrame]:
 
 def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return {
-        quantity: np.bincount(part["bin"], weights=part["count"]).astype(np.int64)
+        str(quantity): np.bincount(part["bin"], weights=part["count"]).astype(np.int64)
         for quantity, part in rows.groupby("quantity", observed=True)
     }
 

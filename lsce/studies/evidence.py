@@ -1,31 +1,29 @@
 """Which runs a page shows: those of the machine that it is run on, or the recorded ones."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Literal
 
 import pandas as pd
 
 from lsce import studies
 from lsce.judging import claims
-from lsce.machine import paths
-from lsce.results import measurements
-from lsce.results.measurements import Digest
+from lsce.judging.claims import MAIN
+from lsce.results import measure
 from lsce.results.recorded import Recorded, results
-from lsce.studies import Shown, Study, profiles
+from lsce.results.run import Run
+from lsce.results.store import Store
+from lsce.studies import profiles
+from lsce.studies.profiles import Profile
+from lsce.studies.study import Labelled, Study, histories_of, table_of
 from lsce.sweeps import sweep
-from lsce.training import networks
 
-if TYPE_CHECKING:  # a recorder judges claims where nothing can draw
-    from matplotlib.figure import Figure
+#: Whose runs a page shows: those of the machine that it is run on, or the recorded ones.
+Shown = Literal["own", "recorded"]
 
-#: A set of this many seeds comes before one of fewer, however large: it has intervals.
+#: A set of this many seeds comes before one of fewer: it has intervals.
 SEEDS = 3
-
-#: Below `paths.RUNS`: what each page was last run with on this machine.
-LAST = "pages"
 
 
 class NothingToShow(RuntimeError):
@@ -34,185 +32,141 @@ class NothingToShow(RuntimeError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """A complete set of runs for a page: every run of each of its seeds."""
+    """A complete set of runs for a page: every run of each of its seeds.
 
-    notebook: str
+    `study` has the runs of the main figures, `others` the study's other groups by their names.
+    """
+
+    study: Study
+    runs: Mapping[str, Run]
     #: Whether these are recorded results, and not this machine's own.
     recorded: bool
     profile: str
-    #: The notebook's parameters that the set was made with.
-    parameters: Mapping[str, Any]
-    #: The runs of the main figures.
-    study: Study
-    runs: Sequence[Digest]
-    #: Bins of the binned calibration errors.
-    bins: int
-    #: The study's other groups of runs, by their names.
-    others: Mapping[str, "Evidence"]
+    others: Mapping[str, "Evidence"] = field(default_factory=dict)
     #: Runs that the profile asks for on this page and that are not recorded yet.
     lacking: int = 0
+
+    @property
+    def pairs(self) -> list[tuple[Labelled, Run]]:
+        """The main runs with the parts that they play."""
+        return [(label, self.runs[label.task.id]) for label in self.study.labelled]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """`lsce.studies.study.table_of` the main runs."""
+        return table_of(self.pairs)
+
+    @cached_property
+    def histories(self) -> pd.DataFrame:
+        """`lsce.studies.study.histories_of` the main runs."""
+        return histories_of(self.pairs)
+
+    @cached_property
+    def judgements(self) -> dict[str, list[claims.Judgement]]:
+        """Every claim of this page, by its id, judged in each regime."""
+        tables = {MAIN: self.table} | {name: other.table for name, other in self.others.items()}
+        family = studies.claims_of(self.study.notebook)
+        return claims.judge(family, tables, self.study.judged)
 
     @property
     def name(self) -> str:
         return f"{'recorded results' if self.recorded else 'this machine'}, profile {self.profile}"
 
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """`Study.table` of the main runs."""
-        return self.study.table(self.runs)
-
-    @cached_property
-    def judgements(self) -> dict[str, list[claims.Judgement]]:
-        """Every claim of this page, by its id, judged in each regime."""
-        tables = {studies.MAIN: self.table}
-        tables |= {name: other.table for name, other in self.others.items()}
-        return claims.judge(claims.of(self.notebook), tables, self.study.judged)
-
-    @cached_property
-    def beside(self) -> "Evidence | None":
-        """The largest recorded set for the page, beside runs of this machine; None if none is."""
-        return None if self.recorded else next(iter(recorded(self.notebook)), None)
+    @property
+    def own_runs(self) -> list[Run]:
+        """The main runs, each once."""
+        return list({label.task.id: run for label, run in self.pairs}.values())
 
     @property
-    def all_runs(self) -> list[Digest]:
+    def all_runs(self) -> list[Run]:
         """The runs of all groups, each once."""
-        groups = [self.runs, *(other.runs for other in self.others.values())]
-        return list({run.spec.id: run for group in groups for run in group}.values())
+        groups = [self, *self.others.values()]
+        return list({run.task.id: run for group in groups for run in group.own_runs}.values())
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({run.spec.seed for run in self.runs})
+        return sorted({label.task.seed for label in self.study.labelled})
 
     @property
-    def work(self) -> int:
-        """Multiplications that training took, forward passes only: how large the set is."""
-        return sum(
-            run.spec.epochs * run.spec.train_size * networks.multiply_adds(run.spec.model)
-            for run in self.all_runs
-        )
-
-    @property
-    def rank(self) -> tuple[bool, int, int]:
-        """The larger the more it decides: real images first, then seeds, then size."""
-        real = all(run.spec.data == "cifar-100" for run in self.runs)
-        return real, min(len(self.seeds), SEEDS), self.work
-
-    def publish(self, figure: "Figure", name: str, numbers: pd.DataFrame) -> None:
-        """Show and save a figure of this set, see `lsce.report.figures.publish`."""
-        from lsce.report import figures
-
-        figures.publish(figure, name, numbers, own=None if self.recorded else self.profile)
+    def regimes(self) -> list[str]:
+        return list(dict.fromkeys(label.regime for label in self.study.labelled))
 
 
 def gather(
-    notebook: str,
-    *,
-    profile: str,
-    data_name: str,
-    runs: Shown,
-    train_missing: bool,
-    bins: int = measurements.BINS,
-    classes: Mapping[str, Sequence[str]] | None = None,
-    **parameters: Any,
+    study: Study, *, profile: str, runs: Shown, train_missing: bool, store: Store | None = None
 ) -> Evidence:
-    """The set of runs that a page shows: those of the study that `parameters` describe.
+    """The set of runs that a page shows.
 
     `runs` says where they come from: "own" are this machine's, where what is missing is trained
-    unless `train_missing` is false; "recorded" are those in `data/recorded`. `profile` is their
-    name. `bins` and `classes` are those of `lsce.results.measurements.of`, for this machine's runs.
+    unless `train_missing` is false; "recorded" are those in `data/recorded`, of a profile that is
+    still being recorded what there is. `profile` is their name.
 
-    Of a profile that is still being recorded, the recorded ones are what there is of it, see
-    `recorded`. Raises ValueError, naming a parameter that is out of range; SweepFailed if a run
-    cannot be trained; NothingToShow if recorded runs are wanted and are not there.
+    Raises SweepFailed if a run cannot be trained, NothingToShow if recorded runs are wanted and are
+    not there.
     """
-    if runs not in get_args(Shown):
-        raise ValueError(f"runs is {runs!r}; it must be one of {', '.join(get_args(Shown))}")
-    study = studies.build(notebook, data_name, parameters)
-    if runs == "recorded":
-        return _of_recorded(notebook, profile, parameters, study, bins)
-    records = sweep.ensure(study.specs, train_missing=train_missing)
-    distinct = {record.spec.id: record for record in records}
-    digests = {run: measurements.of(record, bins, classes) for run, record in distinct.items()}
-    _remember(notebook, dict(profile=profile, data_name=data_name, bins=bins) | parameters)
-    return _evidence(notebook, False, profile, parameters, study, digests, bins)
-
-
-def _of_recorded(
-    notebook: str, profile: str, parameters: Mapping[str, Any], study: Study, bins: int
-) -> Evidence:
-    if bins != measurements.BINS:
-        raise ValueError(f"bins is {bins}; recorded runs were measured with {measurements.BINS}")
+    if runs == "own":
+        store = store or Store()
+        found = sweep.ensure(study.tasks, train_missing=train_missing, store=store)
+        return _grouped(study, _remeasured(study, found, store), False, profile)
     have = results()
-    missing = have.missing(study.specs)
+    missing = have.missing(study.tasks)
     if not missing:
-        digests = {spec.id: have.load(spec) for spec in study.specs}
-        return _evidence(notebook, True, profile, parameters, study, digests, bins)
-    if _is_of(profile, notebook, study):
-        for found in recorded(notebook):
-            if found.profile == profile:
-                return found
+        return _grouped(study, {t.id: have.load(t) for t in study.tasks}, True, profile)
+    if profile in profiles.names():
+        whole = Profile(profile).study(study.notebook)
+        if {task.id for task in whole.tasks} == {task.id for task in study.tasks}:
+            for shown in recorded(study.notebook):
+                if shown.profile == profile:
+                    return shown
     raise NothingToShow(
-        f"{len(missing)} of the {len(study.specs)} runs that the parameters of {notebook} ask "
-        'for are not recorded; runs = "own" trains them'
+        f"{len(missing)} of the {len(study.tasks)} runs that the parameters of {study.notebook} "
+        'ask for are not recorded; runs = "own" trains them'
     )
 
 
-def _is_of(profile_name: str, notebook: str, study: Study) -> bool:
-    """Whether a study is the one that a profile asks for."""
-    if profile_name not in profiles.names():
-        return False
-    profile = profiles.load(profile_name)
-    whole = profile.study(notebook, profile.data)
-    return {spec.id for spec in whole.specs} == {spec.id for spec in study.specs}
-
-
-def _remember(notebook: str, parameters: Mapping[str, Any]) -> None:
-    file = paths.RUNS / LAST / f"{notebook}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    paths.beside(file).write_text(json.dumps(parameters), encoding="utf-8")
-    paths.beside(file).replace(file)
-
-
-def last(notebook: str) -> Evidence | None:
-    """What a page showed when it was last run on this machine; None if it was not, or if runs of
-    it are gone since."""
-    file = paths.RUNS / LAST / f"{notebook}.json"
-    if not file.is_file():
-        return None
-    try:
-        parameters = json.loads(file.read_text(encoding="utf-8"))
-        return gather(notebook, runs="own", train_missing=False, **parameters)
-    except (ValueError, TypeError, sweep.SweepFailed):
-        return None  # damaged, of another version of the page, or of runs that were deleted
+def _remeasured(study: Study, runs: Mapping[str, Run], store: Store) -> Mapping[str, Run]:
+    """The runs with the bins and the projected classes that a page asks for, where they are not the
+    usual ones: from the tensors that this machine has."""
+    bins = getattr(study.parameters, "bins", measure.BINS)
+    classes = getattr(study.parameters, "classes", None)
+    for run in runs.values():
+        if run.diverged:
+            continue
+        if bins != measure.BINS:
+            measure.of_test_images(run, store.tensors(run.spec, "outputs"), bins)
+        if classes is not None and classes != run.spec.entry.examples and run.projections:
+            names = ("outputs", "features")
+            tensors = {name: store.tensors(run.spec, name) for name in names}
+            run.projections.update(measure.projections(run.spec, tensors, classes))
+    return runs
 
 
 def recorded(notebook: str) -> list[Evidence]:
-    """What is recorded for a notebook, a set of runs for each profile, the most decisive first.
+    """What is recorded for a page, a set of runs for each profile, the most decisive first.
 
     A profile that is still being recorded gives what there is: see `part`. A group of runs that it
-    lacks comes from the profile after it that has it.
+    lacks comes from the next profile that has it.
     """
-    have, found, groups = results(), [], {}
+    have, found, groups = results(), list[Evidence](), dict[str, None]()
     for name in profiles.names():
-        profile = profiles.load(name)
-        whole = profile.study(notebook, profile.data)
+        whole = Profile(name).study(notebook)
         groups |= dict.fromkeys(whole.groups())
         study = part(whole, have)
-        if studies.MAIN in study.groups():
-            digests = {spec.id: have.load(spec) for spec in study.specs}
-            parameters = profile.notebooks[notebook]
-            shown = _evidence(notebook, True, name, parameters, study, digests, measurements.BINS)
-            found.append(replace(shown, lacking=len(have.missing(whole.specs))))
-    found.sort(key=lambda shown: shown.rank, reverse=True)
+        if MAIN in study.groups():
+            runs = {task.id: have.load(task) for task in study.tasks}
+            lacking = len(have.missing(whole.tasks))
+            found.append(replace(_grouped(study, runs, True, name), lacking=lacking))
+    found.sort(key=lambda shown: -min(len(shown.seeds), SEEDS))
     others: dict[str, Evidence] = {}
     for shown in reversed(found):
         others |= shown.others
-    completed = [replace(shown, others=_in_order(others | shown.others, groups)) for shown in found]
-    return [shown for shown in completed if set(groups) <= {studies.MAIN, *shown.others}]
-
-
-def _in_order(others: Mapping[str, Evidence], groups: Iterable[str]) -> dict[str, Evidence]:
-    return {name: others[name] for name in groups if name in others}
+    wanted = [name for name in groups if name != MAIN]
+    completed = []
+    for shown in found:
+        available = others | dict(shown.others)
+        if set(wanted) <= set(available):
+            completed.append(replace(shown, others={name: available[name] for name in wanted}))
+    return completed
 
 
 def part(study: Study, have: Recorded) -> Study:
@@ -222,42 +176,25 @@ def part(study: Study, have: Recorded) -> Study:
     cross entropy and the judged ε are enough, and other values of ε are shown once all of these
     seeds have them.
     """
-    there = [spec in have for spec in study.specs]
-    kept: list[int] = []
-    for group, positions in study.groups().items():
-        optional = {i for i in positions if group == studies.MAIN and _between(study, i)}
-        lacking = {study.specs[i].seed for i in positions if not there[i] and i not in optional}
-        shown = [i for i in positions if study.specs[i].seed not in lacking]
-        unfinished = {_arm(study.labels[i]) for i in shown if not there[i]}
-        kept += [i for i in shown if _arm(study.labels[i]) not in unfinished]
-    return study.part(sorted(kept))
+    kept: list[Labelled] = []
+    for group, labelled in study.groups().items():
+        there = {label.task.id: label.task in have for label in labelled}
+
+        def optional(label: Labelled, group: str = group) -> bool:
+            return group == MAIN and label.smoothed and not study.decisive(label)
+
+        absent = [label for label in labelled if not there[label.task.id]]
+        lacking = {label.task.seed for label in absent if not optional(label)}
+        shown = [label for label in labelled if label.task.seed not in lacking]
+        unfinished = {(label.regime, label.arm) for label in shown if not there[label.task.id]}
+        kept += [label for label in shown if (label.regime, label.arm) not in unfinished]
+    return study.part(kept)
 
 
-def _arm(label: Mapping[str, Any]) -> tuple[str, str]:
-    return label["regime"], label["arm"]
-
-
-def _between(study: Study, position: int) -> bool:
-    """Whether a run is smoothed with an ε at which no claim is judged."""
-    label = study.labels[position]
-    return label["method"] == "smoothing" and not studies.decisive(label, study.judged)
-
-
-def _evidence(
-    notebook: str,
-    from_recorded: bool,
-    profile: str,
-    parameters: Mapping[str, Any],
-    study: Study,
-    digests: Mapping[str, Digest],
-    bins: int,
-) -> Evidence:
-    groups = {}
-    for name, positions in study.groups().items():
-        part = study.part(positions)
-        runs = [digests[spec.id] for spec in part.specs]
-        groups[name] = Evidence(
-            notebook, from_recorded, profile, parameters, part, runs, bins, others={}
-        )
-    main = groups.pop(studies.MAIN)
+def _grouped(study: Study, runs: Mapping[str, Run], from_recorded: bool, profile: str) -> Evidence:
+    groups = {
+        name: Evidence(study.part(labelled), runs, from_recorded, profile)
+        for name, labelled in study.groups().items()
+    }
+    main = groups.pop(MAIN)
     return replace(main, others=groups)

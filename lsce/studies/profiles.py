@@ -1,111 +1,106 @@
-"""How much of the report to run: `notebooks/profiles/*.toml`."""
+"""How much of the report to run: `notebooks/profiles/*.toml`.
+
+A profile holds the parameters that differ from those of the notebooks: in `shared` for every page
+that has them, in `notebooks` for one.
+"""
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
-from lsce import data, studies
+from lsce import studies
 from lsce.machine import paths
-from lsce.studies import Study
+from lsce.machine.values import Value, unknown
+from lsce.studies.overview import Overview
+from lsce.studies.parameters import USUAL_EPSILON, DataName, Regime
+from lsce.studies.study import Study
+
+#: Of what is recorded, a page shows the profile that comes first here.
+ORDER = ("full", "gpu", "cpu", "small", "quick", "smoke")
 
 
 class ProfileError(ValueError):
     """A profile that cannot be used; the message names the file, the parameter and its value."""
 
 
-@dataclass(frozen=True)
-class Profile:
-    """The data that the notebooks are run on unless the user says otherwise, and, for each notebook
-    in order, the values of its parameters."""
+class Content(Value):
+    """What a profile's file holds."""
 
-    name: str
-    data: str
-    notebooks: dict[str, dict[str, Any]]
-    #: What has to be known of it before it is run, a sentence; empty for most.
+    data: DataName
+    #: What has to be known of it before it is run, a sentence.
     note: str = ""
-    #: Trainings of other lengths, which only the appendix on speed shows: name → fields of a run.
-    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared: dict[str, Any] = {}
+    notebooks: dict[str, dict[str, Any]] = {}
+    #: Trainings of other lengths, which only the appendix on speed shows.
+    budgets: dict[str, Regime] = {}
 
-    def study(self, notebook: str, data_name: str, **changes: Any) -> Study | None:
-        """The study that a notebook asks for, None if it trains nothing.
 
-        Raises ProfileError if a parameter is out of range.
-        """
-        if notebook not in studies.BY_NOTEBOOK:
-            return None
+class Profile:
+    """The parameters of every page. Raises ProfileError if there is none of that name, or if a
+    parameter is out of range."""
+
+    def __init__(self, name: str):
+        if name not in names():
+            raise ProfileError(f"PROFILE is {name!r}; it must be one of {', '.join(names())}")
+        self.name = name
+        path = paths.PROFILES / f"{name}.toml"
+        #: As seen from the checkout.
+        self.file = path.relative_to(paths.ROOT)
         try:
-            return studies.build(notebook, data_name, self.notebooks[notebook] | changes)
-        except (ValueError, TypeError) as error:
-            raise ProfileError(f"{file(self.name)}, {notebook}: {error}") from error
+            self.content = Content(**tomllib.loads(path.read_text(encoding="utf-8")))
+        except tomllib.TOMLDecodeError as error:
+            raise ProfileError(f"{self.file} is not valid TOML: {error}") from error
+        except ValueError as error:
+            raise ProfileError(f"{self.file}: {error}") from error
+        pages = studies.with_runs()
+        taken = {name for study in pages.values() for name in study.Parameters.model_fields}
+        for words, given, known in (
+            ("notebooks", self.content.notebooks, list(pages)),
+            ("shared", self.content.shared, sorted(taken)),
+        ):
+            for each in given:
+                if each not in known:
+                    raise ProfileError(f"{self.file}: {unknown(each, known, words)}")
 
-    def studies(self) -> Iterator[tuple[str, Study]]:
-        """Each page that asks for runs, by its notebook, with its study; then the budgets, with
-        three seeds."""
-        for notebook in self.notebooks:
-            if study := self.study(notebook, self.data):
-                yield notebook, study
-        if self.budgets:
-            epsilons = [0.0, studies.USUAL_EPSILON]
-            yield (
-                "A1_speed",
-                studies.smoothing(
-                    data_name=self.data, regimes=self.budgets, epsilons=epsilons, seeds=[0, 1, 2]
-                ),
+    @property
+    def data(self) -> str:
+        return self.content.data
+
+    def parameters(self, notebook: str) -> dict[str, Any]:
+        """The values of a page's parameters that this profile changes."""
+        study = studies.of(notebook)
+        if study is None:
+            return {}
+        known, content = study.Parameters.model_fields, self.content
+        shared = {name: value for name, value in content.shared.items() if name in known}
+        return shared | content.notebooks.get(notebook, {})
+
+    def study(self, notebook: str, data_name: str | None = None) -> Study:
+        """The study that a page asks for, on this profile's data or on other data."""
+        study = studies.of(notebook)
+        assert study is not None
+        given = {"data_name": data_name or self.data} | self.parameters(notebook)
+        try:
+            return study(study.Parameters(**given))
+        except ValueError as error:
+            raise ProfileError(f"{self.file}, {notebook}: {error}") from error
+
+    def studies(self, data_name: str | None = None) -> Iterator[tuple[str, Study]]:
+        """Each page that shows runs with its study; then the budgets, with three seeds."""
+        for notebook in studies.with_runs():
+            yield notebook, self.study(notebook, data_name)
+        if self.content.budgets:
+            parameters = Overview.Parameters(
+                data_name=data_name or self.data,
+                regimes=self.content.budgets,
+                epsilons=(0.0, USUAL_EPSILON),
             )
-
-
-def file(name: str):
-    """A profile's file, as seen from the checkout."""
-    return (paths.PROFILES / f"{name}.toml").relative_to(paths.ROOT)
+            yield "A1_speed", Overview(parameters)
 
 
 def names() -> list[str]:
-    return sorted(path.stem for path in paths.PROFILES.glob("*.toml"))
-
-
-def notebooks() -> list[str]:
-    return sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
-
-
-def load(name: str) -> Profile:
-    """Read a profile. Raises ProfileError if there is none of that name or it is malformed."""
-    if name not in names():
-        raise ProfileError(f"PROFILE is {name!r}; it must be one of {', '.join(names())}")
-    try:
-        content = tomllib.loads((paths.PROFILES / f"{name}.toml").read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{file(name)} is not valid TOML: {error}") from error
-    if strangers := sorted(set(content) - {"data", "note", "shared", "notebooks", "budgets"}):
-        raise ProfileError(
-            f"{file(name)} sets {strangers[0]!r}; "
-            "it must set data, note, shared, notebooks and budgets alone"
-        )
-    if content.get("data") not in data.CHECKSUMS:
-        raise ProfileError(
-            f"{file(name)}: data is {content.get('data')!r}; "
-            f"it must be one of {', '.join(data.CHECKSUMS)}"
-        )
-    shared = content.get("shared", {})
-    own = content.get("notebooks", {})
-    budgets = content.get("budgets", {})
-    tables = {"shared": shared, "notebooks": own, "budgets": budgets} | own
-    for words, value in tables.items():
-        if not isinstance(value, Mapping):
-            raise ProfileError(f"{file(name)}: {words} is {value!r}; it must be a table")
-    known = notebooks()
-    if strangers := sorted(set(own) - set(known)):
-        raise ProfileError(f"{file(name)} names {strangers[0]}, but there is no such notebook")
-    taken = {notebook: _taken(notebook, shared) for notebook in known}
-    if strangers := sorted(set(shared).difference(*taken.values())):
-        raise ProfileError(f"{file(name)}: no notebook has the shared parameter {strangers[0]!r}")
-    given = {notebook: taken[notebook] | own.get(notebook, {}) for notebook in known}
-    return Profile(name, content["data"], given, content.get("note", ""), budgets)
-
-
-def _taken(notebook: str, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the shared parameters that a notebook's study has."""
-    if notebook not in studies.BY_NOTEBOOK:
-        return {}
-    known = studies.parameters(notebook)
-    return {name: value for name, value in shared.items() if name in known}
+    """The profiles, in the order in which pages show them; others after these."""
+    found = [path.stem for path in paths.PROFILES.glob("*.toml")]
+    return sorted(
+        found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)
+    )

@@ -1,6 +1,6 @@
-"""Networks for 32×32 images: the CIFAR ResNets and the small Inception.
+"""Networks for small images: the CIFAR ResNets and the small Inception.
 
-Every network takes images as float (N, 3, 32, 32) in [0, 1] and returns logits as float32 (N, C).
+Every network takes images as float (N, 3, H, W) in [0, 1] and returns logits as float32 (N, C).
 `network.features(images)` returns the penultimate features as float32 (N, D), and
 `network.classifier` is the last linear layer, so that ``classifier(features(x)) == network(x)``.
 Input scaling is part of the network, and the last layer is computed in float32 under autocast,
@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 class ImageClassifier(nn.Module):
     """A body that maps scaled images to feature maps, mean pooling, and a linear classifier."""
 
-    #: What it is trained and evaluated in: "bf16" (autocast) or "float32", see `lsce.training.precision`.
+    #: What it is trained and evaluated in: "bf16" (autocast) or "float32", see
+    #: `lsce.training.precision`.
     precision = "float32"
 
     def __init__(self, body: nn.Module, width: int, num_classes: int):
@@ -32,7 +33,7 @@ class ImageClassifier(nn.Module):
 
     def fit_whitening(self, images: Tensor) -> None:
         """Set the fixed first layer, where there is one, from training images, float
-        (N, 3, 32, 32) in [0, 1]."""
+        (N, 3, H, W) in [0, 1]."""
         for module in self.body.modules():
             if isinstance(module, Whitening):
                 module.fit(_scaled(images))
@@ -205,7 +206,7 @@ _SMALL_INCEPTION = (
 )
 
 #: Name → function of the number of classes.
-MODELS = {
+NETWORKS = {
     # Small enough for a CPU: maps of 8×8 after the stem, 2×2 at the end (`benchmarks/NOTES.md`).
     "resnet6": _resnet6,
     # The same at half its widths, for its students.
@@ -228,35 +229,38 @@ MODELS = {
 }
 
 
-def build(name: str, num_classes: int) -> ImageClassifier:
-    """Build a network by its name, with the global random generator's initialisation.
+def known(name: str) -> str:
+    """The name of a network; ValueError if it is not one of `NETWORKS`."""
+    if name not in NETWORKS:
+        raise ValueError(f"network is {name!r}; it must be one of {', '.join(NETWORKS)}")
+    return name
 
-    Raises ValueError if `name` is not one of `MODELS`.
-    """
-    if name not in MODELS:
-        raise ValueError(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
-    return MODELS[name](num_classes)
+
+def build(name: str, num_classes: int) -> ImageClassifier:
+    """Build a network by its name, with the global random generator's initialisation."""
+    return NETWORKS[known(name)](num_classes)
 
 
 @functools.cache
-def multiply_adds(name: str) -> int:
-    """Multiplications, each with its addition, that a 100-class network takes for one image."""
+def multiply_adds(name: str, num_classes: int, pixels: int) -> int:
+    """Multiplications, each with its addition, that a network takes for one image of so many
+    pixels in height and width."""
     with torch.device("meta"):
-        network = build(name, 100).eval()
+        network = build(name, num_classes).eval()
         with FlopCounterMode(display=False) as counter:
-            network.features(torch.empty(1, 3, 32, 32))
+            network.features(torch.empty(1, 3, pixels, pixels))
     return counter.get_total_flops() // 2 + network.classifier.weight.numel()  # it counts both
 
 
 @functools.cache
-def parameters(name: str) -> int:
-    """Parameters of a 100-class network."""
+def parameters(name: str, num_classes: int) -> int:
+    """Parameters of a network."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(name, 100).parameters())
+        return sum(parameter.numel() for parameter in build(name, num_classes).parameters())
 
 
 @functools.cache
 def width(name: str) -> int:
     """Penultimate features of a network."""
     with torch.device("meta"):
-        return build(name, 100).classifier.in_features
+        return build(name, 2).classifier.in_features

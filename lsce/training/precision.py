@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from lsce import data
 from lsce.machine import paths, provenance
 from lsce.training import networks
 
@@ -29,8 +30,8 @@ STEP, FEWEST = 4e9, 16
 ROUNDS = 4
 
 
-def of(model: str, device: torch.device) -> Precision:
-    """The precision of a network, one of `lsce.training.networks.MODELS`, on a device.
+def of(network: str, device: torch.device) -> Precision:
+    """The precision of a network, one of `lsce.training.networks.NETWORKS`, on a device.
 
     On CUDA it is "bf16" where the device has it. On a CPU the first call times the network, for a
     few seconds, and keeps what it found below `lsce.machine.paths.CACHE`.
@@ -40,7 +41,7 @@ def of(model: str, device: torch.device) -> Precision:
         return "bf16" if fast else "float32"
     if provenance.fast_bfloat16() is None:
         return "float32"
-    rates = _kept().get(_machine(), {}).get(model) or _keep(model, measure(model))
+    rates = _kept().get(_machine(), {}).get(network) or _keep(network, measure(network))
     return "bf16" if rates["bf16"] >= PAYS * rates["float32"] else "float32"
 
 
@@ -50,7 +51,7 @@ def autocast(network: networks.ImageClassifier, device: torch.device) -> torch.a
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def measure(model: str) -> dict[Precision, float]:
+def measure(name: str) -> dict[Precision, float]:
     """Images that one thread of this CPU trains on in a second, in each precision.
 
     Counted in the thread's own time, so that other work on the machine changes little.
@@ -58,16 +59,19 @@ def measure(model: str) -> dict[Precision, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _rates(model)
+        return _rates(name)
     finally:
         torch.set_num_threads(threads)
 
 
-def _rates(model: str) -> dict[Precision, float]:
-    images = int(min(128, max(FEWEST, STEP / networks.multiply_adds(model))))
+def _rates(name: str) -> dict[Precision, float]:
+    usual = data.entry("cifar-100")
+    size = usual.num_classes, usual.pixels
+    images = int(min(128, max(FEWEST, STEP / networks.multiply_adds(name, *size))))
     with torch.random.fork_rng(devices=[]):
-        network = networks.build(model, 100).to(memory_format=torch.channels_last)
-        x = torch.rand(images, 3, 32, 32).to(memory_format=torch.channels_last)
+        network = networks.build(name, usual.num_classes).to(memory_format=torch.channels_last)
+        x = torch.rand(images, 3, usual.pixels, usual.pixels)
+        x = x.to(memory_format=torch.channels_last)
     y = torch.zeros(images, dtype=torch.int64)
     seconds: dict[Precision, list[float]] = {"bf16": [], "float32": []}
     for _ in range(ROUNDS):  # in turns, the first to warm up
@@ -94,9 +98,9 @@ def _kept() -> dict[str, dict[str, dict[Precision, float]]]:
         return {}  # none yet, or damaged: then it is measured again
 
 
-def _keep(model: str, rates: dict[Precision, float]) -> dict[Precision, float]:
+def _keep(network: str, rates: dict[Precision, float]) -> dict[Precision, float]:
     kept = _kept()
-    rates = kept.setdefault(_machine(), {}).setdefault(model, rates)  # another process was first
+    rates = kept.setdefault(_machine(), {}).setdefault(network, rates)  # another process was first
     file = paths.CACHE / KEPT
     file.parent.mkdir(parents=True, exist_ok=True)
     paths.beside(file).write_text(json.dumps(kept, indent=1), encoding="utf-8")

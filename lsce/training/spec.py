@@ -1,380 +1,310 @@
-"""What a run is: its spec and its identity."""
+"""What a run is: everything that determines it, and its identity."""
 
-import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
+from pydantic import SerializeAsAny as AsItself
 
 from lsce import data
-from lsce.data.label_noise import KINDS as NOISE_KINDS
-from lsce.losses import Convention
+from lsce.machine.values import Value
 from lsce.training import networks
+from lsce.training.methods import Method, method_of
 
 #: Part of every spec's identity; raise it when the same spec would train differently.
-RECIPE_VERSION = 1
+VERSION = 2
 
-#: Losses that smoothing is compared with (`lsce.losses.alternatives`), and the name of their parameter.
-LOSSES = {"focal": "gamma", "maxsup": "weight", "gce": "q", "forward": None, "backward": None}
+#: What a run can be asked to measure or keep beside the rest; none of it changes the run.
+Extra = Literal["features", "information", "selected", "selective", "unseen", "weights"]
 
-#: What a record can be asked to hold beside the rest; none of it changes the run.
-EXTRAS = ("features", "information", "selected", "selective", "unseen", "weights")
-
-#: How class weights act on smoothed targets: on each class's term, as in
-#: `lsce.losses.LabelSmoothingCrossEntropy`, or on the sample by its label.
-WEIGHTINGS = ("terms", "samples")
-
-#: Columns of a record's details: what was measured, in which case, at which x.
-DETAILS = ("quantity", "case", "x", "value")
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-def require(ok: bool, name: str, value: Any, want: str) -> None:
-    """Raise ValueError, naming the parameter and its value, unless `ok`."""
-    if not ok:
-        raise ValueError(f"{name} is {value!r}; it must be {want}")
-
-
-def _whole(value: Any, at_least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Value):
     """How a network is trained: SGD with Nesterov momentum and a one-cycle learning rate.
 
     Weight decay acts on convolution and linear weights only. Augmentation is a random crop after
-    reflection padding by 4 pixels and a random horizontal flip. The fields that are None by
-    default are for published recipes that differ.
+    reflection padding by 4 pixels and a random horizontal flip.
     """
 
-    version: int = RECIPE_VERSION
-    batch_size: int = 128
-    peak_learning_rate: float = 0.3
-    warmup_fraction: float = 0.25
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    batch_size: int = Field(128, ge=2)
+    peak_learning_rate: float = Field(0.3, ge=0)
+    warmup_fraction: float = Field(0.25, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
     #: Instead of the one cycle: the learning rate starts at its peak and is divided by 10 after
     #: each of these shares of the training.
-    milestones: tuple[float, ...] | None = None
+    milestones: Annotated[tuple[Share, ...], Strict(False)] | None = None
     #: The gradient is that of the loss times this.
-    loss_factor: float | None = None
+    loss_factor: float | None = Field(None, gt=0)
     #: A gradient whose norm is larger is scaled down to it.
-    clip_norm: float | None = None
+    clip_norm: float | None = Field(None, gt=0)
     #: False: the images as they are, neither cropped nor flipped.
-    augment: bool | None = None
+    augment: bool = True
     #: Until this share of the steps, images are scaled down to this many pixels.
-    early_resolution: tuple[float, int] | None = None
-
-    def __post_init__(self) -> None:
-        require(_whole(self.batch_size, 2), "batch_size", self.batch_size, "a whole number ≥ 2")
-        for name in ("peak_learning_rate", "weight_decay"):
-            value = getattr(self, name)
-            require(_number(value) and value >= 0, name, value, "a number ≥ 0")
-        for name in ("warmup_fraction", "momentum"):
-            value = getattr(self, name)
-            require(_number(value) and 0 <= value < 1, name, value, "a number in [0, 1)")
-        for name in ("loss_factor", "clip_norm"):
-            value = getattr(self, name)
-            fits = value is None or (_number(value) and value > 0)
-            require(fits, name, value, "a number > 0 or None")
-        fits = self.augment is None or self.augment is False
-        require(fits, "augment", self.augment, "False, or None for the usual augmentation")
-        if (early := self.early_resolution) is not None:
-            share, pixels = early if len(early) == 2 else (0, 0)
-            fits = _number(share) and 0 < share < 1 and _whole(pixels, 8) and pixels < 32
-            want = "a share between 0 and 1 and 8 to 31 pixels, or None"
-            require(fits, "early_resolution", early, want)
-            object.__setattr__(self, "early_resolution", (float(share), pixels))
-        if self.milestones is not None:
-            fits = all(_number(share) and 0 < share < 1 for share in self.milestones)
-            require(fits, "milestones", self.milestones, "shares between 0 and 1, or None")
-            object.__setattr__(self, "milestones", tuple(self.milestones))
+    early_resolution: Annotated[tuple[Share, Annotated[int, Field(ge=8)]], Strict(False)] | None = (
+        None
+    )
 
 
-def _known(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+# ---- which images ----
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
+class Balanced(Value):
+    """Equally many images of every class, drawn by the seed; smaller sets are part of larger."""
+
+    kind: Literal["balanced"] = "balanced"
+    train_size: int = Field(ge=1)
+
+
+class SomeClasses(Value):
+    """Some of the classes, drawn by the seed and nested, with equally many images of each."""
+
+    kind: Literal["some classes"] = "some classes"
+    classes: int = Field(ge=2)
+    train_size: int = Field(ge=1)
+
+
+class LongTail(Value):
+    """Classes of falling frequency: the commonest has `imbalance` times the images of the rarest.
+
+    `train_size` is that of the balanced set from which it is cut, see `lsce.data.long_tail`.
+    """
+
+    kind: Literal["long tail"] = "long tail"
+    train_size: int = Field(ge=1)
+    imbalance: float = Field(gt=1)
+
+
+Sample = Annotated[Balanced | SomeClasses | LongTail, Field(discriminator="kind")]
+
+
+# ---- with which labels ----
+
+
+class TrueLabels(Value):
+    """The data set's own labels."""
+
+    kind: Literal["true"] = "true"
+
+
+class Superclasses(Value):
+    """The superclasses instead of the classes."""
+
+    kind: Literal["superclasses"] = "superclasses"
+
+
+class NoisyLabels(Value):
+    """Wrong labels of a kind of `lsce.data.label_noise`, on training and validation images."""
+
+    kind: Literal["noisy"] = "noisy"
+    noise: Literal["symmetric", "asymmetric"]
+    rate: float = Field(gt=0, le=1)
+
+
+Labels = Annotated[TrueLabels | Superclasses | NoisyLabels, Field(discriminator="kind")]
+
+
+# ---- the run ----
+
+
+class _Identified(Value):
+    """A value with a name of its own: the first 16 hexadecimal digits of its JSON's SHA-256."""
+
+    @cached_property
+    def id(self) -> str:
+        fields = {"version": VERSION, **self.model_dump(mode="json", exclude_none=True)}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunSpec(_Identified):
+    """Everything that determines a run; `spec.id` names its record."""
+
+    data: Annotated[str, AfterValidator(lambda name: data.entry(name).name)]
+    #: SHA-256 of the data set's contents.
+    data_checksum: str = Field(default_factory=lambda given: data.entry(given["data"]).checksum)
+    sample: Sample
+    labels: Labels = TrueLabels()
+    method: Annotated[AsItself[Method], BeforeValidator(method_of)]
+    network: Annotated[str, AfterValidator(networks.known)]
+    recipe: Recipe = Recipe()
+    epochs: int = Field(ge=1)
+    #: Validation images that are measured after each epoch, equally many of each class (all of
+    #: them after the last).
+    monitor_size: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    #: Not part of the run's identity.
+    keep: Annotated[frozenset[Extra], Strict(False)] = Field(frozenset(), exclude=True)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        sizes = {"train_size": self.sample.train_size, "monitor_size": self.monitor_size}
+        for (name, size), split in zip(sizes.items(), ("train", "validation"), strict=True):
+            most = self.classes * self.entry.per_class(split)
+            if size > most or size % self.classes:
+                wanted = f"a multiple of the {self.classes} classes, at most {most:,}"
+                raise ValueError(f"{name} is {size}; it must be {wanted}")
+        every = self.entry.num_classes
+        if isinstance(self.sample, SomeClasses) and self.sample.classes >= every:
+            raise ValueError(f"classes is {self.sample.classes}; it must be below all {every}")
+        if isinstance(self.sample, LongTail):
+            largest = self.sample.train_size // self.classes
+            if self.sample.imbalance > largest:
+                wanted = f"at most the {largest} images of a class"
+                raise ValueError(f"imbalance is {self.sample.imbalance:g}; it must be {wanted}")
+        whole = isinstance(self.sample, Balanced)
+        if not whole and not isinstance(self.labels, TrueLabels):
+            kind = self.labels.kind
+            raise ValueError(f"labels are {kind}; they must be true where images are left out")
+        self._check_kept(whole)
+        self.method.check(self)
+        return self
+
+    def _check_kept(self, whole: bool) -> None:
+        of_classes = not isinstance(self.labels, Superclasses)
+        fits = {
+            "information": whole and of_classes,
+            "features": of_classes and not isinstance(self.sample, LongTail),
+            "unseen": isinstance(self.sample, SomeClasses),
+        }
+        for extra, possible in fits.items():
+            if extra in self.keep and not possible:
+                raise ValueError(f"keep is {sorted(self.keep)}; this run has no {extra!r}")
+
+    @property
+    def entry(self) -> data.Entry:
+        """What its data set is."""
+        return data.entry(self.data)
+
+    @property
+    def classes(self) -> int:
+        """Classes whose images it is trained and tested on."""
+        few = isinstance(self.sample, SomeClasses)
+        return self.sample.classes if few else self.entry.num_classes
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the network tells apart."""
+        coarse = isinstance(self.labels, Superclasses)
+        return len(self.entry.superclasses) if coarse else self.classes
+
+    @property
+    def images(self) -> int:
+        """Training images."""
+        if not isinstance(self.sample, LongTail):
+            return self.sample.train_size
+        largest = self.sample.train_size // self.classes
+        return sum(data.long_tail_counts(largest, self.classes, self.sample.imbalance))
+
+    def images_of(self, split: str) -> int:
+        """Images of its classes in the validation or the test split."""
+        return self.classes * self.entry.per_class(split)
+
+    @property
+    def run(self) -> "RunSpec":
+        """Itself, as an `Evaluation` has the run that it tries."""
+        return self
+
+    @property
+    def needs(self) -> list["RunSpec"]:
+        """The runs whose networks must be there before this one can start."""
+        teacher = self.method.learns_from
+        return [] if teacher is None else [teacher.keeping("weights")]
+
+    def keeping(self, *extras: str) -> "RunSpec":
+        """The same run that keeps these extras, too."""
+        return self.model_copy(update={"keep": self.keep | set(extras)})
+
+    def changed(self, **fields: Any) -> "RunSpec":
+        """The same run with other fields, checked."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return RunSpec(**own | fields)
+
+
+# ---- what is done with a trained network ----
+
+
+class Protocol(Value):
     """How a trained network is tried with corrupted and with attacked test images: see
     `lsce.measures.robustness.examine`."""
 
-    #: Test images that are corrupted and attacked, an equal number a class.
-    corrupted_images: int
-    attacked_images: int
+    #: Test images that are corrupted and attacked, equally many of each class.
+    corrupted_images: int = Field(ge=1)
+    attacked_images: int = Field(ge=1)
     #: Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
     #: claims are judged.
-    radii: tuple[float, ...]
+    radii: Annotated[tuple[Annotated[float, Field(gt=0, le=255)], ...], Strict(False)]
     judged_radius: float
     #: Steps and random starts of the longest PGD, and queries of the Square attack.
-    pgd_steps: int
-    pgd_restarts: int
-    square_queries: int
-    #: The run from whose network attacks are transferred.
-    source: "RunSpec"
+    pgd_steps: int = Field(ge=1)
+    pgd_restarts: int = Field(ge=1)
+    square_queries: int = Field(ge=1)
 
-    def __post_init__(self) -> None:
-        for name in ("corrupted_images", "attacked_images"):
-            value = getattr(self, name)
-            fits = _whole(value, 100) and value <= 10_000 and value % 100 == 0
-            require(fits, name, value, "a multiple of the 100 classes, at most 10,000")
-        for name in ("pgd_steps", "pgd_restarts", "square_queries"):
-            value = getattr(self, name)
-            require(_whole(value, 1), name, value, "a whole number ≥ 1")
-        fits = len(self.radii) and all(_number(r) and 0 < r <= 255 for r in self.radii)
-        fits = fits and list(self.radii) == sorted(set(self.radii))
-        require(fits, "radii", list(self.radii), "ascending numbers in (0, 255]")
-        require(
-            self.judged_radius in self.radii,
-            "judged_radius",
-            self.judged_radius,
-            f"one of radii {list(self.radii)}",
-        )
-        object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
-        object.__setattr__(self, "judged_radius", float(self.judged_radius))
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.radii or list(self.radii) != sorted(set(self.radii)):
+            raise ValueError(f"radii is {list(self.radii)}; it must be ascending numbers")
+        if self.judged_radius not in self.radii:
+            wanted = f"one of radii {list(self.radii)}"
+            raise ValueError(f"judged_radius is {self.judged_radius:g}; it must be {wanted}")
+        return self
 
     @property
     def longest(self) -> str:
         """What the longest PGD is called."""
         return f"PGD-{self.pgd_steps} × {self.pgd_restarts}"
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "Protocol":
-        return cls(**{**fields, "source": RunSpec.from_dict(fields["source"])})
 
+class Evaluation(_Identified):
+    """The network of a run, tried as a protocol says; attacks are transferred from `source`."""
 
-@dataclass(frozen=True, kw_only=True)
-class RunSpec:
-    """Everything that determines a run; `spec.id` names its record.
+    run: RunSpec
+    source: RunSpec
+    protocol: Protocol
 
-    Raises ValueError, naming the field and its value, if a field is out of range.
-    """
-
-    #: "cifar-100" or "built-in", and the SHA-256 of its contents.
-    data: str
-    data_checksum: str
-    #: Training images, an equal number a class, drawn from the 45,000 by the seed.
-    train_size: int = 45_000
-    #: Label noise on the training split: a kind of `lsce.data.label_noise`, and the share of labels flipped.
-    noise: str | None = None
-    noise_rate: float | None = None
-    #: Classes trained and tested on, drawn by the seed and nested; all 100 by default. Sizes are
-    #: of images of these classes.
-    classes: int | None = None
-    #: "superclasses": the images are labelled with their 20 superclasses.
-    labels: str | None = None
-    #: How many times more images the commonest class has than the rarest, see
-    #: `lsce.data.long_tail`; `train_size` is then that of the balanced set it is cut from.
-    imbalance: float | None = None
-    #: One of `WEIGHTINGS`: classes are weighted by the inverse of their number of images.
-    weighting: str | None = None
-    model: str
-    #: At most 1; negative values sharpen the targets (Wei et al. 2022).
-    epsilon: float
-    convention: str = "exclude-true"
-    #: Epochs of plain cross entropy before ε takes effect.
-    warmup_epochs: int | None = None
-    #: Instead of smoothing: one of `LOSSES` with its parameter.
-    loss: str | None = None
-    loss_parameter: float | None = None
-    #: Images and labels are mixed in pairs by shares from Beta(mixup, mixup) (Zhang et al. 2018).
-    mixup: float | None = None
-    #: Distilled at this temperature (Hinton et al. 2015) from the network of another run.
-    teacher: "RunSpec | None" = None
-    temperature: float | None = None
-    #: The network is not trained but that of the run without this field, and tried so.
-    examination: Protocol | None = None
-    recipe: Recipe = field(default_factory=Recipe)
-    epochs: int
-    #: Validation images that are measured after each epoch, an equal number a class (all of them
-    #: after the last).
-    monitor_size: int = 5_000
-    seed: int
-    #: Some of `EXTRAS`.
-    keep: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        require(self.data in ("cifar-100", "built-in"), "data", self.data, "cifar-100 or built-in")
-        for name, low in (("epochs", 1), ("seed", 0)):
-            value = getattr(self, name)
-            require(_whole(value, low), name, value, f"a whole number ≥ {low}")
-        few = self.classes
-        fits = few is None or (_whole(few, 2) and few < 100)
-        require(fits, "classes", few, "a whole number from 2 to 99, or None for all 100")
-        classes = few or 100
-        for name, most in (("train_size", 450 * classes), ("monitor_size", 50 * classes)):
-            value = getattr(self, name)
-            fits = _whole(value, classes) and value <= most and value % classes == 0
-            want = f"a multiple of the {classes} classes, at most {most:,}"
-            require(fits, name, value, want)
-        require(
-            self.model in networks.MODELS,
-            "model",
-            self.model,
-            f"one of {', '.join(networks.MODELS)}",
-        )
-        in_range = _number(self.epsilon) and self.epsilon <= 1
-        require(in_range, "epsilon", self.epsilon, "a number of at most 1")
-        conventions = get_args(Convention)
-        require(
-            self.convention in conventions,
-            "convention",
-            self.convention,
-            "one of " + ", ".join(conventions),
-        )
-        self._check_noise()
-        self._check_labels()
-        self._check_method()
-        self._check_others()
-        self._check_kept()
-        # 0 and 0.0 are the same parameter and must name the same record.
-        for name in (
-            "epsilon",
-            "noise_rate",
-            "loss_parameter",
-            "mixup",
-            "imbalance",
-            "temperature",
-        ):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, float(value))
-
-    def _check_noise(self) -> None:
-        kinds = f"one of {', '.join(NOISE_KINDS)} or None"
-        require(self.noise in (None, *NOISE_KINDS), "noise", self.noise, kinds)
-        if self.noise is None:
-            require(self.noise_rate is None, "noise_rate", self.noise_rate, "None without noise")
-        else:
-            rate = self.noise_rate
-            require(_number(rate) and 0 < rate <= 1, "noise_rate", rate, "a number in (0, 1]")
-            require(self.classes is None, "classes", self.classes, "None with noise")
-
-    def _check_labels(self) -> None:
-        known = self.labels in (None, "superclasses")
-        require(known, "labels", self.labels, "superclasses or None")
-        rho, weighting = self.imbalance, self.weighting
-        fits = rho is None or (_number(rho) and rho > 1)
-        require(fits, "imbalance", rho, "a number > 1 or None")
-        if rho is not None:
-            largest = self.train_size // (self.classes or 100)
-            require(largest >= rho, "imbalance", rho, f"at most the {largest} images a class")
-        known = weighting in (None, *WEIGHTINGS)
-        require(known, "weighting", weighting, f"one of {', '.join(WEIGHTINGS)} or None")
-        fits = weighting is None or rho is not None
-        require(fits, "weighting", weighting, "None where every class has as many images")
-        for name in ("labels", "imbalance"):
-            fits = getattr(self, name) is None or self.noise is None
-            require(fits, name, getattr(self, name), "None with noise")
-        fits = self.labels is None or (self.classes, rho) == (None, None)
-        require(fits, "labels", self.labels, "None where classes or images are left out")
-
-    def _check_kept(self) -> None:
-        known = set(self.keep) <= set(EXTRAS)
-        require(known, "keep", self.keep, f"some of {', '.join(EXTRAS)}")
-        usual = self.labels is None and self.imbalance is None
-        fits = (self.classes is None and usual) or "information" not in self.keep
-        require(fits, "keep", self.keep, "without 'information' where classes are left out")
-        fits = usual or "features" not in self.keep
-        require(fits, "keep", self.keep, "without 'features' where labels are other ones")
-        fits = self.classes is not None or "unseen" not in self.keep
-        require(fits, "keep", self.keep, "without 'unseen' where all classes are seen")
-
-    def _check_others(self) -> None:
-        """What the run needs of other runs."""
-        teacher, temperature = self.teacher, self.temperature
-        if teacher is None:
-            require(temperature is None, "temperature", temperature, "None without a teacher")
-        else:
-            fits = _number(temperature) and temperature > 0
-            require(fits, "temperature", temperature, "a number > 0 with a teacher")
-            plain = self.epsilon == 0 and (self.mixup, self.loss, self.weighting) == (None,) * 3
-            require(plain, "epsilon", self.epsilon, "0, and no other method, with a teacher")
-            same = (teacher.data_checksum, teacher.classes, teacher.labels)
-            fits = same == (self.data_checksum, self.classes, self.labels)
-            require(fits, "teacher", teacher.id, "a run with the same data and classes")
-        if self.examination is not None:
-            usual = self.labels is None and self.classes is None
-            require(usual, "examination", self.examination, "None where classes are other ones")
-
-    def _check_method(self) -> None:
-        """Smoothing (with a warm-up or mixup, perhaps) or another loss, and not both."""
-        warmup, loss, parameter = self.warmup_epochs, self.loss, self.loss_parameter
-        fits = warmup is None or (_whole(warmup, 1) and warmup < self.epochs)
-        require(fits, "warmup_epochs", warmup, f"a whole number below the {self.epochs} epochs")
-        fits = self.mixup is None or (_number(self.mixup) and self.mixup > 0)
-        require(fits, "mixup", self.mixup, "a number > 0 or None")
-        plain = warmup is None and loss is None and self.epsilon >= 0
-        require(self.mixup is None or plain, "mixup", self.mixup, "None beside another method")
-        require(loss in (None, *LOSSES), "loss", loss, f"one of {', '.join(LOSSES)} or None")
-        if loss is None or LOSSES[loss] is None:
-            require(parameter is None, "loss_parameter", parameter, "None, as the loss has none")
-        else:
-            want = f"a number, the {LOSSES[loss]} of the {loss} loss"
-            require(_number(parameter), "loss_parameter", parameter, want)
-        if loss is not None:
-            require(self.epsilon == 0, "epsilon", self.epsilon, f"0 with the {loss} loss")
-            require(warmup is None, "warmup_epochs", warmup, f"None with the {loss} loss")
-            weighting = self.weighting
-            require(weighting is None, "weighting", weighting, f"None with the {loss} loss")
-        if loss in ("forward", "backward"):
-            require(self.noise is not None, "noise", self.noise, f"given for {loss} correction")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields that identify the run; a field that is None is left out."""
-        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        del fields["keep"]
-        fields["recipe"] = _known(dataclasses.asdict(self.recipe))
-        if self.teacher is not None:
-            fields["teacher"] = self.teacher.to_dict()
-        if (protocol := self.examination) is not None:
-            fields["examination"] = {**vars(protocol), "source": protocol.source.to_dict()}
-        return _known(fields)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "RunSpec":
-        made = {"recipe": Recipe(**fields["recipe"]), "keep": tuple(fields.get("keep", ()))}
-        if "teacher" in fields:
-            made["teacher"] = cls.from_dict(fields["teacher"])
-        if "examination" in fields:
-            made["examination"] = Protocol.from_dict(fields["examination"])
-        return cls(**{**fields, **made})
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        classes, most = self.run.classes, self.run.images_of("test")
+        if not (isinstance(self.run.sample, Balanced) and isinstance(self.run.labels, TrueLabels)):
+            raise ValueError("the run of an evaluation must have all classes with their labels")
+        for name in ("corrupted_images", "attacked_images"):
+            count = getattr(self.protocol, name)
+            if count > most or count % classes:
+                wanted = f"a multiple of the {classes} classes, at most {most:,}"
+                raise ValueError(f"{name} is {count}; it must be {wanted}")
+        return self
 
     @property
-    def num_classes(self) -> int:
-        """Classes that the network tells apart."""
-        return data.SUPERCLASSES if self.labels else self.classes or 100
+    def seed(self) -> int:
+        return self.run.seed
 
     @property
-    def images(self) -> int:
-        """Training images."""
-        if self.imbalance is None:
-            return self.train_size
-        classes = self.classes or 100
-        return sum(data.long_tail_counts(self.train_size // classes, classes, self.imbalance))
+    def keep(self) -> frozenset[Extra]:
+        return self.run.keep
 
     @property
-    def base(self) -> "RunSpec":
-        """The run whose network an examination tries."""
-        return dataclasses.replace(self, examination=None)
-
-    @property
-    def needs(self) -> list["RunSpec"]:
+    def needs(self) -> list[RunSpec]:
         """The runs whose networks must be there before this one can start."""
-        others = [self.teacher] if self.teacher is not None else []
-        if self.examination is not None:
-            others = [self.base, self.examination.source]
-        return [dataclasses.replace(other, keep=("weights",)) for other in others]
+        return [self.run.keeping("weights"), self.source.keeping("weights")]
 
-    @cached_property
-    def id(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+#: What a sweep does: train a run or evaluate one.
+Task = RunSpec | Evaluation
+
+
+def task_of(fields: dict[str, Any]) -> Task:
+    """The task that a dictionary, as `model_dump` makes it, describes."""
+    return Evaluation(**fields) if "protocol" in fields else RunSpec(**fields)
+
+
+def _complete_methods() -> None:
+    """Methods may name a run, such as a teacher's, which is known only here."""
+    from lsce.training import methods
+
+    methods.complete({"RunSpec": RunSpec})
+
+
+_complete_methods()

@@ -27,9 +27,6 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 #: Steps before a capture: they choose kernels, and allocate what the optimizer keeps.
 WARMUP_STEPS = 3
 
-#: Height and width of the data's images.
-PIXELS = 32
-
 #: PyTorch's global generator is shared by threads, and a capture waits for the whole device.
 _one_at_a_time = threading.Lock()
 
@@ -55,10 +52,10 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.peak_learning_rate * share
 
 
-def resolution(recipe: Recipe, step: int, steps: int) -> int:
-    """The pixels in height and width of a step's images."""
-    share, pixels = recipe.early_resolution or (0.0, PIXELS)
-    return pixels if step < share * steps else PIXELS
+def resolution(recipe: Recipe, step: int, steps: int, pixels: int) -> int:
+    """Height and width of a step's images, of a data set whose images have `pixels`."""
+    share, fewer = recipe.early_resolution or (0.0, pixels)
+    return fewer if step < share * steps else pixels
 
 
 def scaled(images: Tensor, pixels: int) -> Tensor:
@@ -90,13 +87,13 @@ def make_optimizer(network: nn.Module, recipe: Recipe, learning_rate: Tensor) ->
     )
 
 
-def built(model: str, num_classes: int, device: torch.device) -> networks.ImageClassifier:
+def built(name: str, num_classes: int, device: torch.device) -> networks.ImageClassifier:
     """A network on a device, with its precision there, whose first weights do not matter. Drawing
     them moves the process's generator, which must not happen while the run of another thread draws
     its own from a seed."""
     with _one_at_a_time:
-        network = networks.build(model, num_classes)
-    network.precision = precision.of(model, device)
+        network = networks.build(name, num_classes)
+    network.precision = precision.of(name, device)
     return network.to(device, memory_format=torch.channels_last)
 
 
@@ -119,16 +116,16 @@ class Trainer:
 
     def __init__(
         self,
-        model: str,
+        network: str,
         num_classes: int,
         device: torch.device,
         *,
         compiled: bool | None = None,
         captured: bool | None = None,
     ):
-        self._build = functools.partial(networks.build, model, num_classes)
+        self._build = functools.partial(networks.build, network, num_classes)
         self.device = device
-        self.network = built(model, num_classes, device)
+        self.network = built(network, num_classes, device)
         self._on_cuda = device.type == "cuda"
         self._forward: nn.Module = self.network
         if compiled if compiled is not None else self._on_cuda:
@@ -157,14 +154,17 @@ class Trainer:
         *,
         steps: int,
         batch_size: int,
+        pixels: int,
         seed: int,
         soft: bool = False,
     ) -> None:
         """Get ready for a run of `steps` steps with the initialisation that `seed` draws.
 
-        With `soft` the labels of a step are probabilities.
+        The images have `pixels` in height and width. With `soft` the labels of a step are
+        probabilities.
         """
         self._recipe, self._criterion, self._steps, self._done = recipe, criterion, steps, 0
+        self._pixels = pixels
         self._learning_rate = torch.zeros((), device=self.device)
         self._optimizer = make_optimizer(self.network, recipe, self._learning_rate)
         with _one_at_a_time:
@@ -179,10 +179,10 @@ class Trainer:
         self.totals.zero_()
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """One step on float32 (B, 3, 32, 32) images in [0, 1] and labels, int64 (B,) or, if the
-        run began with `soft`, float32 (B, C)."""
+        """One step on float32 (B, 3, H, W) images in [0, 1] and labels, int64 (B,) or, if the run
+        began with `soft`, float32 (B, C)."""
         self._learning_rate.fill_(learning_rate(self._recipe, self._done, self._steps))
-        pixels = resolution(self._recipe, self._done, self._steps)
+        pixels = resolution(self._recipe, self._done, self._steps, self._pixels)
         if pixels != images.shape[-1]:
             images = scaled(images, pixels)
         if self._captured:
@@ -213,7 +213,8 @@ class Trainer:
         """Warm the step up and capture it; where that fails, go on without, and say why."""
         self._captured = {}  # frees the last run's
         self.network.train()
-        for pixels in {resolution(self._recipe, step, self._steps) for step in (0, self._steps)}:
+        ends = (0, self._steps)
+        for pixels in {resolution(self._recipe, s, self._steps, self._pixels) for s in ends}:
             batch = self._batch(batch_size, pixels, soft)
             try:
                 self._warm_up(*batch)

@@ -1,0 +1,329 @@
+"""CIFAR-100 from any of its sources.
+
+CIFAR-100 (A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) is
+distributed in several layouts that hold the same images in different orders. Here each of its two
+parts is sorted by fine label and then by pixels, the *canonical order*, so that an index, a subset
+or a split means the same images whatever the source was. A source whose content differs in a
+single byte from the entry's checksum is refused; what passed is kept decoded (`cache`).
+"""
+
+import io
+import os
+import pickle
+import shutil
+import socket
+import tarfile
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsce.data import cache, datasets
+from lsce.data.cache import first_line, writing
+from lsce.data.datasets import DataError, Dataset, DataUnavailable, Entry, Source, Split
+from lsce.machine import paths
+
+#: The classes by superclass, both in the order of their indices (classes alphabetically).
+_TAXONOMY = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+_SUPERCLASS_OF = {c: s for s, names in enumerate(_TAXONOMY.values()) for c in names.split()}
+
+#: What torchvision downloads, and the folder and the files in it.
+_TARBALL, _FOLDER, _FILES = "cifar-100-python.tar.gz", "cifar-100-python", ("train", "test", "meta")
+
+_WANTED = (
+    "torchvision's `cifar-100-python` folder, `cifar-100-python.tar.gz`, or "
+    "`train*.parquet` and `test*.parquet`"
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where CIFAR-100 lies on this machine.
+
+    kind: ``"archive"``, ``"tarball"``, ``"parquet"`` or ``"cache"``. folder: the folder that holds
+    `files`. words: for people, as "CIFAR-100 from data/cifar-100 (Parquet)"; also its `str`.
+    """
+
+    kind: str
+    folder: Path
+    files: tuple[Path, ...]
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
+#: A part (train or test) as its source holds it: the source's name for errors, images, uint8
+#: (N, 32, 32, 3), and labels, int64 (N,).
+_Part = tuple[str, np.ndarray, np.ndarray]
+
+
+def _load(source: Source) -> Dataset:
+    location = locate(source)
+    if location is None:
+        raise DataUnavailable(
+            f"CIFAR-100 is not on this machine ({_shown(paths.CIFAR100)} holds none): run "
+            "`make reproduce` where the network can be reached, give DATA=folder, or use the "
+            "built-in data set"
+        )
+    if location.kind == "cache":
+        return cache.decoded(ENTRY.name)
+    return cache.load(ENTRY, location.files, partial(_read, location))
+
+
+ENTRY = Entry(
+    name="cifar-100",
+    words="CIFAR-100",
+    checksum="b830e9d01dd55dcceea7a62ccccd147ac1e9d812c694a7a68e273c6f73feb689",
+    classes=tuple(sorted(_SUPERCLASS_OF)),
+    superclass=tuple(_SUPERCLASS_OF[name] for name in sorted(_SUPERCLASS_OF)),
+    superclasses=tuple(_TAXONOMY),
+    sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
+    pixels=32,
+    # Müller et al. 2019 show the first three.
+    examples={"similar": ("beaver", "dolphin", "otter"), "unlike": ("bus", "rose", "wolf")},
+    load=_load,
+)
+datasets.register(ENTRY)
+
+
+def locate(source: Source = None) -> Location | None:
+    """The place `load("cifar-100", source)` would read, or None where only `fetch` could help.
+
+    Looks at names and the cache's header: nothing is decoded or downloaded. Raises DataError if
+    `source` is given and holds none of the layouts.
+    """
+    if source is not None:
+        folder = Path(source)
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder: DATA must name one with {_WANTED}")
+        location = _find(folder)
+        if location is None:
+            raise DataError(f"{folder} holds no CIFAR-100: wanted {_WANTED}")
+        return location
+    location = _find(paths.CIFAR100)
+    if location is None and cache.read(ENTRY) is not None:
+        file = cache.file(ENTRY)
+        words = f"CIFAR-100 from {_shown(file)} (decoded before)"
+        return Location("cache", file.parent, (file,), words)
+    return location
+
+
+def _find(folder: Path) -> Location | None:
+    """The layout that `folder` holds, if any."""
+    shown = f"CIFAR-100 from {_shown(folder)}"
+    for inner in (folder / _FOLDER, folder):
+        files = tuple(inner / name for name in _FILES)
+        # A folder of that name is meant as the archive even if files are missing in it.
+        named = inner.name == _FOLDER and inner.is_dir()
+        if named or all(file.is_file() for file in files):
+            return Location("archive", inner, files, f"{shown} (torchvision's archive)")
+    for inner in (folder, folder / "data", folder / "cifar100"):
+        files = (*sorted(inner.glob("train*.parquet")), *sorted(inner.glob("test*.parquet")))
+        if files:
+            return Location("parquet", inner, files, f"{shown} (Parquet)")
+    tarball = folder / _TARBALL
+    if tarball.is_file():
+        return Location("tarball", folder, (tarball,), f"{shown} (the archive)")
+    return None
+
+
+def _shown(path: Path) -> str:
+    """A path as people know it: from the checkout if it lies inside."""
+    return str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)
+
+
+def fetch() -> None:
+    """Download CIFAR-100 through torchvision, which verifies it, into `data/cifar-100`.
+
+    It appears there complete or not at all; what an earlier, interrupted download left is removed.
+    Raises DataUnavailable if it cannot be had, OSError if the data folder cannot be written.
+    """
+    temporary = paths.CACHE / "download"
+    with writing(paths.CACHE):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # torchvision sets none, and a silent firewall would hang it
+    try:
+        _torchvision()(temporary, download=True)
+    except Exception as error:  # whatever the network does, the user needs one sentence
+        raise DataUnavailable(f"CIFAR-100 could not be downloaded: {first_line(error)}") from error
+    else:
+        with writing(paths.CIFAR100):
+            os.replace(temporary / _FOLDER, paths.CIFAR100 / _FOLDER)
+    finally:
+        socket.setdefaulttimeout(patience)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read(location: Location) -> tuple[Split, Split]:
+    """Train and test part of a source in canonical order, verified."""
+    if location.kind == "tarball":
+        _check_md5(location.files[0], _torchvision().tgz_md5)
+        with tempfile.TemporaryDirectory() as folder, tarfile.open(location.files[0]) as archive:
+            archive.extractall(folder, filter="data")
+            return _read(Location("archive", Path(folder) / _FOLDER, (), ""))
+    read = _archive_part if location.kind == "archive" else _parquet_part
+    train = _canonical(*read(location.folder, "train"), ENTRY.per_class("train", "validation"))
+    test = _canonical(*read(location.folder, "test"), ENTRY.per_class("test"))
+    if datasets.checksum(train, test, ENTRY.superclass) != ENTRY.checksum:
+        raise DataError(
+            f"{location.folder}: every file is well formed, but some image or label is not "
+            f"CIFAR-100's (the content's SHA-256 should be {ENTRY.checksum[:12]}...)"
+        )
+    return train, test
+
+
+def _canonical(name: str, images: np.ndarray, labels: np.ndarray, per_class: int) -> Split:
+    """A part sorted by label and then by pixels; DataError if it has not so many of each class."""
+    k = ENTRY.num_classes
+    if len(labels) != k * per_class:
+        raise DataError(f"{name}: {len(labels):,} rows, but CIFAR-100 has {k * per_class:,} there")
+    counts = np.bincount(labels, minlength=k)
+    if (counts != per_class).any():
+        k = int((counts != per_class).argmax())
+        raise DataError(
+            f"{name}: {counts[k]} images of class {k} ({ENTRY.classes[k]}), but CIFAR-100 has "
+            f"{per_class} of each there; are the labels the fine ones?"
+        )
+    keys = [bytes([label]) + image.tobytes() for label, image in zip(labels, images, strict=True)]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    return Split(torch.from_numpy(images[order]), torch.from_numpy(labels[order]))
+
+
+def _torchvision() -> Any:
+    """torchvision's CIFAR100, which takes more than a second to import."""
+    from torchvision.datasets import CIFAR100
+
+    return CIFAR100
+
+
+def _check_md5(file: Path, md5: str) -> None:
+    from torchvision.datasets.utils import check_integrity
+
+    if not check_integrity(file, md5):
+        raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
+
+
+def _archive_part(folder: Path, name: str) -> _Part:
+    cifar100 = _torchvision()
+    meta = (cifar100.meta["filename"], cifar100.meta["md5"])
+    for file, md5 in [*getattr(cifar100, f"{name}_list"), meta]:
+        if not (folder / file).is_file():
+            raise DataError(f"{folder / file} is missing from CIFAR-100's archive")
+        _check_md5(folder / file, md5)
+    content = pickle.loads((folder / name).read_bytes(), encoding="latin1")
+    images = content["data"].reshape(-1, 3, ENTRY.pixels, ENTRY.pixels).transpose(0, 2, 3, 1)
+    return str(folder / name), np.ascontiguousarray(images), np.array(content["fine_labels"])
+
+
+def _parquet_part(folder: Path, name: str) -> _Part:
+    files = sorted(folder.glob(f"{name}*.parquet"))
+    if not files:
+        raise DataError(f"{folder} holds no {name}*.parquet beside its other part")
+    images, labels = zip(*map(_read_parquet, files), strict=True)
+    return ", ".join(map(str, files)), np.concatenate(images), np.concatenate(labels)
+
+
+def _read_parquet(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (N, 32, 32, 3), and fine labels, int64 (N,), of one Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+        has = table.schema_arrow.names
+        image = _column(file, has, "img", "image")
+        fine = _column(file, has, "fine_label", "label")
+        coarse = [name for name in ["coarse_label"] if name in has]
+        table = table.read(columns=[image, fine, *coarse])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{file} is truncated, damaged or no Parquet file: {first_line(error)}"
+        ) from error
+    labels = _labels(file, table, fine, ENTRY.num_classes)
+    for name in coarse:
+        above = np.array(ENTRY.superclass)[labels]
+        contradicting = _labels(file, table, name, len(ENTRY.superclasses)) != above
+        if contradicting.any():
+            row = int(contradicting.argmax())
+            raise DataError(
+                f"{file}: row {row} says {name} {table[name][row]} beside {fine} {labels[row]}, "
+                f"whose superclass is {above[row]}"
+            )
+    return _decode(file, table[image].to_pylist(), ENTRY.pixels), labels
+
+
+def _column(file: Path, has: list[str], *spellings: str) -> str:
+    for name in spellings:
+        if name in has:
+            return name
+    raise DataError(f"{file}: no column {' or '.join(spellings)}; it has {', '.join(has)}")
+
+
+def _labels(file: Path, table: Any, name: str, k: int) -> np.ndarray:
+    """The labels, int64 (N,), in a column of a table of PyArrow's, all of them in 0..k - 1."""
+    from pyarrow.types import is_integer
+
+    column = table[name]
+    if not is_integer(column.type) or column.null_count:
+        raise DataError(f"{file}: column {name} must hold integers and no gaps, is {column.type}")
+    labels: np.ndarray = column.to_numpy()
+    outside = (labels < 0) | (labels >= k)
+    if outside.any():
+        row = int(outside.argmax())
+        raise DataError(f"{file}: row {row} has {name} {labels[row]}, outside 0..{k - 1}")
+    return labels.astype(np.int64)
+
+
+def _decode(file: Path, cells: list[Any], side: int) -> np.ndarray:
+    """The images, uint8 (N, side, side, 3), of a column of encoded ones; threads share the work."""
+    from PIL import Image
+
+    images = np.empty((len(cells), side, side, 3), dtype=np.uint8)
+
+    def decode(start: int) -> None:
+        for row, cell in enumerate(cells[start : start + 500], start):
+            encoded = cell.get("bytes") if isinstance(cell, dict) else cell
+            if not isinstance(encoded, bytes):
+                raise DataError(f"{file}: row {row} holds no encoded image")
+            try:
+                with Image.open(io.BytesIO(encoded)) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
+                raise DataError(f"{file}: the image of row {row} cannot be decoded") from error
+            if pixels.shape != images.shape[1:]:
+                size = "{1}x{0}".format(*pixels.shape)
+                raise DataError(f"{file}: the image of row {row} is {size}, not {side}x{side}")
+            images[row] = pixels
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(decode, range(0, len(cells), 500)))
+    return images

@@ -1,0 +1,46 @@
+"""Statements that were checked numerically, for a page whose claim is mathematics."""
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from numpy.typing import ArrayLike
+from pandas.io.formats.style import Styler
+
+from lsce.report.tables import table
+
+
+class Checks:
+    """What was checked, in order."""
+
+    #: Largest difference, relative to the larger side or 1, that float64 rounding explains.
+    TOLERANCE = 1e-12
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, object]] = []
+
+    def close(self, statement: str, left: ArrayLike, right: ArrayLike) -> None:
+        """Check that two numbers or tensors of the same shape agree."""
+        left, right = (np.asarray(side, dtype=np.float64) for side in (left, right))
+        scale = max(1.0, float(np.abs(left).max()), float(np.abs(right).max()))
+        difference = float(np.abs(left - right).max()) / scale
+        self._rows.append(
+            {
+                "statement": statement,
+                "difference": difference,
+                "holds": difference <= self.TOLERANCE,
+            }
+        )
+
+    def true(self, statement: str, holds: bool) -> None:
+        """Check a statement that holds or does not."""
+        self._rows.append({"statement": statement, "difference": np.nan, "holds": holds})
+
+    def verdict(self, claim: str) -> Markdown:
+        held = sum(bool(row["holds"]) for row in self._rows)
+        word = "supported" if held == len(self._rows) else "refuted"
+        return Markdown(f"**“{claim}” — {word}.** {held} of {len(self._rows)} statements hold.")
+
+    def table(self) -> Styler:
+        frame = pd.DataFrame(self._rows)
+        frame["holds"] = frame["holds"].map({True: "yes", False: "no"})
+        return table(frame, {"difference": "{:.1e}"}, wrapped=["statement"])

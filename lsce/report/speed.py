@@ -1,0 +1,168 @@
+"""How fast it is: tables of `make bench`, accuracy by core-minute, and what others report."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+from IPython.display import Markdown
+from pandas.io.formats.style import Styler
+
+from lsce import data
+from lsce.machine import paths
+from lsce.report.tables import table
+from lsce.results.run import Run
+from lsce.training import networks
+from lsce.training.methods import Smoothing
+from lsce.training.spec import Balanced, Recipe, RunSpec, TrueLabels
+
+
+def budgets(runs: Iterable[Run]) -> pd.DataFrame:
+    """Test accuracy against the processor time of training, of recorded runs on CPUs with all
+    training images, augmented, without smoothing and with ε = 0.1: a row a network, recipe, ε and
+    kind of processor.
+
+    Columns: network, parameters and multiply_adds (millions), epochs, epsilon, device, precision,
+    core_minutes (mean), accuracy (mean) and its standard deviation sd (NaN for one run), n. Runs
+    recorded before 27 November 2026 have the time on the clock instead, which other work may have
+    lengthened.
+    """
+    rows = [
+        {
+            "network": run.spec.network,
+            "epochs": run.spec.epochs,
+            "recipe": repr(run.spec.recipe),
+            "epsilon": run.spec.method.setting,
+            "device": run.origin["device"],
+            "precision": run.origin["precision"],
+            "core_minutes": run.seconds / 60,
+            "accuracy": run.scalars["test_accuracy"],
+        }
+        for run in runs
+        if isinstance(run.task, RunSpec) and _usual(run)
+    ]
+    keys = [name for name in rows[0] if name not in ("core_minutes", "accuracy")] if rows else []
+    entry, found = data.entry("cifar-100"), []
+    for key, part in pd.DataFrame(rows).groupby(keys) if rows else []:
+        row = dict(zip(keys, key, strict=True))
+        name, classes = row["network"], entry.num_classes
+        row["parameters"] = networks.parameters(name, classes) / 1e6
+        row["multiply_adds"] = networks.multiply_adds(name, classes, entry.pixels) / 1e6
+        accuracy = part["accuracy"]
+        row["core_minutes"] = part["core_minutes"].mean()
+        found.append(row | {"accuracy": accuracy.mean(), "sd": accuracy.std(), "n": len(part)})
+    columns = ["network", "parameters", "multiply_adds", "epochs", "epsilon", "device"]
+    columns += ["precision", "core_minutes", "accuracy", "sd", "n"]
+    return pd.DataFrame(found, columns=columns).sort_values("core_minutes", ignore_index=True)
+
+
+def _usual(run: Run) -> bool:
+    """Whether a run is of smoothing alone, on all images of CIFAR-100 and augmented, on a CPU."""
+    spec, on_cpu = run.spec, "core" in run.origin["seconds"] or "step" not in run.origin
+    every = spec.sample == Balanced(train_size=spec.entry.sizes["train"])
+    whole = spec.data == "cifar-100" and every and isinstance(spec.labels, TrueLabels)
+    settled = spec.recipe.weight_decay == Recipe().weight_decay and spec.recipe.augment
+    alone = spec.method in (Smoothing(epsilon=0.0), Smoothing(epsilon=0.1))
+    return whole and settled and alone and on_cpu and not run.diverged
+
+
+def budget_table(numbers: pd.DataFrame) -> Styler:
+    """`budgets` as a table, both values of ε in a row."""
+    rows = []
+    keys = ["network", "epochs", "device", "precision"]
+    for (network, epochs, device, precision), part in numbers.groupby(keys, sort=False):
+        row = {"network": network, "epochs": epochs}
+        row["core-minutes"] = f"{part['core_minutes'].mean():.2g}"
+        for epsilon in (0.0, 0.1):
+            found = part[part["epsilon"] == epsilon]
+            accuracies = [
+                f"{mean:.1%}" + f" ± {100 * sd:.1f}" * (n > 1)
+                for mean, sd, n in zip(found["accuracy"], found["sd"], found["n"], strict=True)
+            ]
+            row[f"test accuracy, ε = {epsilon:g}"] = ", ".join(accuracies) or "–"
+        rows.append(row | {"n": part["n"].max(), "processor": f"{device}, {precision}"})
+    return table(pd.DataFrame(rows), wrapped=["processor"], width="9em")
+
+
+def speedruns() -> Styler:
+    """What others report of the time to an accuracy on CIFAR-100, with what hardware."""
+    rows = pd.read_csv(paths.PUBLISHED)
+    rows = rows[(rows["method"] == "speedrun") & (rows["dataset"] == "CIFAR-100")]
+    found = []
+    for (network, setting), part in rows.groupby(["architecture", "setting"], sort=False):
+        value = part.set_index("metric")["value"]
+        (seconds,) = (name for name in value.index if name.endswith("training time"))
+        found.append(
+            {
+                "network": network,
+                "measured": setting,
+                "seconds": f"{float(value[seconds]):.3g}",
+                "test accuracy": f"{float(value['mean test accuracy']):.2f}%",
+            }
+        )
+    return table(pd.DataFrame(found), wrapped=["network", "measured"], width="12em")
+
+
+def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
+    """For each machine that `make bench` ran on: what each of its parts rests on, and the rows.
+
+    With `parts` only the rows of these. Raises ValueError if no machine has measured one of them.
+    """
+    found = {}
+    for file in sorted(paths.BENCHMARKS.glob("*.csv")):
+        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        machine = "{device}, {cores} cores".format(**about["machine"])
+        found[machine] = about["modules"], pd.read_csv(file)
+    known = sorted({name for modules, _ in found.values() for name in modules})
+    if strangers := sorted(set(parts) - set(known)) if found else []:
+        raise ValueError(f"parts names {strangers[0]!r}; it must name some of {', '.join(known)}")
+    if parts:
+        found = {
+            machine: (modules, rows[rows["module"].isin(parts)])
+            for machine, (modules, rows) in found.items()
+        }
+    return found
+
+
+def measured(name: str, about: Mapping[str, object]) -> Markdown:
+    """What the rows of a part of `make bench` rest on."""
+    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    return Markdown(
+        f"> **{name.capitalize()}** {about['date']} · **commit** {about['commit'] or 'unknown'} · "
+        f"**took** {about['seconds']:.0f} s · **load before** {about['load']:.1f} · "
+        f"**versions** {versions}"
+    )
+
+
+def _amount(value: float, quantity: str) -> str:
+    if quantity == "time (s)":
+        return f"{value:.3g} s" if value >= 0.1 else f"{1e3 * value:.3g} ms"
+    if quantity == "peak memory (MiB)":
+        return f"{value:,.3g} MiB" if value < 1e3 else f"{value:,.0f} MiB"
+    if quantity == "test accuracy":
+        return f"{value:.1%}"
+    return f"{value / 1e9:,.3g} G" if value >= 1e9 else f"{value:,.0f}"
+
+
+def ratios(rows: pd.DataFrame) -> Styler:
+    """Rows of a part of `make bench` as a table; what a row shares with the one above is blank."""
+    case = rows["case"].where(
+        rows["benchmark"] == rows["module"], rows["benchmark"] + ": " + rows["case"]
+    )
+    quantity = rows["quantity"].str.replace(r" \(.*\)", "", regex=True)
+    again = case == case.shift()
+    amounts = {
+        arm: [_amount(*pair) for pair in zip(rows[arm], rows["quantity"], strict=True)]
+        for arm in ("ours", "theirs")
+    }
+    bounds = zip(rows["ratio"], rows["ratio_low"], rows["ratio_high"], strict=True)
+    shown = pd.DataFrame(
+        {
+            "case": case.mask(again, ""),
+            "quantity": quantity.mask(again & (quantity == quantity.shift()), ""),
+            "against": rows["rival"],
+            **amounts,
+            "ratio (quartiles)": [f"{at:.3g} ({low:.3g}–{high:.3g})" for at, low, high in bounds],
+            "n": rows["n"],
+        }
+    )
+    return table(shown, wrapped=["case", "against"])

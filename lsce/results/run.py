@@ -1,0 +1,89 @@
+"""A run as the pages see it: all that they read of it, small enough to be recorded.
+
+It is read from this machine's records (see `lsce.results.store`) or from the recorded results (see
+`lsce.results.recorded`), which have the same form: pages cannot tell which.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsce.training.spec import RunSpec, Task
+
+#: Width of the bins that histograms count in: confidences in [0, 1], and logit gaps from 0 on.
+WIDTHS = {"confidence": 1 / 40, "gap": 0.5}
+
+#: Columns of a history that only some runs have: see `lsce.training.monitors` and
+#: `lsce.measures.information`.
+MONITORED = ("memorised", "recovered", "information_similar", "information_unlike")
+
+#: Columns of details: what was measured, in which case, at which x.
+DETAILS = ("quantity", "case", "x", "value")
+
+#: What a run says of how it was made.
+ORIGIN = ("device", "precision", "step", "versions", "commit", "finished", "seconds")
+
+
+def no_details() -> pd.DataFrame:
+    return pd.DataFrame(columns=list(DETAILS))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a task left. A run that diverged has a history and nothing else."""
+
+    task: Task
+    #: "completed" or "diverged", see `lsce.training.train.Trained`.
+    status: str
+    #: `ORIGIN`: where, with what and when it was trained; seconds of training and in all.
+    origin: dict[str, Any]
+    #: See `lsce.results.measure`.
+    scalars: dict[str, float] = field(default_factory=dict)
+    #: One row an epoch, see `lsce.training.train.Trained`; none of an evaluation alone.
+    history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    #: Test images by confidence and by logit gap (the largest logit less the mean of the others):
+    #: int64 counts in bins of `WIDTHS`, up to the last one that holds an image.
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    #: For each test image: `confidence` and, after temperature scaling, `scaled`, floats (N,) in
+    #: [0, 1]; `nll` and `nll_scaled`, floats (N,) in nats; `correct`, bool (N,); where the
+    #: posterior is known also `true_probability`, that of the predicted class. Of most recorded
+    #: runs `correct` alone, and of those recorded before 27 November 2026 nothing.
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
+    #: Where features were kept: "similar.train", … "unlike.validation" → float32 (3, P, 2), the
+    #: first P examples of three classes on the plane of their templates, see
+    #: `lsce.measures.features.projection`.
+    projections: dict[str, np.ndarray] = field(default_factory=dict)
+    #: `DETAILS`: errors by "corruption" and severity, by "attack" and radius, and of "masking" (see
+    #: `lsce.measures.robustness`), and "risk" by coverage (see `lsce.measures.selective`).
+    details: pd.DataFrame = field(default_factory=no_details)
+    #: Which extras of `lsce.training.spec.Extra` it holds.
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def spec(self) -> RunSpec:
+        """That of the trained network."""
+        return self.task.run
+
+    @property
+    def diverged(self) -> bool:
+        return self.status == "diverged"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training: on a CPU those of its core, where they were measured."""
+        seconds = self.origin["seconds"]
+        return float(seconds.get("core", seconds["training"]))
+
+    def evaluated(self, evaluation: "Run") -> "Run":
+        """This run with what an evaluation of its network found."""
+        seconds = self.origin["seconds"] | evaluation.origin["seconds"]
+        details = [part for part in (self.details, evaluation.details) if len(part)]
+        return replace(
+            self,
+            task=evaluation.task,
+            origin=evaluation.origin | {"seconds": seconds},
+            scalars=self.scalars | evaluation.scalars,
+            details=pd.concat(details, ignore_index=True) if details else no_details(),
+        )

@@ -1,0 +1,179 @@
+"""Does smoothing improve calibration, beside temperature scaling and other losses?"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lsce import data
+from lsce.judging.claims import MAIN
+from lsce.measures import calibration
+from lsce.studies import tables
+from lsce.studies.parameters import ComparedParameters, Epsilons, Settings, equal_effort, parameter
+from lsce.studies.study import Labelled, Study, smoothed
+from lsce.training.methods import Focal, MaxSup, Method, Mixup
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+#: The group of runs on data whose posterior is known.
+KNOWN_POSTERIOR = "known posterior"
+
+#: Estimator → its function and the norm of the gap that it aims at.
+ESTIMATORS = {
+    "ECE": (calibration.expected_calibration_error, 1),
+    "adaptive ECE": (calibration.adaptive_calibration_error, 1),
+    "debiased CE": (calibration.debiased_calibration_error, 2),
+}
+
+#: Test images of the subsets that estimators see, and random subsets of each size.
+SIZES, DRAWS = (500, 1_000, 2_000, 5_000, 10_000), 20
+
+
+class CalibrationParameters(ComparedParameters):
+    bins: int = parameter(15, "bins of every binned calibration error", ge=2)
+    truth_epsilons: Epsilons | None = parameter(
+        None, "ε that are trained on the built-in data, too; None: 0 and the judged one"
+    )
+    compared_epsilons: Epsilons | None = parameter(
+        None, "ε beside other methods; None: as many as these have settings"
+    )
+    focal_gammas: Settings = parameter((1.0, 3.0), "focal loss: γ ≥ 0")
+    mixup_alphas: Settings = parameter((0.2, 1.0), "mixup: shares are drawn from Beta(α, α), α > 0")
+    maxsup_weights: Settings = parameter((0.1, 0.3), "MaxSup: weight of its penalty, at least 0")
+
+
+class Calibration(Study):
+    """Every ε in every regime; and two groups of runs beside it.
+
+    `KNOWN_POSTERIOR`: the first regime and seed on data whose true posterior is known, for each of
+    `truth_epsilons`. "peers": the compared regimes with focal loss, mixup and MaxSup, and with
+    `compared_epsilons`.
+    """
+
+    Parameters = CalibrationParameters
+    by_image = True
+    columns = {
+        "ece": "ECE",
+        "ece_scaled": "ECE, scaled",
+        "debiased_ce": "debiased CE",
+        "debiased_ce_scaled": "debiased CE, scaled",
+        "nll": "NLL",
+        "nll_scaled": "NLL, scaled",
+        "temperature": "T",
+    }
+
+    def runs(self) -> Iterator[Labelled]:
+        p = self.parameters
+        yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds)
+        known = next(name for name in data.names() if data.entry(name).posterior)
+        first = dict([next(iter(p.regimes.items()))])
+        epsilons = p.truth_epsilons or (0.0, p.judged)
+        yield from smoothed(KNOWN_POSTERIOR, known, first, epsilons, p.seeds[:1])
+        rivals = {
+            name: getattr(p, name) for name in ("focal_gammas", "mixup_alphas", "maxsup_weights")
+        }
+        tuned, rivals = equal_effort(p.compared_epsilons, p.epsilons, p.judged, **rivals)
+        yield from smoothed("peers", p.data_name, p.compared, [0.0, *tuned], p.seeds)
+        focal, mixup, maxsup = rivals.values()
+        peers: list[Method] = [Focal(gamma=gamma) for gamma in focal]
+        peers += [Mixup(alpha=alpha) for alpha in mixup]
+        peers += [MaxSup(weight=weight) for weight in maxsup]
+        for name, regime in p.compared.items():
+            for method in peers:
+                for seed in p.seeds:
+                    spec = regime.spec(p.data_name, seed, method)
+                    yield Labelled.by_method("peers", name, spec)
+
+    def reliability(self, main: "Evidence") -> pd.DataFrame:
+        """`lsce.measures.calibration.reliability_table` of the first seed's runs, as trained and
+        with temperature, without smoothing and at the judged ε. The columns `regime` and `panel`
+        name each run."""
+        parts = []
+        for label, run in main.pairs:
+            shown = self.decisive(label) and run.spec.seed == main.seeds[0]
+            if not shown or run.diverged:
+                continue
+            correct, bins = run.samples["correct"], self.parameters.bins
+            fitted = f"T = {run.scalars['temperature']:.2f}"
+            for arm, words in (("confidence", "as trained"), ("scaled", fitted)):
+                sure = run.samples[arm]
+                ece = calibration.expected_calibration_error(sure, correct, bins)
+                panel = f"ε = {label.setting:g}, {words}\nECE {ece:.3f}"
+                found = calibration.reliability_table(sure, correct, bins)
+                parts.append(found.assign(regime=label.regime, panel=panel))
+        return pd.concat(parts, ignore_index=True)
+
+    def errors(self, main: "Evidence") -> pd.DataFrame:
+        """Five calibration errors by ε, before and after temperature scaling."""
+        words = {
+            "ece": "ECE",
+            "adaptive_ece": "adaptive ECE",
+            "classwise_ece": "classwise ECE",
+            "mce": "maximum CE",
+            "debiased_ce": "debiased CE",
+        }
+        return tables.before_and_after(main.table, words)
+
+    def scores(self, main: "Evidence") -> pd.DataFrame:
+        """NLL, Brier score, signed gap and temperature by ε."""
+        words = {"nll": "NLL", "brier": "Brier score", "confidence_gap": "confidence − accuracy"}
+        columns = [("temperature", "{regime}: temperature T", "as trained")]
+        parts = [tables.before_and_after(main.table, words), tables.tidy(main.table, columns)]
+        return pd.concat(parts, ignore_index=True)
+
+    def estimators(self, main: "Evidence") -> pd.DataFrame:
+        """How far calibration estimators are from the true error, by the number of test images.
+
+        Each estimator sees random subsets of the test images; the true errors use the known
+        posterior and all of them. Columns: panel, estimator, images, mean, low and high (the middle
+        90% of the draws), norm, truth.
+        """
+        rows = []
+        for label, run in main.others[KNOWN_POSTERIOR].pairs:
+            confidence, correct = run.samples["confidence"], run.samples["correct"]
+            likely = run.samples["true_probability"]
+            truth = {
+                norm: calibration.true_calibration_error(confidence, likely, norm=norm)
+                for norm in (1, 2)
+            }
+            rng = np.random.default_rng(0)
+            for size in (size for size in SIZES if size <= len(correct)):
+                draws = 1 if size == len(correct) else DRAWS
+                chosen = [rng.permutation(len(correct))[:size] for _ in range(draws)]
+                for name, (estimate, norm) in ESTIMATORS.items():
+                    values = [estimate(confidence[part], correct[part]) for part in chosen]
+                    low, high = np.quantile(values, [0.05, 0.95])
+                    named = {"panel": label.arm, "estimator": name, "images": size}
+                    found = {"mean": np.mean(values), "low": low, "high": high}
+                    rows.append(named | found | {"norm": norm, "truth": truth[norm]})
+        return pd.DataFrame(rows)
+
+    def smooth_errors(self, main: "Evidence") -> pd.DataFrame:
+        """ECE and the smooth calibration error (Błasiok & Nakkiran 2024) without smoothing and at
+        the judged ε, as trained and after temperature scaling."""
+        from relplot import smECE  # two seconds to import
+
+        found = {
+            "ECE": calibration.expected_calibration_error,
+            "smooth CE": lambda sure, correct: smECE(sure, correct.astype(float)),
+        }
+        rows = [
+            {"panel": label.regime, "arm": f"{name}, {words}", "epsilon": label.setting}
+            | {"seed": run.spec.seed, "value": error(run.samples[arm], run.samples["correct"])}
+            for label, run in main.pairs
+            if "confidence" in run.samples and self.decisive(label)
+            for arm, words in (("confidence", "as trained"), ("scaled", "scaled"))
+            for name, error in found.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def peers(self, main: "Evidence", chosen_by: str) -> pd.DataFrame:
+        """NLL and calibration error by method and setting."""
+        measures = {
+            "nll_scaled": "NLL after temperature scaling",
+            "debiased_ce": "debiased CE as trained",
+            "debiased_ce_scaled": "debiased CE after temperature scaling",
+        }
+        return tables.compared_measures(main.others["peers"].table, measures, chosen_by)

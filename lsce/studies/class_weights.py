@@ -1,0 +1,110 @@
+"""What does smoothing do on long tails, with and without class weights?"""
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Self
+
+import pandas as pd
+from pydantic import AfterValidator, Field, Strict, model_validator
+
+from lsce import data
+from lsce.judging.claims import MAIN
+from lsce.measures import long_tail
+from lsce.studies import tables
+from lsce.studies.parameters import Epsilons, Parameters, Regime, distinct, judged_of, parameter
+from lsce.studies.study import Labelled, Study
+from lsce.training.methods import Method, Smoothing, WeightedSmoothing
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+Imbalances = Annotated[
+    tuple[Annotated[float, Field(gt=1)], ...], Strict(False), AfterValidator(distinct)
+]
+
+
+class WeightsParameters(Parameters):
+    long_tail_run: Regime = parameter(
+        Regime(network="resnet6", train_size=45000, epochs=4, monitor_size=1000),
+        "what every run is, but for its images and loss; train_size is that of the balanced set",
+    )
+    imbalances: Imbalances = parameter(
+        (100.0,), "how many times more images the commonest class has than the rarest"
+    )
+    epsilons: Epsilons = parameter((0.0, 0.1), "values in [0, 1]; 0 must be one of them")
+
+    @property
+    def judged(self) -> float:
+        return judged_of("epsilons", self.epsilons, self.judged_epsilon)
+
+    @model_validator(mode="after")
+    def _check_judged(self) -> Self:
+        judged_of("epsilons", self.epsilons, self.judged_epsilon)
+        return self
+
+
+class ClassWeights(Study):
+    """`long_tail_run` with each imbalance, a regime each: every ε without weights and with class
+    weights; those above 0 with the weights on the samples (at ε = 0 that is the same), and the
+    judged one with class weights in the other convention."""
+
+    Parameters = WeightsParameters
+    columns = {
+        "top1_error": "error",
+        "rare_accuracy": "accuracy, rarest fifth",
+        "rare_predicted": "predicted as rarest fifth",
+        "rare_elsewhere": "probability of it elsewhere",
+        "debiased_ce": "debiased CE",
+        "debiased_ce_scaled": "debiased CE, scaled",
+    }
+    percent = {"top1_error", "rare_accuracy", "rare_predicted", "rare_elsewhere"}
+
+    def runs(self) -> Iterator[Labelled]:
+        p, weighted = self.parameters, WeightedSmoothing
+        methods: list[Method] = [Smoothing(epsilon=e) for e in p.epsilons]
+        methods += [weighted(epsilon=e, weighting="terms") for e in p.epsilons]
+        methods += [weighted(epsilon=p.judged, weighting="terms", convention="include-true")]
+        methods += [weighted(epsilon=e, weighting="samples") for e in p.epsilons if e > 0]
+        for imbalance, seed, method in itertools.product(p.imbalances, p.seeds, methods):
+            spec = p.long_tail_run.spec(p.data_name, seed, method, imbalance=imbalance)
+            yield Labelled.by_method(MAIN, f"imbalance {imbalance:g}", spec)
+
+    def errors(self, main: "Evidence", chosen_by: str) -> pd.DataFrame:
+        """Error and calibration error by method and setting."""
+        measures = {"top1_error": "top-1 error", "debiased_ce": "debiased CE"}
+        return tables.compared_measures(main.table, measures, chosen_by)
+
+    def shots(self, main: "Evidence") -> pd.DataFrame:
+        """Accuracy on classes of many and of few images."""
+        words = {"many": "many-shot", "medium": "medium-shot", "few": "few-shot"}
+        words["rare"] = "rarest fifth"
+        named = {f"{name}_accuracy": each for name, each in words.items()}
+        return self._cases(main, named).dropna(subset="value")
+
+    def trap(self, main: "Evidence") -> pd.DataFrame:
+        """How often the rarest classes are predicted, and how probable they are elsewhere."""
+        named = {"rare_elsewhere": "probability elsewhere", "rare_predicted": "share predicted"}
+        return self._cases(main, named)
+
+    def _cases(self, main: "Evidence", words: dict[str, str]) -> pd.DataFrame:
+        numbers = tables.stacked(main.table, words)
+        return numbers.rename(columns={"regime": "panel", "words": "case"})
+
+    def optimum(self) -> pd.DataFrame:
+        """What class weights and smoothing ask for, see `lsce.measures.long_tail`."""
+        p, rows = self.parameters, []
+        classes = data.entry(p.data_name).num_classes
+        largest = p.long_tail_run.images(p.data_name) // classes
+        for imbalance, epsilon in itertools.product(p.imbalances, sorted(p.epsilons)):
+            counts = data.long_tail_counts(largest, classes, imbalance)
+            elsewhere = long_tail.optimal_elsewhere(counts, epsilon)
+            rows.append(
+                {
+                    "imbalance": imbalance,
+                    "images": sum(counts),
+                    "commonest, rarest class": f"{counts[0]}, {counts[-1]}",
+                    "ε": epsilon,
+                    "rarest fifth elsewhere, at the optimum": elsewhere,
+                }
+            )
+        return pd.DataFrame(rows)

@@ -1,0 +1,176 @@
+"""Does smoothing reduce over-fitting, and does it lower the error, beside weight decay and early
+stopping?"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from lsce import data
+from lsce.judging.claims import MAIN
+from lsce.results.run import WIDTHS
+from lsce.studies import tables
+from lsce.studies.parameters import (
+    ComparedParameters,
+    Epsilons,
+    Regime,
+    Settings,
+    equal_effort,
+    parameter,
+)
+from lsce.studies.study import Labelled, Study, smoothed
+from lsce.training.methods import Smoothing
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+Fractions = Annotated[Settings, Field(min_length=1)]
+
+
+class EpsilonParameters(ComparedParameters):
+    more_regimes: dict[str, Regime] = parameter(
+        {
+            "10% of images, 5 epochs, Inception": Regime(
+                network="inception-tiny", train_size=4500, epochs=5, monitor_size=1000
+            )
+        },
+        "regimes of this page alone: here another network",
+    )
+    fractions: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False, min_length=1)
+    ] = parameter((0.1, 1.0), "shares of the training images")
+    fraction_run: Regime = parameter(
+        Regime(network="resnet6", epochs=1, monitor_size=1000),
+        "the run with all training images; with fewer it has as many more epochs",
+    )
+    fraction_epsilons: Epsilons | None = parameter(
+        None, "the values of ε at each share; None: 0 and the judged one"
+    )
+    compared_epsilons: Epsilons | None = parameter(
+        None, "ε beside other methods; None: as many as these have settings"
+    )
+    weight_decays: Settings = parameter((0.0005, 0.002), "weight decays for plain cross entropy")
+
+
+class EpsilonStudy(Study):
+    """Every ε in every regime; and two groups of runs beside it.
+
+    "fractions": `fraction_run` with these fractions of its training images, for as many more
+    epochs, so that all take the same number of steps. "alternatives": the compared regimes with
+    plain cross entropy and each of `weight_decays`, and with `compared_epsilons`; these keep the
+    epoch that validation chose.
+    """
+
+    Parameters = EpsilonParameters
+    columns = {
+        "top1_error": "top-1 error",
+        "top5_error": "top-5 error",
+        "train_accuracy": "train accuracy",
+        "train_nll": "train NLL",
+        "test_nll": "test NLL",
+        "nll_gap": "gap",
+    }
+    percent = {"top1_error", "top5_error", "train_accuracy"}
+
+    def runs(self) -> Iterator[Labelled]:
+        p = self.parameters
+        regimes = p.regimes | p.more_regimes
+        yield from smoothed(MAIN, p.data_name, regimes, p.epsilons, p.seeds)
+        epsilons = p.fraction_epsilons or (0.0, p.judged)
+        yield from smoothed("fractions", p.data_name, self._fractions(), epsilons, p.seeds)
+        tuned, rivals = equal_effort(
+            p.compared_epsilons, p.epsilons, p.judged, weight_decays=p.weight_decays
+        )
+        group, keep = "alternatives", ("selected",)
+        yield from smoothed(group, p.data_name, p.compared, [0.0, *tuned], p.seeds, keep=keep)
+        for name, regime in p.compared.items():
+            for decay in rivals["weight_decays"]:
+                recipe = regime.recipe.model_copy(update={"weight_decay": decay})
+                for seed in p.seeds:
+                    spec = regime.changed(recipe=recipe).spec(
+                        p.data_name, seed, Smoothing(epsilon=0.0), keep=keep
+                    )
+                    words = f"weight decay {decay:g}".replace("-", "−")
+                    yield Labelled(group, name, spec, "weight decay", decay, words)
+
+    def _fractions(self) -> dict[str, Regime]:
+        p, found = self.parameters, {}
+        every = data.entry(p.data_name).num_classes
+        for fraction in p.fractions:
+            size = every * round(fraction * p.fraction_run.images(p.data_name) / every)
+            epochs = round(p.fraction_run.epochs / fraction)
+            words = f"{fraction:.0%} of the images"
+            found[words] = p.fraction_run.changed(train_size=size, epochs=epochs)
+        return found
+
+    def errors(self, main: "Evidence") -> pd.DataFrame:
+        """Top-1 and top-5 error by ε."""
+        columns = [
+            ("top1_error", "top-1 error", "{regime}"),
+            ("top5_error", "top-5 error", "{regime}"),
+        ]
+        return tables.tidy(main.table, columns)
+
+    def both_sides(self, main: "Evidence") -> pd.DataFrame:
+        """NLL and accuracy on training and test images by ε."""
+        return tables.tidy(
+            main.table,
+            [
+                (f"{split}_{measure}", f"{{regime}}: {words}", arm)
+                for measure, words in (("nll", "NLL"), ("accuracy", "accuracy"))
+                for split, arm in (("train", "training"), ("test", "test"))
+            ],
+        )
+
+    def histories(self, main: "Evidence") -> pd.DataFrame:
+        """Training and validation NLL by epoch, for a few values of ε."""
+        numbers = tables.mean_histories(main, ["train_nll", "validation_nll"])
+        return numbers[numbers["epsilon"].isin(tables.few(self.epsilons, self.judged))]
+
+    def histograms(self, main: "Evidence") -> pd.DataFrame:
+        """Densities over the test images, pooled over seeds, for a few values of ε.
+
+        quantity is "confidence" or "gap": the largest logit less the mean of the others. Columns:
+        regime, epsilon, quantity, left, right, density.
+        """
+        shown = tables.few(self.epsilons, self.judged)
+        counts: dict[tuple[str, float, str], list[np.ndarray]] = {}
+        for label, run in main.pairs:
+            if label.smoothed and label.setting in shown and not run.diverged:
+                for quantity, found in run.counts.items():
+                    counts.setdefault((label.regime, label.setting, quantity), []).append(found)
+        rows = []
+        for (regime, epsilon, quantity), parts in counts.items():
+            total = np.zeros(max(map(len, parts)))
+            for part in parts:
+                total[: len(part)] += part
+            edges = WIDTHS[quantity] * np.arange(len(total) + 1)
+            named = {"regime": regime, "epsilon": epsilon, "quantity": quantity}
+            bars = {"left": edges[:-1], "right": edges[1:]}
+            density = total / (total.sum() * WIDTHS[quantity])
+            rows.append(pd.DataFrame({**named, **bars, "density": density}))
+        return pd.concat(rows, ignore_index=True)
+
+    def by_images(self, main: "Evidence") -> pd.DataFrame:
+        """NLL gap and error by the number of training images."""
+        columns = [
+            ("nll_gap", "test NLL − training NLL, nats", "ε"),
+            ("top1_error", "top-1 error", "ε"),
+        ]
+        numbers = tables.tidy(main.others["fractions"].table, columns, x="train_size")
+        return numbers.assign(arm=numbers["epsilon"].map("ε = {:g}".format))
+
+    def alternatives(self, main: "Evidence", chosen_by: str) -> pd.DataFrame:
+        """The error by ε, by weight decay, and stopped early."""
+        table = main.others["alternatives"].table
+        stopped = tables.compared(
+            table[table["method"] == "smoothing"],
+            "top1_error_selected",
+            "selected_validation_accuracy",
+        )
+        words = stopped["arm"] + ", stopped early"
+        stopped = stopped.assign(method="early stopping", arm=words)
+        numbers = tables.compared(table, "top1_error", chosen_by)
+        return pd.concat([numbers, stopped], ignore_index=True)

@@ -1,0 +1,125 @@
+"""Does smoothing make training robust to wrong labels?"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Self
+
+import pandas as pd
+from pydantic import Field, Strict, model_validator
+
+from lsce.judging.claims import MAIN
+from lsce.studies.parameters import Epsilons, Parameters, Regime, Settings, judged_of, parameter
+from lsce.studies.study import Labelled, Study, smoothed
+from lsce.training.methods import Correction, GeneralizedCE, Method, Smoothing
+from lsce.training.spec import Labels, NoisyLabels, Recipe, TrueLabels
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+Rates = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Strict(False)]
+Negative = Annotated[tuple[Annotated[float, Field(lt=0)], ...], Strict(False)]
+
+
+class NoiseParameters(Parameters):
+    noise_run: Regime = parameter(
+        Regime(
+            network="resnet6",
+            train_size=1500,
+            epochs=20,
+            monitor_size=1000,
+            recipe=Recipe(weight_decay=0.0),
+        ),
+        "what every run with wrong labels is, apart from its labels and its loss",
+    )
+    symmetric_rates: Rates = parameter((0.4,), "shares of the labels that become any other class")
+    asymmetric_rates: Rates = parameter(
+        (), "shares of the labels that become the next class of their superclass"
+    )
+    epsilons: Epsilons = parameter((0.0, 0.1, 0.6), "values in [0, 1]; 0 must be one of them")
+    negative_epsilons: Negative = parameter(
+        (-0.4,), "values of ε below 0, from the start and after a warm-up"
+    )
+    warmup_epochs: int = parameter(8, "epochs of plain cross entropy in such a warm-up", ge=1)
+    gce_qs: Settings = parameter((0.7,), "generalised cross entropy: q in (0, 1]")
+
+    @property
+    def judged(self) -> float:
+        return judged_of("epsilons", self.epsilons, self.judged_epsilon)
+
+    @model_validator(mode="after")
+    def _check_judged(self) -> Self:
+        judged_of("epsilons", self.epsilons, self.judged_epsilon)
+        return self
+
+
+class NoisyLabelsStudy(Study):
+    """`noise_run` with labels flipped at each rate, a regime a kind and rate.
+
+    By smoothing, negative smoothing with and without a warm-up, generalised cross entropy, and
+    forward and backward correction with the true noise; and the group "clean" without noise, by
+    smoothing. All keep the epoch that (noisy) validation chose."""
+
+    Parameters = NoiseParameters
+    columns = {
+        "top1_error": "error",
+        "top1_error_selected": "error, chosen",
+        "memorised": "memorised",
+        "recovered": "recovered",
+        "debiased_ce": "debiased CE",
+        "temperature": "T",
+    }
+    percent = {"top1_error", "top1_error_selected", "memorised", "recovered"}
+
+    def runs(self) -> Iterator[Labelled]:
+        p = self.parameters
+        cells: dict[str, Labels] = {"no noise": TrueLabels()}
+        for kind, rates in (("symmetric", p.symmetric_rates), ("asymmetric", p.asymmetric_rates)):
+            for rate in rates:
+                cells[f"{kind}, {rate:.0%}"] = NoisyLabels(noise=kind, rate=rate)
+        for regime, labels in cells.items():
+            noisy = isinstance(labels, NoisyLabels)
+            given = {"labels": labels, "keep": ("selected",)}
+            group, runs = MAIN if noisy else "clean", {regime: p.noise_run}
+            yield from smoothed(group, p.data_name, runs, p.epsilons, p.seeds, **given)
+            for method in self._rivals() if noisy else ():
+                for seed in p.seeds:
+                    spec = p.noise_run.spec(p.data_name, seed, method, **given)
+                    yield Labelled.by_method(group, regime, spec)
+
+    def _rivals(self) -> list[Method]:
+        p, found = self.parameters, list[Method]()
+        for epsilon in p.negative_epsilons:
+            found.append(Smoothing(epsilon=epsilon))
+            found.append(Smoothing(epsilon=epsilon, warmup_epochs=p.warmup_epochs))
+        found += [GeneralizedCE(q=q) for q in p.gce_qs]
+        return found + [Correction(direction="forward"), Correction(direction="backward")]
+
+    def by_rate(self, main: "Evidence", measures: Mapping[str, str]) -> pd.DataFrame:
+        """Measures of smoothed runs against the share of wrong labels: columns panel (kind of noise
+        and words of the measure), arm, rate, seed and value; clean runs are those of rate 0."""
+        clean, parts = main.others["clean"].table, []
+        for column, words in measures.items():
+            for kind, rows in main.table.groupby("noise", sort=False):
+                rows = pd.concat([clean, rows])
+                rows = rows[rows["method"] == "smoothing"]
+                part = rows[["arm", "seed"]].assign(panel=f"{kind} noise: {words}")
+                parts.append(part.assign(rate=rows["noise_rate"], value=rows[column]))
+        return pd.concat(parts, ignore_index=True)
+
+    def errors(self, main: "Evidence") -> pd.DataFrame:
+        """The error at the last and at the chosen epoch by the share of wrong labels."""
+        return self.by_rate(
+            main, {"top1_error": "last epoch", "top1_error_selected": "chosen epoch"}
+        )
+
+    def memorisation(self, main: "Evidence") -> pd.DataFrame:
+        """Memorised and recovered shares by epoch."""
+        histories = main.histories
+        shown = ["smoothing", "forward correction", "generalised cross entropy"]
+        histories = histories[histories["method"].isin(shown)]
+        groups = histories.groupby(["regime", "arm", "epoch"], sort=False)
+        return groups[["memorised", "recovered"]].mean().reset_index()
+
+    def calibration(self, main: "Evidence") -> pd.DataFrame:
+        """Calibration error and signed gap by the share of wrong labels."""
+        measures = {"debiased_ce": "debiased CE", "debiased_ce_scaled": "debiased CE, scaled"}
+        return self.by_rate(main, measures | {"confidence_gap": "confidence − accuracy"})

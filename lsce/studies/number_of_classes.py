@@ -1,0 +1,110 @@
+"""Is smoothing of more use with more classes?"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Self
+
+import pandas as pd
+from pydantic import AfterValidator, Field, Strict, model_validator
+
+from lsce import data
+from lsce.judging import claims
+from lsce.judging.claims import MAIN, Claim
+from lsce.studies.parameters import Epsilon, Parameters, Regime, distinct, parameter
+from lsce.studies.study import Labelled, Study, smoothed
+from lsce.training.spec import Superclasses
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+#: The names of the designs beside the main one of equal steps.
+EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
+
+Counts = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Strict(False), AfterValidator(distinct)]
+
+
+class ClassesParameters(Parameters):
+    class_run: Regime = parameter(
+        Regime(network="resnet6", train_size=4500, epochs=10, monitor_size=1000),
+        "the run with all classes; those with fewer have as many images of each",
+    )
+    class_counts: Counts = parameter((5, 100), "numbers of classes, from 2 on")
+    judged_epsilon: Epsilon = parameter(0.1, "the ε at which the claims are judged, against 0")
+
+    @property
+    def judged(self) -> float:
+        return self.judged_epsilon
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        most = data.entry(self.data_name).num_classes
+        if max(self.class_counts) > most:
+            wanted = f"whole numbers from 2 to {most}"
+            raise ValueError(f"class_counts is {list(self.class_counts)}; it must be {wanted}")
+        return self
+
+
+class NumberOfClasses(Study):
+    """`class_run`, which has all classes, with nested random subsets of them and as many images of
+    each, at ε = 0 and at the judged one.
+
+    The main group takes as many steps whatever the classes, "equal epochs" as many epochs; and
+    "same images" labels all images with their classes and with their superclasses.
+    """
+
+    Parameters = ClassesParameters
+    columns = {
+        "train_accuracy": "training accuracy",
+        "top1_error": "test error",
+        "nll_gap": "NLL gap",
+        "debiased_ce": "debiased CE",
+        "temperature": "T",
+    }
+    percent = {"train_accuracy", "top1_error"}
+
+    def runs(self) -> Iterator[Labelled]:
+        p, run = self.parameters, self.parameters.class_run
+        entry, batch = data.entry(p.data_name), p.class_run.recipe.batch_size
+        every, size = entry.num_classes, run.images(p.data_name)
+        steps = run.epochs * max(1, size // batch)
+        for group, count in itertools.product((MAIN, EQUAL_EPOCHS), p.class_counts):
+            epochs = run.epochs
+            if group == MAIN:
+                epochs = round(steps / max(1, size * count // every // batch))
+            regimes = {f"{count} classes": run.changed(epochs=epochs)}
+            yield from smoothed(
+                group, p.data_name, regimes, [0.0, p.judged], p.seeds, classes=count
+            )
+        superclasses = f"{len(entry.superclasses)} superclasses"
+        for words, given in {
+            superclasses: {"labels": Superclasses()},
+            f"{every} classes": {},
+        }.items():
+            epsilons = [0.0, p.judged]
+            yield from smoothed(SAME_IMAGES, p.data_name, {words: run}, epsilons, p.seeds, **given)
+
+    def designs(self, main: "Evidence") -> dict[str, pd.DataFrame]:
+        """The table of each design."""
+        others = {name: main.others[name].table for name in (EQUAL_EPOCHS, SAME_IMAGES)}
+        return {"equal steps": main.table} | others
+
+    def errors(self, main: "Evidence") -> pd.DataFrame:
+        """The test error by the number of classes."""
+        parts = [
+            part.assign(panel=design, value=part["top1_error"])
+            for design, part in self.designs(main).items()
+        ]
+        return pd.concat(parts)[["panel", "arm", "classes", "seed", "value"]]
+
+    def gains(self, main: "Evidence", measures: Mapping[str, Claim]) -> pd.DataFrame:
+        """What the judged ε gains by the number of classes: columns panel, arm, classes, seed and
+        value. `measures` have words, each with a claim that says what an effect is."""
+        parts = []
+        designs = self.designs(main)
+        for (words, claim), (design, table) in itertools.product(measures.items(), designs.items()):
+            names = {"panel": f"{design}: {words}", "arm": f"gain of ε = {self.judged:g}"}
+            for classes, rows in table.groupby("classes"):
+                gain = claims.smoothing_effects(claim, rows, claim.measure, self.judged)
+                named = gain.rename("value").reset_index().assign(**names, classes=classes)
+                parts.append(named)
+        return pd.concat(parts, ignore_index=True)

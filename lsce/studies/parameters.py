@@ -1,0 +1,217 @@
+"""The parameters of pages: typed values with one line of explanation each.
+
+A notebook's cell of parameters, the profiles, and the documentation of parameters are checked
+against these models. A parameter's default is its value in a notebook that is opened in Jupyter.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, Strict, model_validator
+
+from lsce import data
+from lsce.machine.values import Value
+from lsce.training.methods import Method
+from lsce.training.spec import (
+    Balanced,
+    Labels,
+    LongTail,
+    Recipe,
+    RunSpec,
+    Sample,
+    SomeClasses,
+    TrueLabels,
+)
+
+#: The ε that is recommended most often.
+USUAL_EPSILON = 0.1
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{list(values)} must hold one or more values, each once")
+    return values
+
+
+Epsilon = Annotated[float, Field(ge=0, le=1)]
+Epsilons = Annotated[tuple[Epsilon, ...], Strict(False), AfterValidator(distinct)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), AfterValidator(distinct)]
+Settings = Annotated[tuple[float, ...], Strict(False)]
+Names = Annotated[tuple[str, ...], Strict(False)]
+DataName = Annotated[str, AfterValidator(lambda name: data.entry(name).name)]
+
+
+class Regime(Value):
+    """How a network is trained, whatever it is trained by."""
+
+    network: str
+    #: All of the data set's, unless given.
+    train_size: int | None = Field(None, ge=1)
+    epochs: int = Field(ge=1)
+    #: Validation images that are measured after each epoch: all, unless given.
+    monitor_size: int | None = Field(None, ge=1)
+    recipe: Recipe = Recipe()
+
+    def images(self, data_name: str) -> int:
+        """Training images."""
+        return self.train_size or data.entry(data_name).sizes["train"]
+
+    def spec(
+        self,
+        data_name: str,
+        seed: int,
+        method: Method,
+        *,
+        classes: int | None = None,
+        imbalance: float | None = None,
+        labels: Labels = TrueLabels(),
+        keep: Sequence[str] = (),
+    ) -> RunSpec:
+        """The run of a seed, with some of the classes and as many images of each, or a long tail of
+        them, or all."""
+        entry = data.entry(data_name)
+        size, monitored = self.images(data_name), self.monitor_size or entry.sizes["validation"]
+        sample: Sample = Balanced(train_size=size)
+        if classes is not None and classes != entry.num_classes:
+            sample = SomeClasses(classes=classes, train_size=size * classes // entry.num_classes)
+            monitored = monitored * classes // entry.num_classes
+        elif imbalance is not None:
+            sample = LongTail(train_size=size, imbalance=imbalance)
+        return RunSpec(
+            data=data_name,
+            sample=sample,
+            labels=labels,
+            method=method,
+            network=self.network,
+            recipe=self.recipe,
+            epochs=self.epochs,
+            monitor_size=monitored,
+            seed=seed,
+            keep=keep,
+        )
+
+    def changed(self, **fields: Any) -> "Regime":
+        """The same with other fields."""
+        return Regime(**vars(self) | fields)
+
+
+Regimes = Annotated[dict[str, Regime], Field(min_length=1)]
+
+#: The regimes of the profile quick: a tenth of the images seen ten times, which a small network
+#: over-fits, and all of them seen once, which is as many training steps.
+QUICK_REGIMES = {
+    "10% of images, 10 epochs": Regime(
+        network="resnet6", train_size=4500, epochs=10, monitor_size=1000
+    ),
+    "all images, 1 epoch": Regime(network="resnet6", train_size=45000, epochs=1, monitor_size=1000),
+}
+
+
+def parameter(default: Any, description: str, **limits: Any) -> Any:
+    """A parameter of a page: its value in a notebook that is opened in Jupyter, and one line of
+    explanation."""
+    return Field(default, description=description, **limits)
+
+
+class Parameters(Value):
+    """The parameters that every page with runs has."""
+
+    data_name: DataName = parameter(
+        "cifar-100", '"cifar-100", or "built-in": synthetic images with a known posterior'
+    )
+    seeds: Seeds = parameter((0, 1, 2), "each seed is one pair of runs more")
+    judged_epsilon: Epsilon | None = parameter(
+        None, "ε that claims compare with 0; None: of epsilons the nearest to 0.1"
+    )
+
+    @property
+    def judged(self) -> float:
+        """The ε at which claims are judged."""
+        raise NotImplementedError
+
+
+def judged_of(name: str, epsilons: Sequence[float], wanted: float | None) -> float:
+    """`wanted`, or the value above 0 that is nearest to the usual one; ValueError unless it is one
+    of `epsilons` and can be compared with 0."""
+    above = [epsilon for epsilon in epsilons if epsilon > 0]
+    if 0 not in epsilons or not above:
+        raise ValueError(f"{name} is {list(epsilons)}; it must hold 0, to compare with, and more")
+    if wanted is None:
+        return min(above, key=lambda epsilon: abs(epsilon - USUAL_EPSILON))
+    if wanted not in above:
+        raise ValueError(f"judged_epsilon is {wanted:g}; it must be one of {name} above 0, {above}")
+    return wanted
+
+
+class GridParameters(Parameters):
+    """Those of a page whose main runs are every ε in every regime."""
+
+    regimes: Regimes = parameter(
+        QUICK_REGIMES, "name: the network, its training images and epochs (see lsce.studies.Regime)"
+    )
+    epsilons: Epsilons = parameter((0.0, 0.1, 0.3, 0.6), "values in [0, 1]; 0 must be one of them")
+
+    @property
+    def judged(self) -> float:
+        return judged_of("epsilons", self.epsilons, self.judged_epsilon)
+
+    @model_validator(mode="after")
+    def _check_judged(self) -> Self:
+        judged_of("epsilons", self.epsilons, self.judged_epsilon)
+        return self
+
+
+class ComparedParameters(GridParameters):
+    """Those of a page that trains more in some of its regimes."""
+
+    compared_regimes: Names | None = parameter(
+        None, "the regimes in which more is trained; None: the first"
+    )
+
+    @model_validator(mode="after")
+    def _check_compared(self) -> Self:
+        for name in self.compared_regimes or ():
+            if name not in self.regimes:
+                wanted = f"some of {', '.join(self.regimes)}"
+                raise ValueError(
+                    f"compared_regimes is {list(self.compared_regimes or ())}; it must be {wanted}"
+                )
+        return self
+
+    @property
+    def compared(self) -> dict[str, Regime]:
+        """The compared regimes by their names."""
+        names = self.compared_regimes if self.compared_regimes is not None else [*self.regimes][:1]
+        return {name: self.regimes[name] for name in names}
+
+
+def equal_effort(
+    compared: Sequence[float] | None,
+    epsilons: Sequence[float],
+    judged: float,
+    **rivals: Sequence[float],
+) -> tuple[list[float], dict[str, list[float]]]:
+    """The values of ε and the settings of each rival: as many of each, so that all are tuned alike.
+
+    Without `compared` as many values of ε are taken as the rivals have settings, from the judged
+    one upwards and then below it; where there are fewer, rivals keep as many of their first ones.
+    """
+    above = [epsilon for epsilon in epsilons if epsilon > 0]
+    if compared is None:
+        most = max(map(len, rivals.values()))
+        compared = sorted(above, key=lambda epsilon: (epsilon < judged, epsilon))[:most]
+        rivals = {
+            name: settings[: len(compared)] if len(settings) == most else settings
+            for name, settings in rivals.items()
+        }
+    if not compared or not set(compared) <= set(above):
+        wanted = f"some of epsilons above 0, {above}"
+        raise ValueError(f"compared_epsilons is {list(compared)}; it must be {wanted}")
+    for name, settings in rivals.items():
+        if len(settings) != len(compared):
+            wanted = (
+                f"{len(compared)} values, as many as there are of compared_epsilons "
+                f"{list(compared)}, for equal tuning"
+            )
+            raise ValueError(f"{name} is {list(settings)}; it must be {wanted}")
+    return list(compared), {name: list(settings) for name, settings in rivals.items()}

@@ -1,0 +1,118 @@
+"""What does smoothing do to the penultimate layer, and to what its features can still tell?"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Self
+
+import pandas as pd
+from pydantic import model_validator
+
+from lsce import data
+from lsce.judging.claims import MAIN
+from lsce.studies import tables
+from lsce.studies.parameters import ComparedParameters, Names, parameter
+from lsce.studies.study import Labelled, Study, smoothed
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+
+class SeenParameters(ComparedParameters):
+    seen_classes: int = parameter(
+        80, "classes of the networks of the compared regimes that never see the others", ge=2
+    )
+
+
+class PenultimateParameters(SeenParameters):
+    similar_classes: Names | None = parameter(
+        None, "three classes to project, by name; None: the data set's examples"
+    )
+    unlike_classes: Names | None = parameter(None, "three more; None: the data set's examples")
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        known = set(data.entry(self.data_name).classes)
+        for name in ("similar_classes", "unlike_classes"):
+            three = getattr(self, name)
+            if three is not None and not (len(set(three)) == 3 and set(three) <= known):
+                wanted = f"three names of classes of {self.data_name}, or None"
+                raise ValueError(f"{name} is {list(three)}; it must be {wanted}")
+        return self
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, ...]]:
+        """The three classes of each projection."""
+        given = {"similar": self.similar_classes, "unlike": self.unlike_classes}
+        examples = data.entry(self.data_name).examples
+        return {name: three or tuple(examples[name]) for name, three in given.items()}
+
+
+def of_seen(parameters: SeenParameters, keep: str) -> Iterator[Labelled]:
+    """The group "unseen": the compared regimes with some of the classes, at ε = 0 and at the judged
+    ε."""
+    p = parameters
+    epsilons, classes = [0.0, p.judged], p.seen_classes
+    return smoothed(
+        "unseen", p.data_name, p.compared, epsilons, p.seeds, classes=classes, keep=(keep,)
+    )
+
+
+class Penultimate(Study):
+    """Every ε in every regime, with features and information kept; and the group "unseen": the
+    compared regimes with some of the classes, at ε = 0 and at the judged ε."""
+
+    Parameters = PenultimateParameters
+    by_image = True
+    columns = {
+        "log_scatter_ratio": "log₁₀ scatter ratio",
+        "log_nc1": "log₁₀ NC1",
+        "nc2": "NC2",
+        "nc3": "NC3",
+        "nc4": "NC4",
+        "superclass_probe": "superclass probe",
+        "information_similar": "information",
+    }
+    percent = {"nc4", "superclass_probe"}
+
+    def runs(self) -> Iterator[Labelled]:
+        p = self.parameters
+        keep = ("features", "information")
+        yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds, keep=keep)
+        yield from of_seen(p, "features")
+
+    def projections(self, main: "Evidence") -> pd.DataFrame:
+        """The first seed's projections in the first regime, without smoothing and at the judged
+        ε."""
+        regime, parts = main.regimes[0], []
+        for label, run in main.pairs:
+            shown = label.regime == regime and run.spec.seed == main.seeds[0]
+            if not (shown and self.decisive(label)) or run.diverged:
+                continue
+            classes = self.parameters.classes
+            for group, split in itertools.product(classes, ("train", "validation")):
+                points = run.projections[f"{group}.{split}"]
+                for name, cloud in zip(classes[group], points, strict=True):
+                    part = pd.DataFrame(cloud, columns=["x", "y"])
+                    row = f"{group} classes\n{'training' if split == 'train' else split}"
+                    parts.append(part.assign(row=row, column=label.arm, name=name))
+        return pd.concat(parts, ignore_index=True)
+
+    def collapse(self, main: "Evidence") -> pd.DataFrame:
+        """Scatter ratio and neural collapse by ε."""
+        names = [*self.columns][:5]
+        return tables.tidy(main.table, [(name, self.columns[name], "{regime}") for name in names])
+
+    def transfer(self, main: "Evidence") -> pd.DataFrame:
+        """Accuracy of linear probes by ε."""
+        coarse = len(data.entry(self.parameters.data_name).superclasses)
+        of_seen = [("superclass_probe", f"{coarse} superclasses", "{regime}")]
+        of_unseen = [("unseen_probe", "classes never seen", "{regime}")]
+        parts = [
+            tables.tidy(main.table, of_seen),
+            tables.tidy(main.others["unseen"].table, of_unseen),
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def information(self, main: "Evidence") -> pd.DataFrame:
+        """Information by epoch."""
+        return tables.mean_histories(main, ["information_similar", "information_unlike"])

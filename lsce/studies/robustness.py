@@ -1,0 +1,132 @@
+"""Does smoothing make networks robust to corrupted and to attacked images?"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import pandas as pd
+from pydantic import Field, Strict
+
+from lsce.judging.claims import MAIN
+from lsce.measures.robustness import SHORT
+from lsce.studies import tables
+from lsce.studies.parameters import ComparedParameters, Epsilons, parameter
+from lsce.studies.study import Labelled, Study
+from lsce.training.methods import Smoothing
+from lsce.training.spec import Evaluation, Protocol
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+Radii = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=255)], ...], Strict(False), Field(min_length=1)
+]
+
+#: Points by which an error may be above the one that it must not exceed, by chance.
+SLACK = 1.0
+
+
+class RobustnessParameters(ComparedParameters):
+    epsilons: Epsilons = parameter((0.0, 0.1), "values in [0, 1]; 0 must be one of them")
+    corrupted_images: int = parameter(
+        1000, "test images that are corrupted, a multiple of the number of classes"
+    )
+    attacked_images: int = parameter(
+        200, "test images that are attacked, a multiple of the number of classes"
+    )
+    radii: Radii = parameter(
+        (1.0, 4.0, 8.0), "radii of the attacks in the maximum norm, in units of 1/255, ascending"
+    )
+    judged_radius: float | None = parameter(
+        None, "the one of them at which claims are judged; None: the middle one"
+    )
+    pgd_steps: int = parameter(50, "steps of the long PGD and of AutoAttack's")
+    pgd_restarts: int = parameter(1, "random starts of the long PGD")
+    square_queries: int = parameter(100, "queries of the Square attack")
+
+
+class Robustness(Study):
+    """Every ε with every seed in the compared regimes, tried as `lsce.training.spec.Protocol` says;
+    attacks are transferred from plain cross entropy with the seed after the run's."""
+
+    Parameters = RobustnessParameters
+    columns = {
+        "top1_error": "error",
+        "corrupted_error": "error, corrupted",
+        "fgsm_error": "FGSM",
+        "pgd_error": "PGD-20",
+        "worst_error": "worst",
+        "overstated": "overstated",
+        "gradient_norm": "gradient norm",
+        "zero_gradients": "zero gradients",
+    }
+    percent = set(columns) - {"gradient_norm"}
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the networks are tried."""
+        p = self.parameters
+        judged = p.radii[len(p.radii) // 2] if p.judged_radius is None else p.judged_radius
+        names = set(Protocol.model_fields) - {"judged_radius"}
+        return Protocol(**{name: getattr(p, name) for name in names}, judged_radius=float(judged))
+
+    def runs(self) -> Iterator[Labelled]:
+        p = self.parameters
+        for name, regime in p.compared.items():
+            for seed in p.seeds:
+                source = regime.spec(p.data_name, seed + 1, Smoothing(epsilon=0.0))
+                for epsilon in p.epsilons:
+                    run = regime.spec(p.data_name, seed, Smoothing(epsilon=epsilon))
+                    task = Evaluation(run=run, source=source, protocol=self.protocol)
+                    yield Labelled.by_method(MAIN, name, task)
+
+    def corruptions(self, main: "Evidence") -> pd.DataFrame:
+        """The error by corruption and severity."""
+        return tables.panelled(tables.details(main, "corruption", "severity"), "regime", "case")
+
+    def attacks(self, main: "Evidence") -> pd.DataFrame:
+        """The error by attack and radius."""
+        numbers = tables.details(main, "attack", "radius")
+        return tables.panelled(numbers[numbers["case"] != "clean"], "regime", "case")
+
+    def at_judged_radius(self, main: "Evidence") -> pd.DataFrame:
+        """The error under every attack at the judged radius, and without one."""
+        parts = [tables.details(main, quantity, "x") for quantity in ("attack", "masking")]
+        numbers = pd.concat(parts, ignore_index=True)
+        numbers = numbers[numbers["x"].isin([0, self.protocol.judged_radius])]
+        return numbers.assign(panel=numbers["regime"])
+
+    def masking(self, main: "Evidence") -> pd.DataFrame:
+        """The checks of Athalye et al. (2018) and Carlini et al. (2019) for each ε and regime: what
+        would hold if gradients led attacks as well as they can. Errors in points, means over
+        seeds; columns regime, arm, check, error, against and passes."""
+        numbers = tables.details(main, "attack", "x")
+        more = tables.details(main, "masking", "x")
+        short, long = f"PGD-{SHORT}", self.protocol.longest
+        rows = []
+        for (regime, arm), part in numbers.groupby(["regime", "arm"], sort=False):
+            extra = more[(more["regime"] == regime) & (more["arm"] == arm)]
+            at = part[part["x"] == self.protocol.judged_radius]
+            error = 100 * at.groupby("case")["value"].mean()
+            other = 100 * extra.groupby("case")["value"].mean()
+            repeated = other[["logits × 10", "logits ÷ 10", "float64"]].max()
+            checks = [
+                ("many steps find more than one", error["FGSM"], error[short]),
+                ("more steps find no less", error[short], error[long]),
+                ("a black box finds no more than gradients", error["Square"], error[long]),
+                (
+                    "transferred attacks find no more than direct ones",
+                    error["transfer"],
+                    error[long],
+                ),
+                (
+                    "another loss finds no more than cross entropy",
+                    error[f"{short}, margin"],
+                    error[long],
+                ),
+                ("rescaled logits or float64 find no more", repeated, error[long]),
+                ("a huge radius leaves nothing", 100.0, other["unbounded"]),
+            ]
+            for words, least, found in checks:
+                row = {"regime": regime, "arm": arm, "check": words, "error": least}
+                rows.append(row | {"against": found, "passes": least <= found + SLACK})
+        return pd.DataFrame(rows)

@@ -1,0 +1,111 @@
+"""Long tables for figures, from a page's tables of runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lsce.judging import arms
+from lsce.studies.study import about
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
+
+
+def tidy(
+    table: pd.DataFrame, columns: Sequence[tuple[str, str, str]], x: str = "epsilon"
+) -> pd.DataFrame:
+    """A table of runs in long form, for `lsce.report.figures.against`.
+
+    Each of `columns` is (column, panel, arm); "{regime}" in a panel or an arm stands for the
+    row's regime. Columns: panel, arm, epsilon and `x`, seed, value.
+    """
+    parts = []
+    for column, panel, arm in columns:
+        for regime, rows in table.groupby("regime", sort=False):
+            names = {"panel": panel.format(regime=regime), "arm": arm.format(regime=regime)}
+            kept = rows[list(dict.fromkeys(["epsilon", x, "seed"]))]
+            parts.append(kept.assign(**names, value=rows[column]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
+    """`tidy` for measures as trained and after temperature scaling; a panel a regime, measure."""
+    arms = {"as trained": "", "after temperature scaling": "_scaled"}
+    columns = [
+        (column + suffix, f"{{regime}}: {words}", arm)
+        for column, words in measures.items()
+        for arm, suffix in arms.items()
+    ]
+    return tidy(table, columns)
+
+
+def compared(table: pd.DataFrame, measure: str, chosen_by: str) -> pd.DataFrame:
+    """A measure by arm, for `lsce.report.figures.arms`: columns panel (the regime), method, arm,
+    seed, value and chosen: whether its method's setting was the best by `chosen_by`. Plain cross
+    entropy is a method of its own."""
+    parts = []
+    for regime, method, rows, best in arms.tuned(table, chosen_by):
+        part = rows[["arm", "seed"]].assign(panel=regime, method=method, value=rows[measure])
+        part["chosen"] = arms.of_arm(rows, best) if best else False
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def compared_measures(
+    table: pd.DataFrame, measures: Mapping[str, str], chosen_by: str
+) -> pd.DataFrame:
+    """`compared` for several measures, each in panels of its own."""
+    parts = [
+        compared(table, column, chosen_by).assign(words=words) for column, words in measures.items()
+    ]
+    numbers = pd.concat(parts, ignore_index=True).rename(columns={"panel": "regime"})
+    return panelled(numbers, "regime", "words")
+
+
+def details(main: "Evidence", quantity: str, x: str) -> pd.DataFrame:
+    """What runs measured of a quantity (see `lsce.results.run.Run.details`), with the words for its
+    x: columns regime, arm, epsilon, seed, case, x and value."""
+    parts = []
+    for label, run in main.pairs:
+        named = about(label)
+        found = run.details[run.details["quantity"] == quantity]
+        kept = {name: named[name] for name in ("regime", "arm", "epsilon", "seed")}
+        parts.append(found[["case", "x", "value"]].assign(**kept))
+    return pd.concat(parts, ignore_index=True).rename(columns={"x": x})
+
+
+def panelled(numbers: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The same with a column `panel`, which tells apart what differs in `columns`; one that has the
+    same value throughout is left out of its words."""
+    varying = [name for name in columns if numbers[name].nunique() > 1] or columns[-1:]
+    return numbers.assign(panel=numbers[list(varying)].agg(": ".join, axis=1))
+
+
+def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
+    """Measures of a table under each other, those that it has: columns regime, arm, seed, words and
+    value."""
+    kept = table[["regime", "arm", "seed"]]
+    parts = [
+        kept.assign(words=words, value=table[name])
+        for name, words in measures.items()
+        if name in table
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def mean_histories(main: "Evidence", columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of the histories by regime, arm, ε and epoch, means over seeds."""
+    keys = ["regime", "epsilon", "arm", "epoch"]
+    histories = main.histories
+    return histories.groupby(keys, sort=False)[list(columns)].mean().reset_index()
+
+
+def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
+    """At most `most` of the values of ε, with 0, the judged one and the largest among them."""
+    always = {0.0, judged, max(epsilons)}
+    rest = sorted(set(epsilons) - always)
+    room = min(max(0, most - len(always)), len(rest))
+    # Evenly spaced among the rest, both ends included.
+    picked = [rest[round(i * (len(rest) - 1) / max(1, room - 1))] for i in range(room)]
+    return sorted({*always, *picked} & set(epsilons))

@@ -1,0 +1,188 @@
+"""Who performs tasks: one-thread processes on a CPU, one a core, threads on a GPU."""
+
+import ctypes
+import functools
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from lsce import data
+from lsce.machine import provenance
+from lsce.measures import information, robustness
+from lsce.results.measure import measure
+from lsce.results.run import Run
+from lsce.results.store import Store
+from lsce.sweeps import cost
+from lsce.training import precision
+from lsce.training.spec import Evaluation, RunSpec, Task
+from lsce.training.train import Material, default_device, network_of, one_thread, train
+
+#: Called with the number of epochs done.
+OnEpoch = Callable[[int], None]
+
+
+class SweepFailed(RuntimeError):
+    """A sweep that could not be finished; what it had trained is in the store."""
+
+
+@functools.cache
+def _dataset(name: str) -> data.Dataset:
+    return data.decoded(name)
+
+
+def perform(task: Task, store: Store, on_epoch: OnEpoch = lambda epoch: None) -> None:
+    """Do a task and save what it leaves. Raises ValueError if a run that it needs diverged."""
+    if isinstance(task, Evaluation):
+        _evaluate(task, store)
+        for epoch in range(task.run.epochs):  # they have been done before
+            on_epoch(epoch + 1)
+        return
+    started = time.perf_counter()
+    with train(
+        task,
+        _dataset(task.data),
+        networks=functools.partial(_weights, store),
+        monitors=functools.partial(_monitors, task),
+        on_epoch=on_epoch,
+    ) as trained:
+        run, tensors = measure(trained, {"step": trained.step, "seconds": trained.seconds})
+    trained.seconds["total"] = time.perf_counter() - started
+    run.origin.update(_origin(task))
+    store.save(run, tensors)
+
+
+def _monitors(spec: RunSpec, material: Material) -> list[information.Information]:
+    if "information" not in spec.keep:
+        return []
+    return [information.monitor(material, spec.entry.examples)]
+
+
+def _weights(store: Store, spec: RunSpec) -> dict[str, Tensor]:
+    weights = store.tensors(spec, "weights")
+    if not weights:
+        raise ValueError(f"run {spec.id}, whose network it needs, diverged")
+    return weights
+
+
+def _evaluate(task: Evaluation, store: Store) -> None:
+    started, device = time.perf_counter(), default_device()
+    scalars, details, status = {}, [], store.load(task.run).status
+    if status == "completed":
+        tried, source = (
+            network_of(spec, _weights(store, spec), device) for spec in (task.run, task.source)
+        )
+        test = _dataset(task.run.data).test
+        images, labels = test.images.to(device), test.labels.to(device)
+        with one_thread(device), threadpool_limits(1):
+            scalars, details = robustness.examine(
+                tried, source, images, labels, task.protocol, task.seed
+            )
+    origin = _origin(task.run) | {"seconds": {"total": time.perf_counter() - started}}
+    store.save(Run(task, status, origin, scalars, details=pd.DataFrame(details)), {})
+
+
+def _origin(spec: RunSpec) -> dict[str, Any]:
+    device = default_device()
+    return {
+        "device": provenance.device_name(device.type),
+        "precision": precision.of(spec.network, device),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _start_process(epochs: "multiprocessing.Queue[str]") -> None:
+    """A process leaves Ctrl-C to its parent and ends when the parent does."""
+    global _epochs
+    _epochs = epochs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
+    provenance.commit()  # of the code that is at work, whatever is committed meanwhile
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse a step's tensors: given back to the system, each costs page faults."""
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if libc is not None and hasattr(libc, "mallopt"):
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 2**30)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _perform_in_process(task: Task, store: Store) -> None:
+    perform(task, store, lambda epoch: _epochs.put(task.id))
+
+
+class Workers:
+    """Processes on a CPU, threads on a GPU."""
+
+    def __init__(self, count: int, *, processes: bool):
+        self.count, self._processes = count, processes
+        self._stopped = threading.Event()
+        self._pool: Executor
+        self._epochs: Any
+        if processes:
+            context = multiprocessing.get_context("spawn")
+            self._epochs = context.Queue()
+            self._pool = ProcessPoolExecutor(
+                count, mp_context=context, initializer=_start_process, initargs=(self._epochs,)
+            )
+        else:
+            self._epochs = queue.SimpleQueue()
+            self._pool = ThreadPoolExecutor(count)
+
+    def speed(self, spec: RunSpec) -> cost.Speed:
+        """`cost.speed` with all at work at once, since they share the memory, of which it is the
+        sum."""
+        each = list(self._pool.map(cost.speed, [spec] * self.count))
+        training, evaluation, memory = (sum(column) for column in zip(*each, strict=True))
+        return cost.Speed(training / self.count, evaluation / self.count, int(memory))
+
+    def submit(self, task: Task, store: Store) -> "Future[None]":
+        if self._processes:
+            return self._pool.submit(_perform_in_process, task, store)
+
+        def on_epoch(epoch: int) -> None:
+            if self._stopped.is_set():
+                raise SweepFailed("the sweep was stopped")
+            self._epochs.put(task.id)
+
+        return self._pool.submit(perform, task, store, on_epoch)
+
+    def finished_epochs(self) -> Iterator[str]:
+        """Ids of tasks, one for each epoch finished since the last call."""
+        while True:
+            try:
+                yield self._epochs.get_nowait()
+            except queue.Empty:
+                return
+
+    def stop(self) -> None:
+        """End what is going on: processes at once, threads after their epoch."""
+        self._stopped.set()
+        if isinstance(self._pool, ProcessPoolExecutor):
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,314 @@
+"""What a run is trained by: smoothing, and what it is compared with.
+
+A method has its parameters, its loss, and its name and setting for tables in one class. To add one,
+write a class here (or anywhere that is imported before it is used) with a `kind` of its own.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lsce.losses import Convention, LabelSmoothingCrossEntropy, alternatives
+from lsce.machine.values import Value
+
+if TYPE_CHECKING:
+    from lsce.training.spec import RunSpec
+
+#: Turns a batch of images and labels into one of images and label probabilities.
+Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+#: A teacher's logits, float32 (N, C), of images.
+Teach = Callable[[Tensor], Tensor]
+
+
+class Labelled(NamedTuple):
+    """What a loss may ask of the training labels: int64 (N,), and the probabilities (C, C) of their
+    noise, where there is any."""
+
+    labels: Tensor
+    transition: Tensor | None
+
+
+class Method(Value):
+    """What a run is trained by. A method without a parameter has the setting NaN."""
+
+    kinds: ClassVar[dict[str, type["Method"]]] = {}
+    kind: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if default := cls.model_fields["kind"].default:
+            Method.kinds[default] = cls
+
+    @property
+    def name(self) -> str:
+        """The method's name in tables."""
+        return self.kind
+
+    @property
+    def setting(self) -> float:
+        """The value of its parameter."""
+        return math.nan
+
+    @property
+    def words(self) -> str:
+        """The method with its setting."""
+        return self.name
+
+    @property
+    def learns_from(self) -> "RunSpec | None":
+        """The run from whose network it learns."""
+        return None
+
+    def check(self, run: "RunSpec") -> None:
+        """Raise ValueError if a run cannot be trained so."""
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        """The loss: called with logits (N, C) and labels, it returns the mean over the batch."""
+        raise NotImplementedError
+
+    def begin_epoch(self, criterion: nn.Module, epoch: int) -> None:
+        """Change the loss for an epoch, counted from 0."""
+
+    def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:
+        """What each batch goes through before the step; its labels are then probabilities."""
+        return None
+
+
+def method_of(given: Any) -> Any:
+    """The method that a dictionary with its `kind` describes; anything else as it is."""
+    if not isinstance(given, dict):
+        return given
+    kind = given.get("kind")
+    if kind not in Method.kinds:
+        known = ", ".join(map(repr, Method.kinds))
+        raise ValueError(f"method.kind is {kind!r}; it must be one of {known}")
+    return Method.kinds[kind](**given)
+
+
+def complete(names: dict[str, Any]) -> None:
+    """Let annotations of methods name types that are defined after them."""
+    for method in Method.kinds.values():
+        method.model_rebuild(_types_namespace=names)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
+class Smoothing(Method):
+    """Label smoothing; below 0 it sharpens the targets (Wei et al. 2022, ICML)."""
+
+    kind: Literal["smoothing"] = "smoothing"
+    epsilon: float = Field(le=1)
+    convention: Convention = "exclude-true"
+    #: Epochs of plain cross entropy before ε takes effect.
+    warmup_epochs: int | None = Field(None, ge=1)
+
+    @property
+    def name(self) -> str:
+        words = "negative smoothing" if self.epsilon < 0 else "smoothing"
+        return words + ", warmed up" * (self.warmup_epochs is not None)
+
+    @property
+    def setting(self) -> float:
+        return self.epsilon
+
+    @property
+    def words(self) -> str:
+        return f"ε = {_number(self.epsilon)}" + " after a warm-up" * bool(self.warmup_epochs)
+
+    def check(self, run: "RunSpec") -> None:
+        warmup = self.warmup_epochs
+        if warmup is not None and warmup >= run.epochs:
+            wanted = f"below the {run.epochs} epochs"
+            raise ValueError(f"warmup_epochs is {warmup}; it must be {wanted}")
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        if self.epsilon < 0 or self.warmup_epochs:
+            return alternatives.GeneralizedLabelSmoothing(self.epsilon, self.convention)
+        return LabelSmoothingCrossEntropy(self.epsilon, convention=self.convention)
+
+    def begin_epoch(self, criterion: nn.Module, epoch: int) -> None:
+        if self.warmup_epochs and epoch in (0, self.warmup_epochs):
+            criterion.get_buffer("epsilon").fill_(self.epsilon if epoch else 0.0)
+
+
+class WeightedSmoothing(Method):
+    """Label smoothing with classes weighted by the inverse of their number of images.
+
+    The weights act on each class's term of the loss ("terms"), as in
+    `lsce.losses.LabelSmoothingCrossEntropy`, or on the sample by its label ("samples").
+    """
+
+    kind: Literal["weighted smoothing"] = "weighted smoothing"
+    epsilon: float = Field(ge=0, le=1)
+    convention: Convention = "exclude-true"
+    weighting: Literal["terms", "samples"]
+
+    @property
+    def name(self) -> str:
+        words = "class weights" if self.weighting == "terms" else "sample weights"
+        return words + ", include-true" * (self.convention == "include-true")
+
+    @property
+    def setting(self) -> float:
+        return self.epsilon
+
+    @property
+    def words(self) -> str:
+        return f"{self.name}, ε = {_number(self.epsilon)}"
+
+    def check(self, run: "RunSpec") -> None:
+        if run.sample.kind != "long tail":
+            kind = run.sample.kind
+            raise ValueError(f"sample is {kind}; it must be a long tail for classes to be weighted")
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        weights = alternatives.inverse_frequency(training.labels.bincount().tolist())
+        loss = functools.partial(
+            LabelSmoothingCrossEntropy, self.epsilon, convention=self.convention
+        )
+        if self.weighting == "terms":
+            return loss(class_weights=weights)
+        return alternatives.SampleWeighted(loss(reduction="none"), weights)
+
+
+class _WithParameter(Method):
+    """A method that is its name and one number."""
+
+    #: The parameter's field and its symbol.
+    parameter: ClassVar[tuple[str, str]]
+
+    @property
+    def setting(self) -> float:
+        return float(getattr(self, self.parameter[0]))
+
+    @property
+    def words(self) -> str:
+        return f"{self.name}, {self.parameter[1]} {_number(self.setting)}"
+
+
+class Focal(_WithParameter):
+    """Focal loss (Lin et al. 2017)."""
+
+    parameter = ("gamma", "γ =")
+    kind: Literal["focal loss"] = "focal loss"
+    gamma: float = Field(ge=0)
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        return alternatives.FocalLoss(self.gamma)
+
+
+class MaxSup(_WithParameter):
+    """Cross entropy with a penalty on the largest logit (Zhou et al. 2025)."""
+
+    parameter = ("weight", "weight")
+    kind: Literal["MaxSup"] = "MaxSup"
+    weight: float = Field(ge=0)
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        return alternatives.MaxSup(self.weight)
+
+
+class GeneralizedCE(_WithParameter):
+    """Generalised cross entropy (Zhang & Sabuncu 2018)."""
+
+    parameter = ("q", "q =")
+    kind: Literal["generalised cross entropy"] = "generalised cross entropy"
+    q: float = Field(gt=0, le=1)
+
+    @property
+    def words(self) -> str:
+        return f"generalised CE, q = {_number(self.q)}"
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        return alternatives.GeneralizedCrossEntropy(self.q)
+
+
+class Correction(Method):
+    """Forward or backward correction with the true noise (Patrini et al. 2017)."""
+
+    kind: Literal["correction"] = "correction"
+    direction: Literal["forward", "backward"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.direction} correction"
+
+    def check(self, run: "RunSpec") -> None:
+        if run.labels.kind != "noisy":
+            raise ValueError(f"labels are {run.labels.kind}; {self.name} needs noisy ones")
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        forward = self.direction == "forward"
+        loss = alternatives.ForwardCorrection if forward else alternatives.BackwardCorrection
+        assert training.transition is not None
+        return loss(training.transition)
+
+
+class Mixup(_WithParameter):
+    """Images and labels mixed in pairs by shares from Beta(α, α) (Zhang et al. 2018), with or
+    without smoothing."""
+
+    parameter = ("alpha", "α =")
+    kind: Literal["mixup"] = "mixup"
+    alpha: float = Field(gt=0)
+    epsilon: float = Field(0.0, ge=0, le=1)
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        return LabelSmoothingCrossEntropy(self.epsilon)
+
+    def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:
+        from torchvision.transforms.v2 import MixUp  # a second to import
+
+        return MixUp(alpha=self.alpha, num_classes=num_classes)
+
+
+class Distillation(Method):
+    """Learning the probabilities of another run's network at a temperature (Hinton et al. 2015)."""
+
+    kind: Literal["distillation"] = "distillation"
+    teacher: "RunSpec"
+    temperature: float = Field(gt=0)
+
+    @property
+    def learns_from(self) -> "RunSpec":
+        return self.teacher
+
+    @property
+    def name(self) -> str:
+        taught_by = self.teacher.method
+        plain = taught_by.kind == "smoothing" and taught_by.setting == 0
+        return f"distilled, {'plain' if plain else 'smoothed'} teacher"
+
+    @property
+    def setting(self) -> float:
+        return self.temperature
+
+    @property
+    def words(self) -> str:
+        return f"{self.name.removeprefix('distilled, ')}, T = {_number(self.temperature)}"
+
+    def check(self, run: "RunSpec") -> None:
+        def about(spec: "RunSpec") -> tuple[object, ...]:
+            return spec.data_checksum, spec.classes, spec.labels.kind, spec.num_classes
+
+        if about(self.teacher) != about(run):
+            raise ValueError(f"teacher is {self.teacher.id}; it must have the run's classes")
+
+    def criterion(self, training: Labelled) -> nn.Module:
+        return alternatives.Distillation(self.temperature)
+
+    def probabilities(self, teach: Teach, images: Tensor) -> Tensor:
+        """The teacher's probabilities, float32 (N, C), of images."""
+        return torch.softmax(teach(images) / self.temperature, 1)
+
+    def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:
+        assert teach is not None
+        return lambda images, labels: (images, self.probabilities(teach, images).clone())
