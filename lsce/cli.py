@@ -82,9 +82,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _record(arguments: argparse.Namespace) -> None:
     from lsce.commands import record
-    from lsce.training import train
+    from lsce.training.train import default_device
 
-    usual = "gpu" if train.default_device().type == "cuda" else "cpu"
+    usual = "gpu" if default_device().type == "cuda" else "cpu"
     record.step_aside()
     record.record(arguments.profile or usual, arguments.budget, arguments.out, arguments.data)
 

@@ -1,112 +1,108 @@
 """Runs that nobody trained, for tests of what is done with runs."""
 
-import tempfile
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lsce import data
-from lsce.results import measurements
-from lsce.results.measurements import Digest
-from lsce.results.store import Record
-from lsce.training.spec import RunSpec
+from lsce.results import measure
+from lsce.results.run import Run
+from lsce.training.methods import Smoothing
+from lsce.training.spec import (
+    Balanced,
+    Evaluation,
+    LongTail,
+    NoisyLabels,
+    RunSpec,
+    SomeClasses,
+    Task,
+)
 
 
-class MadeUp(Record):
-    """A record that lies in memory."""
-
-    def outputs(self):
-        return self.meta["outputs"]
-
-    def selected(self):
-        return self.meta["outputs"]
-
-    def features(self):
-        generator = torch.Generator().manual_seed(self.spec.seed)
-        validation = len(self.meta["outputs"]["validation_labels"])
-        return {
-            "train_features": torch.randn(300, 8, generator=generator),
-            "train_labels": torch.arange(300) % 100,
-            "validation_features": torch.randn(validation, 8, generator=generator),
-            "classifier_weight": torch.randn(100, 8, generator=generator),
-        }
-
-    def unseen(self):
-        return self.meta["outputs"]["test_logits"].flip(0)
-
-    @property
-    def keep(self):
-        return set(self.spec.keep)
-
-    @property
-    def history(self):
-        return self.meta["history"]
-
-
-def spec(**changes) -> RunSpec:
-    fields = dict(
+def spec(**changes: Any) -> RunSpec:
+    fields: dict[str, Any] = dict(
         data="cifar-100",
-        data_checksum=data.CHECKSUMS["cifar-100"],
-        train_size=300,
-        model="resnet6",
-        epsilon=0.1,
+        sample=Balanced(train_size=300),
+        method=Smoothing(epsilon=0.1),
+        network="resnet6",
         epochs=2,
+        monitor_size=5_000,
         seed=0,
     )
     return RunSpec(**fields | changes)
 
 
-FOLDERS = tempfile.TemporaryDirectory()
-
-
-def record_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Record:
-    generator = np.random.default_rng(spec.seed)
-    labels = np.arange(images) % 100
-    logits = generator.normal(size=(images, 100))
+def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:
+    """Logits and labels of a network that is often right."""
+    generator, classes = np.random.default_rng(spec.seed), spec.num_classes
+    labels = np.arange(images) % classes
+    logits = generator.normal(size=(images, classes))
     logits[np.arange(images), labels] += 3
-    history = {"epoch": range(1, spec.epochs + 1), "train_nll": 1.25, "validation_nll": 1.5}
-    if spec.noise is not None:
-        history |= {"memorised": 0.25, "recovered": 0.125}
-    if "information" in spec.keep:
-        history |= {"information_similar": 1.5, "information_unlike": 1.25}
-    meta = {
-        "final": {
-            f"{split}_{measure}": 0.5 + 0.1 * i
-            for i, split in enumerate(("train", "validation", "test"))
-            for measure in ("nll", "accuracy")
-        },
-        "temperature": {"value": 2.0, "converged": True},
-        "outputs": {
-            f"{split}_{name}": values
-            for split in ("test", "validation")
-            for name, values in (
-                ("logits", torch.from_numpy(logits)),
-                ("labels", torch.tensor(labels)),
-            )
-        },
-        "history": pd.DataFrame(history),
+    both = {"logits": torch.from_numpy(logits), "labels": torch.tensor(labels)}
+    return {f"{split}_{name}": both[name] for split in ("test", "validation") for name in both}
+
+
+def run_of(task: Task, status: str = "completed", images: int = 500) -> Run:
+    """What a task might have left, with so many test images."""
+    spec, seed = task.run, task.seed
+    origin = {
         "device": "an abacus",
         "precision": "float32",
         "versions": {"torch": "2.14.1"},
         "commit": "0123456789ab",
-        "finished": f"2026-01-0{1 + spec.seed}T00:00:00+00:00",
+        "finished": f"2026-01-0{1 + seed}T00:00:00+00:00",
         "seconds": {"training": 1.0, "total": 2.0},
     }
-    if "selected" in spec.keep:
-        meta["final"] |= {"selected_epoch": 1, "selected_validation_accuracy": 0.5}
+    if isinstance(task, Evaluation):
+        names = ("corrupted_error", "fgsm_error", "pgd_error", "worst_error", "overstated")
+        scalars = dict(zip(names, (0.6, 0.7, 0.75, 0.8, 0.1), strict=True))
+        return Run(task, status, origin | {"seconds": {"total": 2.0}}, scalars)
+    history = {"epoch": range(1, spec.epochs + 1), "train_nll": 1.25, "validation_nll": 1.5}
+    if isinstance(spec.labels, NoisyLabels):
+        history |= {"memorised": 0.25, "recovered": 0.125}
+    if "information" in spec.keep:
+        history |= {"information_similar": 1.5, "information_unlike": 1.25}
+    run = Run(task, status, origin, history=pd.DataFrame(history), kept=frozenset(spec.keep))
+    if run.diverged:
+        return run
+    scalars = {
+        f"{split}_{name}": 0.5 + 0.1 * i
+        for i, split in enumerate(("train", "validation", "test"))
+        for name in ("nll", "accuracy")
+    }
+    scalars |= {"nll_gap": 0.2, "accuracy_gap": -0.2, "temperature": 2.0}
+    scalars |= {"temperature_converged": 1.0, "validation_nll_scaled": 0.5}
+    last = run.history.iloc[-1]
+    scalars |= {name: last[name] for name in history if name not in ("epoch", "train_nll")}
+    scalars.pop("validation_nll")
+    scalars["validation_nll"] = 0.6
     if "features" in spec.keep:
-        meta["final"] |= {"nc1": 0.5, "within": 1.0, "between": 2.0}
-        probe = "superclass_probe" if spec.classes is None else "unseen_probe"
-        meta["final"] |= {"nc2": 0.5, "nc3": 0.5, "nc4": 0.5, probe: 0.4}
-    if spec.examination is not None:
-        meta["final"] |= {"corrupted_error": 0.6, "fgsm_error": 0.7, "pgd_error": 0.75}
-        meta["final"] |= {"worst_error": 0.8, "overstated": 0.1}
-    if spec.imbalance is not None:
-        meta["final"] |= {"rare_accuracy": 0.1, "rare_predicted": 0.2, "rare_elsewhere": 0.3}
-    return MadeUp(Path(tempfile.mkdtemp(dir=FOLDERS.name)), spec, status, meta)
-
-
-def digest_of(spec: RunSpec, status: str = "completed", images: int = 500) -> Digest:
-    return measurements.of(record_of(spec, status, images))
+        names = ("nc1", "nc2", "nc3", "nc4", "log_nc1", "log_scatter_ratio")
+        scalars |= dict(zip(names, (0.5, 0.5, 0.5, 0.5, -0.3, -0.3), strict=True))
+        few = isinstance(spec.sample, SomeClasses)
+        scalars["unseen_probe" if few else "superclass_probe"] = 0.4
+    if "unseen" in spec.keep:
+        for measured in ("unseen_auroc", "unseen_fpr95"):
+            for suffix in ("", "_scaled", "_normalised", "_logit", "_energy"):
+                scalars[measured + suffix] = 0.7
+    if isinstance(spec.sample, LongTail):
+        scalars |= {"rare_accuracy": 0.1, "rare_predicted": 0.2, "rare_elsewhere": 0.3}
+    run.scalars.update(scalars)
+    outputs = outputs_of(spec, images)
+    measure.of_test_images(run, outputs)
+    if "selected" in spec.keep:
+        run.scalars["selected_epoch"] = 1
+        run.scalars["selected_validation_accuracy"] = 0.5
+        for name in ("top1_error", "nll", "ece", "debiased_ce"):
+            run.scalars[f"{name}_selected"] = run.scalars[name]
+    if "selective" in spec.keep:
+        split = outputs["test_logits"].numpy(), outputs["test_labels"].numpy()
+        found, rows = measure.selective.selective(*split, *split, 2.0)
+        run.scalars.update(found)
+        run = Run(**vars(run) | {"details": pd.DataFrame(rows)})
+    if "features" in spec.keep and spec.num_classes == spec.entry.num_classes:
+        points = np.random.default_rng(spec.seed).normal(size=(3, 5, 2)).astype(np.float32)
+        for name in ("similar.train", "similar.validation", "unlike.train", "unlike.validation"):
+            run.projections[name] = points
+    return run

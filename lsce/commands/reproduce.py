@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from lsce.machine.progress import duration
 from lsce.report import reproduction, site
 from lsce.results import recorded
 from lsce.results.store import Store
-from lsce.studies import Shown, evidence, profiles
-from lsce.studies.profiles import Profile, ProfileError
-from lsce.sweeps import sweep
-from lsce.training import train
-from lsce.training.spec import RunSpec
+from lsce.studies import evidence
+from lsce.studies.parameters import Shown
+from lsce.studies.profiles import Profile
+from lsce.sweeps import cost, sweep
+from lsce.training.spec import Task
+from lsce.training.train import default_device
 
 FALLBACK_BANNER = (
     "CIFAR-100 could not be had on this machine: what it trained is from the built-in synthetic "
@@ -47,33 +47,15 @@ NOTEBOOK_MEMORY, REPORT_SIZE = 2**30, 20 * 2**20
 #: Notebooks that say what the others show, and are executed after them.
 LATER = ("00_overview", "11_summary")
 
+#: The page that sets this machine's numbers beside the recorded ones.
+REPRODUCTION = "12_reproduction"
 
-@dataclass
-class Job:
-    """A profile on a data set: which notebook gets which parameters, and the runs they need."""
-
-    profile: Profile
-    data_name: str
-    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    specs: list[RunSpec] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for name, parameters in self.profile.notebooks.items():
-            study = self.profile.study(name, self.data_name)
-            self.specs += study.specs if study else []
-            self.notebooks[name] = _given(name, "own", self.profile.name, self.data_name)
-            self.notebooks[name] |= parameters
-
-
-def _given(notebook: str, runs: Shown, profile: str, data_name: str) -> dict[str, Any]:
-    """The parameters that notebooks with runs have beside those of their studies."""
-    if notebook in studies.BY_NOTEBOOK:
-        return {"runs": runs, "profile": profile, "data_name": data_name}
-    return {"runs": runs} if notebook in studies.SHOW_RUNS else {}
+#: The parameters of each notebook, by its name.
+Given = dict[str, dict[str, Any]]
 
 
 def default_profile() -> str:
-    return "gpu" if train.default_device().type == "cuda" else "quick"
+    return "gpu" if default_device().type == "cuda" else "quick"
 
 
 def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, str]:
@@ -97,56 +79,62 @@ def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, s
 
 def reproduce(profile_name: str | None, source: Path | None) -> Path:
     """Train what is missing, execute every notebook, build the report; returns its first page."""
-    profile = _checked(profile_name or default_profile())
+    profile = Profile(profile_name or default_profile())
+    for notebook in studies.with_runs():
+        profile.study(notebook, "built-in")  # a parameter out of range is found before the data
     _check_writable()
     data_name, banner, words = find_data(profile, source)
-    job = Job(profile, data_name)
+    pages = {notebook: profile.study(notebook, data_name) for notebook in studies.with_runs()}
+    tasks = [task for study in pages.values() for task in study.tasks]
     store = Store()
-    todo = sweep.plan(job.specs, store)
-    _say_plan(job, todo, words)
+    todo = sweep.plan(tasks, store)
+    _say_plan(profile, tasks, todo, words)
     sweep.execute(todo, store)
-    index = _render(job.notebooks, banner, _own_footer(job, store))
-    _say_reproduction(job)
+    given: Given = {}
+    for notebook in studies.notebooks():
+        given[notebook] = {"runs": "own"} if notebook in LATER else {}
+        if notebook in pages:
+            given[notebook] = _given("own", profile, data_name, notebook)
+    index = _render(given, banner, _own_footer(profile, data_name, tasks, store))
+    if len(recorded.results()):
+        own = evidence.gather(
+            pages[REPRODUCTION], profile=profile.name, runs="own", train_missing=False
+        )
+        numbers = reproduction.with_recorded(own, recorded.results())
+        print("\n" + "\n".join(reproduction.summary(numbers, own.profile)))
     return index
 
 
 def rerender() -> Path:
     """Build the report from the recorded results, training nothing.
 
-    Each page shows the largest recorded set of its runs, with the parameters that it was made
-    with; a page of which nothing is recorded says so.
+    Each page shows what is recorded of it, with the parameters of that profile; a page of which
+    nothing is recorded says so.
     """
     _check_writable()
-    notebooks: dict[str, dict[str, Any]] = {}
+    given: Given = {}
     stubs = []
-    for name in profiles.notebooks():
-        notebooks[name] = _given(name, "recorded", "", "")
-        if name not in studies.BY_NOTEBOOK:
+    for notebook in studies.notebooks():
+        given[notebook] = {"runs": "recorded"} if notebook in LATER else {}
+        if studies.of(notebook) is None:
             continue
-        if shown := next(iter(evidence.recorded(name)), None):
-            data_name = profiles.load(shown.profile).data
-            notebooks[name] = _given(name, "recorded", shown.profile, data_name)
-            notebooks[name] |= shown.parameters
+        if shown := next(iter(evidence.recorded(notebook)), None):
+            profile = Profile(shown.profile)
+            given[notebook] = _given("recorded", profile, profile.data, notebook)
         else:
-            stubs.append(name)
-    if set(stubs) == set(studies.BY_NOTEBOOK) & set(notebooks):
-        stubs += set(studies.SHOW_RUNS) & set(notebooks) - set(stubs)  # nothing to sum up
-    index = _render(notebooks, None, _footer(_recorded_facts()), stubs)
-    for name in stubs:
-        print(f"  {name}: no results yet")
+            stubs.append(notebook)
+    if set(stubs) == set(studies.with_runs()):
+        stubs += set(LATER) - set(stubs)  # nothing to sum up
+    index = _render(given, None, _footer(_recorded_facts()), stubs)
+    for notebook in stubs:
+        print(f"  {notebook}: no results yet")
     return index
 
 
-def _checked(profile_name: str) -> Profile:
-    """A profile whose parameters are those of its notebooks and in range."""
-    profile = profiles.load(profile_name)
-    for name, parameters in profile.notebooks.items():
-        try:
-            site.check_parameters(paths.NOTEBOOKS / f"{name}.ipynb", parameters)
-        except ValueError as error:
-            raise ProfileError(f"{profiles.file(profile_name)}, {name}: {error}") from error
-        profile.study(name, "built-in")
-    return profile
+def _given(runs: Shown, profile: Profile, data_name: str, notebook: str) -> dict[str, Any]:
+    """The parameters of a notebook with runs that are not its own defaults."""
+    common = {"runs": runs, "profile": profile.name, "data_name": data_name}
+    return common | profile.parameters(notebook)
 
 
 def _check_writable() -> None:
@@ -160,35 +148,29 @@ def _check_writable() -> None:
             raise OSError(f"{folder} cannot be written to ({error.strerror})") from error
 
 
-def _say_plan(job: Job, todo: sweep.Plan, words: str) -> None:
-    device = train.default_device()
-    total = len({spec.id for spec in (*job.specs, *todo.missing)})
+def _say_plan(profile: Profile, tasks: Sequence[Task], todo: sweep.Plan, words: str) -> None:
+    total = len({task.id for task in (*tasks, *todo.missing)})
     at_a_time = _notebooks_at_a_time()
-    rounds = math.ceil(len(job.notebooks) / at_a_time)
-    rest = SECONDS_PER_NOTEBOOK * rounds + SECONDS_TO_BUILD
-    expected = todo.expected + rest
-    workers = f", {todo.workers} at a time" if todo.missing else ""
+    rounds = math.ceil(len(studies.notebooks()) / at_a_time)
+    expected = todo.expected + SECONDS_PER_NOTEBOOK * rounds + SECONDS_TO_BUILD
+    workers = f", {todo.at_a_time} at a time" if todo.missing else ""
+    disk = sum(map(cost.disk, todo.missing)) + REPORT_SIZE
     rows = {
-        "profile": job.profile.name,
-        "device": provenance.device_name(device.type),
+        "profile": profile.name,
+        "device": provenance.device_name(default_device().type),
         "data": words,
         "runs": f"{len(todo.missing)} of {total} to train{workers}",
-        "work": f"{todo.operations:.1e} operations",
+        "work": f"{sum(map(cost.operations, todo.missing)):.1e} operations",
         "time": f"about {duration(expected)}, of which training {duration(todo.expected)}",
         "memory": f"{max(todo.memory, at_a_time * NOTEBOOK_MEMORY) / 2**30:.1f} GiB",
-        "disk": f"{(todo.disk + REPORT_SIZE) / 2**20:,.0f} MiB",
+        "disk": f"{disk / 2**20:,.0f} MiB",
         "commit": provenance.commit() or "unknown",
     }
     for name, value in rows.items():
         print(f"  {name:<8} {value}")
-    if job.profile.note:
-        print(job.profile.note)
+    if profile.content.note:
+        print(profile.content.note)
     print(flush=True)
-
-
-def _title(notebook: Path) -> str:
-    first = nbformat.read(notebook, as_version=4).cells[0].source
-    return first.splitlines()[0].lstrip("# ")
 
 
 def _recorded_facts() -> str:
@@ -196,10 +178,10 @@ def _recorded_facts() -> str:
     return " · ".join([f"Recorded results: {len(results)} runs", *results.devices]) + "."
 
 
-def _own_footer(job: Job, store: Store) -> str:
-    own = [store.load(spec) for spec in {s.id: s for s in job.specs}.values()]
-    devices = sorted({record.meta["device"] for record in own})
-    words = [f"This machine: profile {job.profile.name}", job.data_name, f"{len(own)} runs"]
+def _own_footer(profile: Profile, data_name: str, tasks: Sequence[Task], store: Store) -> str:
+    own = [store.read(task) for task in {task.id: task for task in tasks}.values()]
+    devices = sorted({run.origin["device"] for run in own})
+    words = [f"This machine: profile {profile.name}", data_name, f"{len(own)} runs"]
     beside = f" Beside them: {_recorded_facts()}" if len(recorded.results()) else ""
     return _footer(" · ".join([*words, *devices]) + "." + beside)
 
@@ -210,22 +192,12 @@ def _footer(facts: str) -> str:
     return f"lsce, MIT License. {facts} {built} · commit {provenance.commit() or 'unknown'}"
 
 
-def _say_reproduction(job: Job) -> None:
-    """End with how this machine's numbers compare with the recorded ones."""
-    page = "12_reproduction"
-    if page not in job.notebooks or not len(recorded.results()):
-        return
-    own = evidence.gather(page, **job.notebooks[page] | {"train_missing": False})
-    numbers = reproduction.with_recorded(own, recorded.results())
-    print("\n" + "\n".join(reproduction.summary(numbers, own.profile)))
-
-
 def _notebooks_at_a_time() -> int:
     return min(sweep.cores(), MOST_NOTEBOOKS)
 
 
 def _render(
-    notebooks: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, Mapping[str, Any]],
     banner: str | None,
     footer: str,
     stubs: Sequence[str] = (),
@@ -240,14 +212,19 @@ def _render(
             return site.stub(name, _title(notebook), NO_RESULTS, executed)
         start = time.monotonic()
         output = executed / f"{name}.ipynb"
-        site.execute(notebook, notebooks[name], output)
+        site.execute(notebook, given[name], output)
         print(f"  executed {name} in {duration(time.monotonic() - start)}", flush=True)
         return output
 
     with ThreadPoolExecutor(_notebooks_at_a_time()) as pool:
-        pages = list(pool.map(page, [name for name in notebooks if name not in LATER]))
-        pages += pool.map(page, [name for name in notebooks if name in LATER])
+        pages = list(pool.map(page, [name for name in given if name not in LATER]))
+        pages += pool.map(page, [name for name in given if name in LATER])
     start = time.monotonic()
     index = site.build(pages, paths.HTML, banner=banner, footer=footer)
     print(f"  built the report in {duration(time.monotonic() - start)}", flush=True)
     return index
+
+
+def _title(notebook: Path) -> str:
+    first = nbformat.read(notebook, as_version=4).cells[0].source
+    return str(first.splitlines()[0].lstrip("# "))

@@ -1,22 +1,20 @@
 """`lsce verify`: retrain recorded runs and see whether they fall where repeated seeds say."""
 
-import dataclasses
 import random
+import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lsce import data
 from lsce.judging import statistics
 from lsce.machine.progress import duration
-from lsce.results import measurements
-from lsce.results.measurements import Digest
 from lsce.results.recorded import Recorded
+from lsce.results.run import Run
 from lsce.results.store import Store
 from lsce.sweeps import sweep
-from lsce.training.spec import RunSpec
+from lsce.training.spec import NoisyLabels, RunSpec
 
 #: What is compared, with words for it.
 MEASURES = {
@@ -61,8 +59,12 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
     Raises ValueError if nothing is recorded.
     """
     recorded = Recorded()  # in the order of their ids, so that `draw` alone decides
-    repeats = _repeats(recorded)
-    eligible = [run for run in recorded if len(repeats[_but_for_the_seed(run.spec)]) >= SEEDS]
+    runs = [run for run in recorded if isinstance(run.task, RunSpec)]
+    repeats: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.diverged:
+            repeats.setdefault(_but_for_the_seed(run), []).append(run)
+    eligible = [run for run in runs if len(repeats.get(_but_for_the_seed(run), [])) >= SEEDS]
     if not eligible:
         raise ValueError(f"{recorded.folder} holds no run with {SEEDS} recorded seeds to verify")
     if any(run.spec.data == "cifar-100" for run in eligible):
@@ -73,18 +75,18 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
         short = [run for run in eligible if plan.seconds[run.spec.id] <= longest]
         chosen = random.Random(draw).sample(short, min(count, len(short)))
         print(
-            f"{len(recorded)} runs are recorded; {len(recorded) - len(eligible)} have fewer than "
+            f"{len(runs)} runs are recorded; {len(runs) - len(eligible)} have fewer than "
             f"{SEEDS} seeds and {len(eligible) - len(short)} would take more than "
             f"{duration(longest)} here.\n"
             f"Retraining {len(chosen)} of the others, drawn with seed {draw}.",
             flush=True,
         )
         missing = sweep.with_needed([run.spec for run in chosen], store)
-        sweep.execute(dataclasses.replace(plan, missing=missing), store)
+        sweep.execute(replace(plan, missing=missing), store)
         results = []
         for run in chosen:
-            again = measurements.of(store.load(run.spec))
-            checks = compare(again, run, repeats[_but_for_the_seed(run.spec)], len(chosen))
+            again = store.load(run.spec)
+            checks = compare(again, run, repeats[_but_for_the_seed(run)], len(chosen))
             _say(run.spec, checks)
             results.append(all(check.holds for check in checks))
     print(
@@ -93,7 +95,7 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
     return all(results)
 
 
-def compare(again: Digest, run: Digest, repeats: Sequence[Digest], runs: int) -> list[Check]:
+def compare(again: Run, run: Run, repeats: Sequence[Run], runs: int) -> list[Check]:
     """Every measure of a run trained `again`, where `runs` are compared in all."""
     level = 1 - LEVEL / (runs * len(MEASURES))
     checks = []
@@ -104,41 +106,20 @@ def compare(again: Digest, run: Digest, repeats: Sequence[Digest], runs: int) ->
     return checks
 
 
-def _but_for_the_seed(spec: RunSpec) -> str:
-    return _unseeded(spec).id
-
-
-def _unseeded(spec: RunSpec) -> RunSpec:
-    """The same with seed 0, and so the runs that it rests on, whose seeds go with its own."""
-    changes: dict[str, Any] = {"seed": 0}
-    if spec.teacher is not None:
-        changes["teacher"] = _unseeded(spec.teacher)
-    if (protocol := spec.examination) is not None:
-        source = _unseeded(protocol.source)
-        changes["examination"] = dataclasses.replace(protocol, source=source)
-    return dataclasses.replace(spec, **changes)
-
-
-def _repeats(recorded: Recorded) -> dict[str, list[Digest]]:
-    """The recorded runs that completed, those together that differ in the seed alone."""
-    found: dict[str, list[Digest]] = {_but_for_the_seed(run.spec): [] for run in recorded}
-    for run in recorded:
-        if not run.diverged:
-            found[_but_for_the_seed(run.spec)].append(run)
-    return found
+def _but_for_the_seed(run: Run) -> str:
+    """The spec without its seed, and without those of the runs that it rests on, which go with
+    it."""
+    return re.sub(r'"seed":\d+', "", run.spec.model_dump_json())
 
 
 def _say(spec: RunSpec, checks: Sequence[Check]) -> None:
-    optional = [field.name for field in dataclasses.fields(spec) if field.default is None]
-    given = {name: getattr(spec, name) for name in optional if getattr(spec, name) is not None}
-    if spec.teacher is not None:
-        given["teacher"] = spec.teacher.id
-    if spec.examination is not None:
-        given["examination"] = f"of {spec.base.id}"
-    words = [f"{name.replace('_', ' ')} {value}" for name, value in given.items()]
-    parts = [spec.model, f"{spec.train_size:,} images of {spec.data}", f"{spec.epochs} epochs"]
-    parts += [f"ε = {spec.epsilon:g}", f"weight decay {spec.recipe.weight_decay:g}", *words]
-    print(f"\n{spec.id}: {', '.join(parts)}, seed {spec.seed}")
+    parts = [spec.network, f"{spec.images:,} images of {spec.data}", f"{spec.epochs} epochs"]
+    if spec.classes < spec.entry.num_classes:
+        parts.append(f"{spec.classes} classes")
+    if isinstance(spec.labels, NoisyLabels):
+        parts.append(f"{spec.labels.noise} noise of {spec.labels.rate:g}")
+    parts += [spec.method.words, f"weight decay {spec.recipe.weight_decay:g}", f"seed {spec.seed}"]
+    print(f"\n{spec.id}: {', '.join(parts)}")
     for check in checks:
         same = "the same" if check.value == check.recorded else f"{check.recorded:.4f}"
         print(

@@ -1,9 +1,10 @@
-"""The data sets with their fixed splits, and what a run draws from them.
+"""The data sets with their fixed splits, and what runs draw from them.
 
-A data set is one module, which registers its `Entry` when it is imported here.
+A data set is a module that registers its `Entry` when it is imported here, with what `datasets`,
+`sampling.assemble` and, if it has to be decoded, `cache` give it.
 """
 
-from lsce.data import cifar100, synthetic  # the order in which `names` gives them
+from lsce.data import cifar100, synthetic  # in the order of `names`
 from lsce.data.cache import decoded
 from lsce.data.cifar100 import Location, fetch, locate
 from lsce.data.datasets import (
@@ -20,17 +21,9 @@ from lsce.data.datasets import (
 )
 from lsce.data.label_noise import KINDS as NOISE_KINDS
 from lsce.data.label_noise import flip_labels, transition_matrix
-from lsce.data.sampling import (
-    assemble,
-    class_subset,
-    coarse,
-    long_tail,
-    long_tail_counts,
-    restrict,
-    subset,
-)
+from lsce.data.sampling import class_subset, coarse, long_tail, long_tail_counts, restrict, subset
 
 __all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "Location", "Split",
-           "assemble", "checksum", "cifar100", "class_subset", "coarse", "decoded", "entry",
-           "fetch", "flip_labels", "load", "locate", "long_tail", "long_tail_counts", "names",
-           "register", "restrict", "subset", "synthetic", "transition_matrix"]  # fmt: skip
+           "checksum", "cifar100", "class_subset", "coarse", "decoded", "entry", "fetch",
+           "flip_labels", "load", "locate", "long_tail", "long_tail_counts", "names", "register",
+           "restrict", "subset", "synthetic", "transition_matrix"]  # fmt: skip

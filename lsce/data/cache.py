@@ -31,12 +31,13 @@ def load(entry: Entry, files: Sequence[Path], decode: Callable[[], tuple[Split, 
     existing = [file for file in files if file.is_file()]
     fingerprint = json.dumps([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in existing])
     kept = read(entry, fingerprint)
-    if kept is None:
-        with writing(paths.CACHE):  # tried before the decoding, which takes some seconds
-            tempfile.TemporaryFile(dir=paths.CACHE).close()
-        kept = assemble(entry, *decode())
-        _write(entry, kept, fingerprint)
-    return kept
+    if kept is not None:
+        return kept
+    with writing(paths.CACHE):  # tried before the decoding, which takes some seconds
+        tempfile.TemporaryFile(dir=paths.CACHE).close()
+    dataset = assemble(entry, *decode())
+    _write(entry, dataset, {**_identity(entry), "fingerprint": fingerprint})
+    return dataset
 
 
 def file(entry: Entry) -> Path:
@@ -57,23 +58,24 @@ def read(entry: Entry, fingerprint: str | None = None) -> Dataset | None:
     except (OSError, SafetensorError):
         return None
     wanted = _identity(entry) | ({} if fingerprint is None else {"fingerprint": fingerprint})
-    image = (entry.pixels, entry.pixels, 3)
-    shapes = {f"{s}.images": (torch.uint8, (n, *image)) for s, n in entry.sizes.items()}
-    shapes |= {f"{s}.labels": (torch.int64, (n,)) for s, n in entry.sizes.items()}
-    found = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
+    shapes: dict[str, tuple[object, ...]] = {}
+    for split, n in entry.sizes.items():
+        shapes[f"{split}.images"] = (torch.uint8, n, entry.pixels, entry.pixels, 3)
+        shapes[f"{split}.labels"] = (torch.int64, n)
+    found = {key: (tensor.dtype, *tensor.shape) for key, tensor in tensors.items()}
     if not wanted.items() <= metadata.items() or found != shapes:
         return None
     splits = {s: Split(tensors[f"{s}.images"], tensors[f"{s}.labels"]) for s in entry.sizes}
     return entry.dataset(**splits)
 
 
-def _write(entry: Entry, dataset: Dataset, fingerprint: str) -> None:
+def _write(entry: Entry, dataset: Dataset, metadata: dict[str, str]) -> None:
     splits = {s: vars(getattr(dataset, s)) for s in entry.sizes}
     tensors = {f"{s}.{key}": tensor for s, split in splits.items() for key, tensor in split.items()}
     temporary = paths.beside(file(entry))
     with writing(paths.CACHE):
         try:
-            save_file(tensors, temporary, {**_identity(entry), "fingerprint": fingerprint})
+            save_file(tensors, temporary, metadata)
             os.replace(temporary, file(entry))
         finally:
             temporary.unlink(missing_ok=True)
@@ -86,7 +88,7 @@ def _identity(entry: Entry) -> dict[str, str]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Make `folder`, and turn whatever keeps it from being written into one sentence, an OSError."""
+    """Make `folder`; whatever keeps it from being written becomes an OSError of one sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield

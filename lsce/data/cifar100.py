@@ -79,8 +79,8 @@ class Location:
         return self.words
 
 
-#: A part (train or test) as its source holds it: the source's name for errors, images, uint8
-#: (N, 32, 32, 3), and labels, int64 (N,).
+#: A part (train or test) as its source holds it: the name of that for errors, images, uint8
+#: (N, P, P, 3), and labels, int64 (N,).
 _Part = tuple[str, np.ndarray, np.ndarray]
 
 
@@ -172,7 +172,7 @@ def fetch() -> None:
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # torchvision sets none, and a silent firewall would hang it
     try:
-        _torchvision()(temporary, download=True)
+        _torchvision().CIFAR100(temporary, download=True)
     except Exception as error:  # whatever the network does, the user needs one sentence
         raise DataUnavailable(f"CIFAR-100 could not be downloaded: {first_line(error)}") from error
     else:
@@ -186,7 +186,7 @@ def fetch() -> None:
 def _read(location: Location) -> tuple[Split, Split]:
     """Train and test part of a source in canonical order, verified."""
     if location.kind == "tarball":
-        _check_md5(location.files[0], _torchvision().tgz_md5)
+        _check_md5(location.files[0], _torchvision().CIFAR100.tgz_md5)
         with tempfile.TemporaryDirectory() as folder, tarfile.open(location.files[0]) as archive:
             archive.extractall(folder, filter="data")
             return _read(Location("archive", Path(folder) / _FOLDER, (), ""))
@@ -219,21 +219,19 @@ def _canonical(name: str, images: np.ndarray, labels: np.ndarray, per_class: int
 
 
 def _torchvision() -> Any:
-    """torchvision's CIFAR100, which takes more than a second to import."""
-    from torchvision.datasets import CIFAR100
+    """torchvision's module of CIFAR, which takes more than a second to import."""
+    from torchvision.datasets import cifar
 
-    return CIFAR100
+    return cifar
 
 
 def _check_md5(file: Path, md5: str) -> None:
-    from torchvision.datasets.utils import check_integrity
-
-    if not check_integrity(file, md5):
+    if not _torchvision().check_integrity(file, md5):
         raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
 
 
 def _archive_part(folder: Path, name: str) -> _Part:
-    cifar100 = _torchvision()
+    cifar100 = _torchvision().CIFAR100
     meta = (cifar100.meta["filename"], cifar100.meta["md5"])
     for file, md5 in [*getattr(cifar100, f"{name}_list"), meta]:
         if not (folder / file).is_file():
@@ -253,7 +251,7 @@ def _parquet_part(folder: Path, name: str) -> _Part:
 
 
 def _read_parquet(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 (N, 32, 32, 3), and fine labels, int64 (N,), of one Parquet file."""
+    """Images, uint8 (N, P, P, 3), and fine labels, int64 (N,), of one Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -262,20 +260,20 @@ def _read_parquet(file: Path) -> tuple[np.ndarray, np.ndarray]:
         has = table.schema_arrow.names
         image = _column(file, has, "img", "image")
         fine = _column(file, has, "fine_label", "label")
-        coarse = [name for name in ["coarse_label"] if name in has]
-        table = table.read(columns=[image, fine, *coarse])
+        columns = [name for name in (image, fine, "coarse_label") if name in has]
+        table = table.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{file} is truncated, damaged or no Parquet file: {first_line(error)}"
         ) from error
     labels = _labels(file, table, fine, ENTRY.num_classes)
-    for name in coarse:
+    if "coarse_label" in has:
+        coarse = _labels(file, table, "coarse_label", len(ENTRY.superclasses))
         above = np.array(ENTRY.superclass)[labels]
-        contradicting = _labels(file, table, name, len(ENTRY.superclasses)) != above
-        if contradicting.any():
-            row = int(contradicting.argmax())
+        if (coarse != above).any():
+            row = int((coarse != above).argmax())
             raise DataError(
-                f"{file}: row {row} says {name} {table[name][row]} beside {fine} {labels[row]}, "
+                f"{file}: row {row} says coarse_label {coarse[row]} beside {fine} {labels[row]}, "
                 f"whose superclass is {above[row]}"
             )
     return _decode(file, table[image].to_pylist(), ENTRY.pixels), labels

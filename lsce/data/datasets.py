@@ -114,8 +114,7 @@ def entry(name: str) -> Entry:
 def load(name: str, source: Source = None) -> Dataset:
     """A data set with its fixed split, in the same order whatever its source was.
 
-    source: a folder that holds it; without one, CIFAR-100 is looked for in `data/cifar-100` and
-    then in what was decoded before. Nothing is downloaded: see `fetch`.
+    source: a folder that holds it; None looks where it is kept (`locate`). Nothing is downloaded.
 
     Raises ValueError for an unknown name or a source that the data set cannot have, DataError for
     a source that does not hold it, DataUnavailable if this machine has none, OSError if the cache

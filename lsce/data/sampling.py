@@ -1,7 +1,6 @@
 """The split, subsets of images and of classes, and long tails: draws that a seed fixes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -93,7 +92,7 @@ def coarse(dataset: Dataset) -> Dataset:
 def _relabelled(
     dataset: Dataset, new: torch.Tensor, classes: tuple[str, ...], superclass: tuple[int, ...]
 ) -> Dataset:
-    """The images with the labels new[class], but those where it is negative."""
+    """The images labelled new[class] instead of class, but not those for which it is negative."""
 
     def part(split: Split) -> Split:
         labels = new[split.labels]
@@ -101,9 +100,9 @@ def _relabelled(
             return Split(split.images, labels)
         return Split(split.images[labels >= 0], labels[labels >= 0])
 
-    train, validation, test = map(part, (dataset.train, dataset.validation, dataset.test))
-    whole = replace(dataset, train=train, validation=validation, test=test)
-    return replace(whole, classes=classes, superclass=superclass)
+    splits = part(dataset.train), part(dataset.validation), part(dataset.test)
+    kept = (dataset.name, dataset.checksum)
+    return Dataset(*kept, *splits, classes, superclass, dataset.superclasses)
 
 
 def _counts(labels: torch.Tensor) -> list[int]:

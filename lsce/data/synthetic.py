@@ -20,10 +20,9 @@ from functools import cache
 import numpy as np
 import torch
 
-from lsce.data.datasets import Dataset, Entry, Source, Split, checksum, entry, register
+from lsce.data import datasets
+from lsce.data.datasets import Dataset, Entry, Source, Split
 from lsce.data.sampling import assemble
-
-NAME = "built-in"
 
 CLASSES = 100
 SUPERCLASSES = 20
@@ -39,13 +38,9 @@ _MODEL, _TRAIN, _TEST, _FRESH = range(4)
 
 
 def generate() -> tuple[Split, Split]:
-    """The fixed train part, validation images included, and test part, each in class order.
-
-    About a second.
-    """
-    known = entry(NAME)
-    train = _draw(known.per_class("train", "validation"), [_SEED, _TRAIN])
-    return train, _draw(known.per_class("test"), [_SEED, _TEST])
+    """All training images and the test images of the data set, in class order; about a second."""
+    train = _draw(ENTRY.per_class("train", "validation"), [_SEED, _TRAIN])
+    return train, _draw(ENTRY.per_class("test"), [_SEED, _TEST])
 
 
 def sample(per_class: int, seed: int) -> Split:
@@ -84,34 +79,32 @@ def posterior(images: torch.Tensor) -> torch.Tensor:
 def _load(source: Source) -> Dataset:
     if source is not None:
         raise ValueError(f"source must be None for the built-in data set, got {str(source)!r}")
-    known = entry(NAME)
     train, test = generate()
-    if checksum(train, test, known.superclass) != known.checksum:
+    if datasets.checksum(train, test, ENTRY.superclass) != ENTRY.checksum:
         raise RuntimeError(
             f"the built-in data set comes out different with NumPy {np.__version__} on this "
             "machine; results on it could not be compared with others"
         )
-    return assemble(known, train, test)
+    return assemble(ENTRY, train, test)
 
 
-register(
-    Entry(
-        name=NAME,
-        words="the built-in synthetic data",
-        checksum="6934160689150166f0743ff117453cea9bc29bd05123de03df9c457236af21ce",
-        classes=tuple(f"s{s:02d}-c{k:02d}" for k, s in enumerate(_SUPERCLASS)),
-        superclass=_SUPERCLASS,
-        superclasses=tuple(f"s{s:02d}" for s in range(SUPERCLASSES)),
-        sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
-        pixels=GRID * CELL,
-        examples={
-            "similar": ("s00-c00", "s00-c01", "s00-c02"),
-            "unlike": ("s05-c25", "s10-c50", "s15-c75"),
-        },
-        load=_load,
-        posterior=posterior,
-    )
+ENTRY = Entry(
+    name="built-in",
+    words="the built-in synthetic data",
+    checksum="6934160689150166f0743ff117453cea9bc29bd05123de03df9c457236af21ce",
+    classes=tuple(f"s{s:02d}-c{k:02d}" for k, s in enumerate(_SUPERCLASS)),
+    superclass=_SUPERCLASS,
+    superclasses=tuple(f"s{s:02d}" for s in range(SUPERCLASSES)),
+    sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
+    pixels=GRID * CELL,
+    examples={
+        "similar": ("s00-c00", "s00-c01", "s00-c02"),
+        "unlike": ("s05-c25", "s10-c50", "s15-c75"),
+    },
+    load=_load,
+    posterior=posterior,
 )
+datasets.register(ENTRY)
 
 
 def _generator(stream: list[int]) -> np.random.Generator:

@@ -5,8 +5,17 @@ import pandas as pd
 from IPython.display import Markdown
 from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
+from pydantic import Field
 
+from lsce.machine.values import Value
 from lsce.report.tables import table
+
+
+class LossParameters(Value):
+    """The parameters of the page on the loss."""
+
+    epsilon: float = Field(gt=0, lt=1)
+    num_classes: int = Field(ge=3)
 
 
 class Checks:

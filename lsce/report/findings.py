@@ -15,7 +15,8 @@ from lsce.judging.claims import MAIN, Claim, Judgement
 from lsce.judging.statistics import Interval
 from lsce.machine import paths
 from lsce.report import reproduction
-from lsce.studies.evidence import Evidence, Shown
+from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import Shown
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def write(finding: Finding) -> None:
 
 
 def _in_json(value: Any) -> Any:
-    """JSON has no NaN and no sets; floats with five digits, as in the figures' CSV files."""
+    """JSON has no NaN and no sets."""
     if isinstance(value, dict):
         return {name: _in_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -101,7 +102,7 @@ def _in_json(value: Any) -> Any:
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, float):
-        return None if math.isnan(value) else float(f"{value:.5g}")
+        return None if math.isnan(value) else value
     return value
 
 

@@ -12,21 +12,26 @@ from lsce import studies
 from lsce.judging import claims, statistics
 from lsce.judging.claims import Claim
 from lsce.machine import paths
+from lsce.machine.values import Value
 from lsce.report import figures, findings
 from lsce.report.findings import Finding
 from lsce.report.tables import table
-from lsce.studies.evidence import Shown
+from lsce.studies.parameters import Shown, Shows
 
 #: What every page that judges claims found, by its notebook.
 Collected = Mapping[str, Finding]
+
+
+class SummaryParameters(Value):
+    """The parameters of the summary."""
+
+    runs: Shown = Shows.model_fields["runs"].default
 
 
 def collect(runs: Shown) -> Collected:
     """What every page that judges a claim found: with "own", when it was last run on this machine,
     or of the recorded runs where it was not; with "recorded", of these. A page without any is left
     out."""
-    if runs not in ("own", "recorded"):
-        raise ValueError(f"runs is {runs!r}; it must be 'own' or 'recorded'")
     pages = (notebook for notebook in studies.with_runs() if studies.claims_of(notebook))
     found = {notebook: findings.read(notebook, runs) for notebook in pages}
     return {notebook: finding for notebook, finding in found.items() if finding is not None}

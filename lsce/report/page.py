@@ -19,22 +19,16 @@ from lsce import data, studies
 from lsce.judging import arms
 from lsce.judging.claims import Claim, Judgement
 from lsce.machine import provenance
-from lsce.machine.values import unknown
+from lsce.machine.values import Value, unknown
 from lsce.report import figures, findings
 from lsce.report.findings import Finding
 from lsce.report.tables import table
 from lsce.studies import evidence, profiles
 from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import Shows
 from lsce.studies.profiles import Profile
 from lsce.training import networks
 from lsce.training.spec import LongTail, RunSpec
-
-#: What pages with runs have beside the parameters of their studies, with a line for each.
-COMMON = {
-    "profile": "a name for this machine's runs; figures of them are saved below figures/<profile>",
-    "runs": '"own": this machine\'s, trained where missing; "recorded": those of the project',
-    "train_missing": "False: a run of this machine that is missing is an error",
-}
 
 
 def start(notebook: str) -> Evidence:
@@ -46,24 +40,25 @@ def start(notebook: str) -> Evidence:
     """
     study = studies.of(notebook)
     assert study is not None
-    own = list(study.Parameters.model_fields)
-    given = _prepared([*own, *COMMON])
-    parameters = study.Parameters(**{name: given[name] for name in own if name in given})
-    common = {name: given[name] for name in COMMON}
-    if common["runs"] not in ("own", "recorded"):
-        raise ValueError(f"runs is {common['runs']!r}; it must be 'own' or 'recorded'")
-    shown = evidence.gather(study(parameters), **common)
+    models = (study.Parameters, Shows)
+    given = _given([name for model in models for name in model.model_fields])
+    parameters, shows = (
+        model(**{name: given[name] for name in model.model_fields if name in given})
+        for model in models
+    )
+    shown = evidence.gather(study(parameters), **dict(shows))
     findings.write(findings.of(shown))
     return shown
 
 
-def prepare(*names: str) -> None:
-    """Prepare a page without runs of its own, whose parameters have these names."""
-    _prepared(names)
+def prepare(model: type[Value]) -> None:
+    """Prepare a page without runs of its own, and check its parameters by their model."""
+    model(**_given(list(model.model_fields)))
 
 
-def _prepared(known: Sequence[str]) -> dict[str, Any]:
-    """The report's style, figures as SVG, errors as a sentence; the values of the parameters."""
+def _given(known: Sequence[str]) -> dict[str, Any]:
+    """The values of the parameters that have these names. From here on the page has the report's
+    style, figures as SVG, and errors as a sentence."""
     shell = get_ipython()
     matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
     figures.use_style()
@@ -238,6 +233,14 @@ def _training(spec: RunSpec) -> str:
         share, pixels = recipe.early_resolution
         words += f", the first {share:.0%} of the steps at {pixels} pixels"
     return words
+
+
+def masking(shown: Evidence) -> Styler:
+    """The checks for masked gradients, see `lsce.studies.robustness`."""
+    frame = shown.study.masking(shown)
+    frame["passes"] = frame["passes"].map({True: "yes", False: "<b>no</b>"})
+    frame.loc[frame.duplicated(["regime", "arm"]), ["regime", "arm"]] = ""
+    return table(frame, {"error": "{:.1f}", "against": "{:.1f}"}, wrapped=["regime", "check"])
 
 
 def numbers(shown: Evidence) -> Styler:

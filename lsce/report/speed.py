@@ -9,6 +9,7 @@ from pandas.io.formats.style import Styler
 
 from lsce import data
 from lsce.machine import paths
+from lsce.machine.values import Value
 from lsce.report.tables import table
 from lsce.results.run import Run
 from lsce.training import networks
@@ -102,6 +103,12 @@ def speedruns() -> Styler:
     return table(pd.DataFrame(found), wrapped=["network", "measured"], width="12em")
 
 
+class SpeedParameters(Value):
+    """The parameters of the appendix on speed: parts of `make bench` to show, none for all."""
+
+    parts: list[str] = []
+
+
 def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
     """For each machine that `make bench` ran on: what each of its parts rests on, and the rows.
 
@@ -111,15 +118,11 @@ def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd
     for file in sorted(paths.BENCHMARKS.glob("*.csv")):
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         machine = "{device}, {cores} cores".format(**about["machine"])
-        found[machine] = about["modules"], pd.read_csv(file)
+        rows = pd.read_csv(file)
+        found[machine] = about["modules"], rows[rows["module"].isin(parts or rows["module"])]
     known = sorted({name for modules, _ in found.values() for name in modules})
-    if strangers := sorted(set(parts) - set(known)) if found else []:
+    if found and (strangers := sorted(set(parts) - set(known))):
         raise ValueError(f"parts names {strangers[0]!r}; it must name some of {', '.join(known)}")
-    if parts:
-        found = {
-            machine: (modules, rows[rows["module"].isin(parts)])
-            for machine, (modules, rows) in found.items()
-        }
     return found
 
 

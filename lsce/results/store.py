@@ -63,6 +63,11 @@ class Store:
         """
         if task not in self:
             raise KeyError(f"no record of run {task.id} in {self.root}")
+        run = self.read(task)
+        return self.read(task.run).evaluated(run) if isinstance(task, Evaluation) else run
+
+    def read(self, task: Task) -> Run:
+        """What a task itself left. Raises ValueError if it is damaged or not there."""
         folder = self.root / task.id
         try:
             (run,) = recorded.Recorded(folder)
@@ -70,7 +75,7 @@ class Store:
                 raise ValueError(f"it holds run {run.task.id}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"the record {folder} is damaged ({error}); delete it") from error
-        return self.load(task.run).evaluated(run) if isinstance(task, Evaluation) else run
+        return run
 
     def tensors(self, task: RunSpec, name: str) -> dict[str, Tensor]:
         """The tensors "outputs", "features" or "weights" of a run, see `lsce.results.measure`;
@@ -97,4 +102,4 @@ class Store:
             raise OSError(f"a record cannot be written to {self.root} ({reason})") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return self.load(run.task)
+        return self.read(run.task)

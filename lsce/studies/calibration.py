@@ -54,6 +54,7 @@ class Calibration(Study):
 
     Parameters = CalibrationParameters
     by_image = True
+    chosen_by = "validation_nll_scaled"
     columns = {
         "ece": "ECE",
         "ece_scaled": "ECE, scaled",
@@ -169,11 +170,13 @@ class Calibration(Study):
         ]
         return pd.DataFrame(rows)
 
-    def peers(self, main: "Evidence", chosen_by: str) -> pd.DataFrame:
+    def peers(self, main: "Evidence") -> pd.DataFrame:
         """NLL and calibration error by method and setting."""
         measures = {
             "nll_scaled": "NLL after temperature scaling",
             "debiased_ce": "debiased CE as trained",
             "debiased_ce_scaled": "debiased CE after temperature scaling",
         }
-        return tables.compared_measures(main.others["peers"].table, measures, chosen_by)
+        numbers = tables.compared_measures(main.others["peers"].table, measures, self.chosen_by)
+        named = numbers.assign(panel=numbers["regime"] + ": " + numbers["words"])
+        return named.drop(columns=["regime", "words"])

@@ -69,10 +69,10 @@ class ClassWeights(Study):
             spec = p.long_tail_run.spec(p.data_name, seed, method, imbalance=imbalance)
             yield Labelled.by_method(MAIN, f"imbalance {imbalance:g}", spec)
 
-    def errors(self, main: "Evidence", chosen_by: str) -> pd.DataFrame:
+    def errors(self, main: "Evidence") -> pd.DataFrame:
         """Error and calibration error by method and setting."""
         measures = {"top1_error": "top-1 error", "debiased_ce": "debiased CE"}
-        return tables.compared_measures(main.table, measures, chosen_by)
+        return tables.compared_measures(main.table, measures, self.chosen_by)
 
     def shots(self, main: "Evidence") -> pd.DataFrame:
         """Accuracy on classes of many and of few images."""

@@ -94,6 +94,10 @@ class DistillationStudy(Study):
                     label = Labelled(MAIN, regime, label.task, name, temperature, words)
                 yield label
 
+    def errors(self, main: "Evidence") -> pd.DataFrame:
+        """The student's error by arm."""
+        return tables.compared(main.table, "top1_error", self.chosen_by)
+
     def by_smoothness(self, main: "Evidence") -> pd.DataFrame:
         """Test accuracy against the smoothness of the targets that a network learned from (γ of
         Müller et al. 2019): columns panel, arm, smoothness, seed and value."""

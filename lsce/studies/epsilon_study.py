@@ -162,7 +162,7 @@ class EpsilonStudy(Study):
         numbers = tables.tidy(main.others["fractions"].table, columns, x="train_size")
         return numbers.assign(arm=numbers["epsilon"].map("ε = {:g}".format))
 
-    def alternatives(self, main: "Evidence", chosen_by: str) -> pd.DataFrame:
+    def alternatives(self, main: "Evidence") -> pd.DataFrame:
         """The error by ε, by weight decay, and stopped early."""
         table = main.others["alternatives"].table
         stopped = tables.compared(
@@ -172,5 +172,5 @@ class EpsilonStudy(Study):
         )
         words = stopped["arm"] + ", stopped early"
         stopped = stopped.assign(method="early stopping", arm=words)
-        numbers = tables.compared(table, "top1_error", chosen_by)
+        numbers = tables.compared(table, "top1_error", self.chosen_by)
         return pd.concat([numbers, stopped], ignore_index=True)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import pandas as pd
 
@@ -15,12 +14,10 @@ from lsce.results.recorded import Recorded, results
 from lsce.results.run import Run
 from lsce.results.store import Store
 from lsce.studies import profiles
+from lsce.studies.parameters import Shown
 from lsce.studies.profiles import Profile
 from lsce.studies.study import Labelled, Study, histories_of, table_of
 from lsce.sweeps import sweep
-
-#: Whose runs a page shows: those of the machine that it is run on, or the recorded ones.
-Shown = Literal["own", "recorded"]
 
 #: A set of this many seeds comes before one of fewer: it has intervals.
 SEEDS = 3
@@ -93,7 +90,7 @@ class Evidence:
 
 
 def gather(
-    study: Study, *, profile: str, runs: Shown, train_missing: bool, store: Store | None = None
+    study: Study, *, profile: str, runs: Shown = "own", train_missing: bool = True
 ) -> Evidence:
     """The set of runs that a page shows.
 
@@ -105,7 +102,7 @@ def gather(
     not there.
     """
     if runs == "own":
-        store = store or Store()
+        store = Store()
         found = sweep.ensure(study.tasks, train_missing=train_missing, store=store)
         return _grouped(study, _remeasured(study, found, store), False, profile)
     have = results()

@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import Field, Strict, model_validator
 
 from lsce.judging.claims import MAIN
+from lsce.studies import tables
 from lsce.studies.parameters import Epsilons, Parameters, Regime, Settings, judged_of, parameter
 from lsce.studies.study import Labelled, Study, smoothed
 from lsce.training.methods import Correction, GeneralizedCE, Method, Smoothing
@@ -110,6 +111,10 @@ class NoisyLabelsStudy(Study):
         return self.by_rate(
             main, {"top1_error": "last epoch", "top1_error_selected": "chosen epoch"}
         )
+
+    def methods(self, main: "Evidence") -> pd.DataFrame:
+        """The error by method and setting."""
+        return tables.compared(main.table, "top1_error", self.chosen_by)
 
     def memorisation(self, main: "Evidence") -> pd.DataFrame:
         """Memorised and recovered shares by epoch."""

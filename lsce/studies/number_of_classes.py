@@ -1,15 +1,15 @@
 """Is smoothing of more use with more classes?"""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Self
 
 import pandas as pd
 from pydantic import AfterValidator, Field, Strict, model_validator
 
-from lsce import data
+from lsce import data, studies
 from lsce.judging import claims
-from lsce.judging.claims import MAIN, Claim
+from lsce.judging.claims import MAIN
 from lsce.studies.parameters import Epsilon, Parameters, Regime, distinct, parameter
 from lsce.studies.study import Labelled, Study, smoothed
 from lsce.training.spec import Superclasses
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 #: The names of the designs beside the main one of equal steps.
 EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
+
+#: Words for a gain → the claim whose effect it is.
+GAINS = {
+    "error, points": "more-with-more-classes",
+    "error, % of itself": "more-with-more-classes-relative",
+    "NLL gap, nats": "less-overfitting-with-more-classes",
+}
 
 Counts = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Strict(False), AfterValidator(distinct)]
 
@@ -96,11 +103,12 @@ class NumberOfClasses(Study):
         ]
         return pd.concat(parts)[["panel", "arm", "classes", "seed", "value"]]
 
-    def gains(self, main: "Evidence", measures: Mapping[str, Claim]) -> pd.DataFrame:
+    def gains(self, main: "Evidence") -> pd.DataFrame:
         """What the judged ε gains by the number of classes: columns panel, arm, classes, seed and
-        value. `measures` have words, each with a claim that says what an effect is."""
-        parts = []
-        designs = self.designs(main)
+        value. What an effect is, a claim says."""
+        judges = {claim.id: claim for claim in studies.claims_of(self.notebook)}
+        measures = {words: judges[claim] for words, claim in GAINS.items()}
+        parts, designs = [], self.designs(main)
         for (words, claim), (design, table) in itertools.product(measures.items(), designs.items()):
             names = {"panel": f"{design}: {words}", "arm": f"gain of ε = {self.judged:g}"}
             for classes, rows in table.groupby("classes"):

@@ -5,7 +5,7 @@ against these models. A parameter's default is its value in a notebook that is o
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -111,6 +111,25 @@ def parameter(default: Any, description: str, **limits: Any) -> Any:
     """A parameter of a page: its value in a notebook that is opened in Jupyter, and one line of
     explanation."""
     return Field(default, description=description, **limits)
+
+
+#: Whose runs a page shows: those of the machine that it is run on, or the recorded ones.
+Shown = Literal["own", "recorded"]
+
+
+class Shows(Value):
+    """Which runs a page shows."""
+
+    profile: str = parameter(
+        "quick",
+        "a name for this machine's runs; figures of them are saved below figures/<profile>",
+    )
+    runs: Shown = parameter(
+        "own", '"own": this machine\'s, trained where missing; "recorded": those of the project'
+    )
+    train_missing: bool = parameter(
+        True, "False: a run of this machine that is missing is an error"
+    )
 
 
 class Parameters(Value):

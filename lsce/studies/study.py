@@ -68,6 +68,8 @@ class Study:
     #: The measures of the table of all numbers with the words for them, and which are shares.
     columns: ClassVar[Mapping[str, str]] = {}
     percent: ClassVar[frozenset[str] | set[str]] = frozenset()
+    #: What settings are chosen by, on the validation split.
+    chosen_by: ClassVar[str] = "validation_accuracy"
 
     def __init__(self, parameters: Any):
         self.parameters = parameters

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lsce.data.label_noise import flip_labels, transition_matrix
+from lsce.data import flip_labels, transition_matrix
 
 SUPERCLASS = (0, 1, 0, 1, 0)  # 0 -> 2 -> 4 -> 0 and 1 -> 3 -> 1
 

@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from lsce import data
 from lsce.data import synthetic
 
 
 @pytest.fixture(scope="module")
 def fresh() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """2,000 images that `generate` does not hold, their labels and posterior."""
-    images, labels = synthetic.sample(20, seed=1)
-    return images, labels, synthetic.posterior(images)
+    split = synthetic.sample(20, seed=1)
+    return split.images, split.labels, synthetic.posterior(split.images)
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[data.Split, data.Split]:
+    return synthetic.generate()
 
 
 def test_patterns_are_distinct_and_mirror_symmetric():
@@ -40,8 +46,8 @@ def test_posterior_equals_a_sum_over_cells(fresh):
 
 
 def test_posterior_is_calibrated_and_of_the_intended_difficulty():
-    images, labels = synthetic.sample(100, seed=2)
-    posterior = synthetic.posterior(images)
+    fresh = synthetic.sample(100, seed=2)
+    labels, posterior = fresh.labels, synthetic.posterior(fresh.images)
     confidence, predicted = posterior.max(1)
     correct = predicted == labels
     # Calibration in the large: correctness is Bernoulli(confidence) for each image.
@@ -54,7 +60,7 @@ def test_posterior_is_calibrated_and_of_the_intended_difficulty():
         gap = (correct[inside].double() - c).mean()
         assert abs(gap) < 4 * (c * (1 - c)).sum().sqrt() / inside.sum()
     assert 0.70 < correct.double().mean() < 0.80
-    superclass = torch.tensor(synthetic.SUPERCLASS)
+    superclass = torch.tensor(data.entry("built-in").superclass)
     siblings = superclass[predicted[~correct]] == superclass[labels[~correct]]
     assert siblings.double().mean() > 0.75
 
@@ -76,8 +82,7 @@ def test_flip_keeps_the_posterior_and_foreign_images_are_refused(fresh):
 
 def test_samples_depend_on_the_seed_alone(fresh):
     images, labels, _ = fresh
-    again, _ = synthetic.sample(20, seed=1)
-    other, _ = synthetic.sample(20, seed=2)
+    again, other = (synthetic.sample(20, seed).images for seed in (1, 2))
     assert torch.equal(images, again) and not (images == other).all()
     assert torch.equal(labels.bincount(), torch.full((100,), 20))
     with pytest.raises(ValueError, match="per_class must be at least 1, got 0"):
@@ -86,18 +91,33 @@ def test_samples_depend_on_the_seed_alone(fresh):
         synthetic.sample(1, seed=-1)
 
 
-def test_parts_share_no_image_and_look_like_cifar():
-    train, train_labels, test, test_labels = synthetic.generate()
-    assert train.shape == (50_000, 32, 32, 3) and train.dtype == torch.uint8
-    assert test.shape == (10_000, 32, 32, 3) and test.dtype == torch.uint8
-    assert train_labels.bincount().unique().tolist() == [500]
-    assert test_labels.bincount().unique().tolist() == [100]
-    assert not {i.tobytes() for i in train.numpy()} & {i.tobytes() for i in test.numpy()}
-    pixels = test.double()
+def test_parts_share_no_image_and_look_like_cifar(parts):
+    for part, per_class in zip(parts, (500, 100), strict=True):
+        assert part.images.shape == (100 * per_class, 32, 32, 3)
+        assert part.images.dtype == torch.uint8
+        assert part.labels.bincount().tolist() == [per_class] * 100
+    train, test = ({hash(i.tobytes()) for i in part.images.numpy()} for part in parts)
+    assert not train & test and (len(train), len(test)) == (50_000, 10_000)
+    pixels = parts[1].images.double()
     assert 110 < pixels.mean() < 140 and 55 < pixels.std() < 80
 
 
-def test_names_agree():
-    assert synthetic.CLASSES[0] == "s00-c00" and synthetic.CLASSES[99] == "s19-c99"
-    for name, superclass in zip(synthetic.CLASSES, synthetic.SUPERCLASS, strict=True):
-        assert name.startswith(synthetic.SUPERCLASSES[superclass] + "-")
+def test_the_data_set(parts, monkeypatch):
+    monkeypatch.setattr(synthetic, "generate", lambda: parts)
+    dataset, entry = data.load("built-in"), data.entry("built-in")
+    assert dataset.checksum == entry.checksum and entry.posterior is synthetic.posterior
+    for name, per_class in {"train": 450, "validation": 50, "test": 100}.items():
+        assert getattr(dataset, name).labels.bincount().tolist() == [per_class] * 100
+    assert torch.equal(dataset.test.images, parts[1].images)
+    assert entry.classes[0] == "s00-c00" and entry.classes[99] == "s19-c99"
+    for name, superclass in zip(entry.classes, entry.superclass, strict=True):
+        assert name.startswith(entry.superclasses[superclass] + "-")
+
+
+def test_another_source_and_drift_are_errors(monkeypatch):
+    with pytest.raises(ValueError, match="source must be None for the built-in.*'somewhere'"):
+        data.load("built-in", "somewhere")
+    fresh = synthetic.sample(1, seed=3)
+    monkeypatch.setattr(synthetic, "generate", lambda: (fresh, fresh))
+    with pytest.raises(RuntimeError, match="comes out different with NumPy"):
+        data.load("built-in")
