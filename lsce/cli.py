@@ -60,6 +60,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     longest = "leave out runs that take longer here (default: 10m)"
     verify.add_argument("--longest", type=_duration, default=600.0, help=longest)
     verify.add_argument("--data", **data)
+    cell = command("cell", _cell, "print the cell of parameters of a notebook, as its study has it")
+    cell.add_argument("notebook", metavar="NN_name")
     return parser.parse_args(argv)
 
 
@@ -101,6 +103,12 @@ def _verify(arguments: argparse.Namespace) -> None:
     draw = int.from_bytes(os.urandom(2)) if arguments.draw is None else arguments.draw
     if not verify.verify(arguments.runs, draw, arguments.longest, arguments.data):
         sys.exit(1)
+
+
+def _cell(arguments: argparse.Namespace) -> None:
+    from lsce.studies.cells import cell
+
+    print(cell(arguments.notebook))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,7 +10,10 @@ from lsce.studies.parameters import Shows
 def cell(notebook: str) -> str:
     """The source of the cell: every parameter with its default and its explanation."""
     study = studies.of(notebook)
-    assert study is not None
+    if study is None:
+        raise ValueError(
+            f"notebook is {notebook!r}; it must be one of {', '.join(studies.with_runs())}"
+        )
     shows = dict(Shows.model_fields)
     fields = {"profile": shows.pop("profile")} | study.Parameters.model_fields | shows
     return "\n".join(
