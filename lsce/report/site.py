@@ -30,6 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from lsce.machine import paths
+from lsce.report import reference
 
 #: Tags by which a notebook's author says what becomes of a cell's code; without one it is folded.
 CODE_TAGS = {"show-input", "hide-input", "remove-input", "hide-cell", "remove-cell"}
@@ -198,6 +199,7 @@ def _assemble(pages: list[Path], source: Path) -> Path:
         raise ValueError(f"pages must be one or more files of different names, not {names}.")
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(paths.REPORT, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    reference.write(source)
     for page in pages:
         if page.suffix == ".ipynb":
             nbformat.write(_publishable(page, source / "_static"), source / page.name)

@@ -45,11 +45,11 @@ class Regime(Value):
     """How a network is trained, whatever it is trained by."""
 
     network: str
-    #: All of the data set's, unless given.
     train_size: int | None = Field(None, ge=1)
+    """All of the data set's, unless given."""
     epochs: int = Field(ge=1)
-    #: Validation images that are measured after each epoch: all, unless given.
     monitor_size: int | None = Field(None, ge=1)
+    """Validation images that are measured after each epoch: all, unless given."""
     recipe: Recipe = Recipe()
 
     def images(self, data_name: str) -> int:

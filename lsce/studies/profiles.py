@@ -27,12 +27,12 @@ class Content(Value):
     """What a profile's file holds."""
 
     data: DataName
-    #: What has to be known of it before it is run, a sentence.
     note: str = ""
+    """What has to be known of it before it is run, a sentence."""
     shared: dict[str, Any] = {}
     notebooks: dict[str, dict[str, Any]] = {}
-    #: Trainings of other lengths, which only the appendix on speed shows.
     budgets: dict[str, Regime] = {}
+    """Trainings of other lengths, which only the appendix on speed shows."""
 
 
 class Profile:

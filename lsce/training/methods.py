@@ -107,8 +107,8 @@ class Smoothing(Method):
     kind: Literal["smoothing"] = "smoothing"
     epsilon: float = Field(le=1)
     convention: Convention = "exclude-true"
-    #: Epochs of plain cross entropy before ε takes effect.
     warmup_epochs: int | None = Field(None, ge=1)
+    """Epochs of plain cross entropy before ε takes effect."""
 
     @property
     def name(self) -> str:

@@ -34,19 +34,19 @@ class Recipe(Value):
     warmup_fraction: float = Field(0.25, ge=0, lt=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    #: Instead of the one cycle: the learning rate starts at its peak and is divided by 10 after
-    #: each of these shares of the training.
     milestones: Annotated[tuple[Share, ...], Strict(False)] | None = None
-    #: The gradient is that of the loss times this.
+    """Instead of the one cycle: the learning rate starts at its peak and is divided by 10 after
+    each of these shares of the training."""
     loss_factor: float | None = Field(None, gt=0)
-    #: A gradient whose norm is larger is scaled down to it.
+    """The gradient is that of the loss times this."""
     clip_norm: float | None = Field(None, gt=0)
-    #: False: the images as they are, neither cropped nor flipped.
+    """A gradient whose norm is larger is scaled down to it."""
     augment: bool = True
-    #: Until this share of the steps, images are scaled down to this many pixels.
+    """False: the images as they are, neither cropped nor flipped."""
     early_resolution: Annotated[tuple[Share, Annotated[int, Field(ge=8)]], Strict(False)] | None = (
         None
     )
+    """Until this share of the steps, images are scaled down to this many pixels."""
 
 
 # ---- which images ----
@@ -124,20 +124,20 @@ class RunSpec(_Identified):
     """Everything that determines a run; `spec.id` names its record."""
 
     data: Annotated[str, AfterValidator(lambda name: data.entry(name).name)]
-    #: SHA-256 of the data set's contents.
     data_checksum: str = Field(default_factory=lambda given: data.entry(given["data"]).checksum)
+    """SHA-256 of the data set's contents."""
     sample: Sample
     labels: Labels = TrueLabels()
     method: Annotated[AsItself[Method], BeforeValidator(method_of)]
     network: Annotated[str, AfterValidator(networks.known)]
     recipe: Recipe = Recipe()
     epochs: int = Field(ge=1)
-    #: Validation images that are measured after each epoch, equally many of each class (all of
-    #: them after the last).
     monitor_size: int = Field(ge=1)
+    """Validation images that are measured after each epoch, equally many of each class (all of them
+    after the last)."""
     seed: int = Field(ge=0)
-    #: Not part of the run's identity.
     keep: Annotated[frozenset[Extra], Strict(False)] = Field(frozenset(), exclude=True)
+    """Not part of the run's identity."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -231,15 +231,15 @@ class Protocol(Value):
     """How a trained network is tried with corrupted and with attacked test images: see
     `lsce.measures.robustness.examine`."""
 
-    #: Test images that are corrupted and attacked, equally many of each class.
     corrupted_images: int = Field(ge=1)
+    """Test images that are corrupted and attacked, equally many of each class."""
     attacked_images: int = Field(ge=1)
-    #: Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
-    #: claims are judged.
     radii: Annotated[tuple[Annotated[float, Field(gt=0, le=255)], ...], Strict(False)]
+    """Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
+    claims are judged."""
     judged_radius: float
-    #: Steps and random starts of the longest PGD, and queries of the Square attack.
     pgd_steps: int = Field(ge=1)
+    """Steps and random starts of the longest PGD, and queries of the Square attack."""
     pgd_restarts: int = Field(ge=1)
     square_queries: int = Field(ge=1)
 
