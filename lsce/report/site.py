@@ -21,8 +21,8 @@ import papermill
 import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from IPython.core.inputtransformer2 import TransformerManager
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
@@ -211,7 +211,7 @@ def _assemble(pages: list[Path], source: Path) -> Path:
 def _publishable(notebook: Path, static: Path) -> NotebookNode:
     """The notebook as a page: its code folded, its prose in MyST, the files that it links to copied
     to `static`, and nothing that names this machine or needs a server."""
-    node = nbformat.read(notebook, as_version=4)
+    node: NotebookNode = nbformat.read(notebook, as_version=4)
     for metadata in (node.metadata, *(cell.metadata for cell in node.cells)):
         metadata.pop("papermill", None)
     node.metadata.pop("widgets", None)
@@ -268,7 +268,7 @@ def _in_myst(text: str) -> str:
 def _with_files(text: str, static: Path) -> str:
     """Links to other notebooks and to files of figures, as they are in the site."""
 
-    def copied(link: re.Match) -> str:
+    def copied(link: re.Match[str]) -> str:
         file = (paths.NOTEBOOKS / link[1]).resolve()
         place = Path("figures", file.parent.name if file.parent != paths.FIGURES else "", file.name)
         (static / place).parent.mkdir(parents=True, exist_ok=True)

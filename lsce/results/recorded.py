@@ -338,8 +338,8 @@ class _Tables(NamedTuple):
         for name, values in load_samples(contents[SAMPLES]).items():
             run, _, quantity = name.partition(".")
             samples.setdefault(run, {})[quantity] = values
-        by_run = (_by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED))
-        return cls(scalars, *by_run, samples)
+        histories, histograms = _by_run(contents[HISTORIES]), _by_run(contents[HISTOGRAMS])
+        return cls(scalars, histories, histograms, _by_run(contents[DETAILED]), samples)
 
 
 def _of(task: Task, entry: dict[str, Any], tables: _Tables) -> Run:
@@ -351,7 +351,8 @@ def _of(task: Task, entry: dict[str, Any], tables: _Tables) -> Run:
     run = Run(task, entry["status"], origin, history=history, kept=kept)
     if run.diverged:
         return run
-    run.scalars.update(tables.scalars.loc[name].dropna())
+    known = tables.scalars.loc[name].dropna()
+    run.scalars.update((str(scalar), float(known[scalar])) for scalar in known.index)
     run.counts.update(_dense(tables.histograms(name)))
     for quantity, values in tables.samples.get(name, {}).items():
         if quantity.startswith(_PROJECTION):

@@ -14,6 +14,7 @@ from lsce.machine.values import Value
 from lsce.training.methods import Method
 from lsce.training.spec import (
     Balanced,
+    Extra,
     Labels,
     LongTail,
     Recipe,
@@ -65,7 +66,7 @@ class Regime(Value):
         classes: int | None = None,
         imbalance: float | None = None,
         labels: Labels = TrueLabels(),
-        keep: Sequence[str] = (),
+        keep: Sequence[Extra] = (),
     ) -> RunSpec:
         """The run of a seed, with some of the classes and as many images of each, or a long tail of
         them, or all."""
@@ -87,7 +88,7 @@ class Regime(Value):
             epochs=self.epochs,
             monitor_size=monitored,
             seed=seed,
-            keep=keep,
+            keep=frozenset(keep),
         )
 
     def changed(self, **fields: Any) -> "Regime":

@@ -267,7 +267,8 @@ class Mixup(_WithParameter):
     def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:
         from torchvision.transforms.v2 import MixUp  # a second to import
 
-        return MixUp(alpha=self.alpha, num_classes=num_classes)
+        mixer: Mixer = MixUp(alpha=self.alpha, num_classes=num_classes)
+        return mixer
 
 
 class Distillation(Method):

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_valid
 from pydantic import SerializeAsAny as AsItself
 
 from lsce import data
+from lsce.data import Entry
 from lsce.machine.values import Value
 from lsce.training import networks
 from lsce.training.methods import Method, method_of
@@ -175,15 +176,15 @@ class RunSpec(_Identified):
                 raise ValueError(f"keep is {sorted(self.keep)}; this run has no {extra!r}")
 
     @property
-    def entry(self) -> data.Entry:
+    def entry(self) -> Entry:
         """What its data set is."""
         return data.entry(self.data)
 
     @property
     def classes(self) -> int:
         """Classes whose images it is trained and tested on."""
-        few = isinstance(self.sample, SomeClasses)
-        return self.sample.classes if few else self.entry.num_classes
+        sample = self.sample
+        return sample.classes if isinstance(sample, SomeClasses) else self.entry.num_classes
 
     @property
     def num_classes(self) -> int:
