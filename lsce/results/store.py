@@ -37,7 +37,7 @@ class Store:
         try:
             text = (self.root / task.id / recorded.MANIFEST).read_text(encoding="utf-8")
             return frozenset(json.loads(text)["runs"][task.id]["kept"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:

@@ -156,6 +156,9 @@ class RunSpec(_Identified):
             if self.sample.imbalance > largest:
                 wanted = f"at most the {largest} images of a class"
                 raise ValueError(f"imbalance is {self.sample.imbalance:g}; it must be {wanted}")
+        early, pixels = self.recipe.early_resolution, self.entry.pixels
+        if early and early[1] >= pixels:
+            raise ValueError(f"early_resolution is {early}; its pixels must be below {pixels}")
         whole = isinstance(self.sample, Balanced)
         if not whole and not isinstance(self.labels, TrueLabels):
             kind = self.labels.kind
