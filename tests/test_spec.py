@@ -158,7 +158,10 @@ def test_sizes_follow_from_the_sample():
         (lambda: Recipe(warmup_fraction="x"), "warmup_fraction is 'x'; it must be a valid numbe"),
         (lambda: Recipe(early_resolution=(1.0, 24)), "early_resolution.0 is 1.0; it must be les"),
         (lambda: Recipe(early_resolution=(0.5, 24.5)), "early_resolution.1 is 24.5; it must be"),
-        (lambda: flat(recipe=Recipe(early_resolution=(0.5, 32))), "early_resolution is .*; its pixels must be below 32"),
+        (
+            lambda: flat(recipe=Recipe(early_resolution=(0.5, 32))),
+            "early_resolution is .*; its pixels must be below 32",
+        ),
         (lambda: protocol(radii=[]), "radii is .*; it must be ascending"),
         (lambda: protocol(radii=[4, 1]), "radii is .*; it must be ascending"),
         (lambda: protocol(judged_radius=2), "judged_radius is 2; it must be one of radii"),
