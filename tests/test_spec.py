@@ -150,7 +150,7 @@ SENTENCES = [
     # out of range
     ({"epochs": 0}, "epochs is 0; it must be at least 1"),
     ({"seed": -1}, "seed is -1; it must be at least 0"),
-    ({"data": "cifar100"}, "data is 'cifar100'; it must be one of 'cifar-100', 'built-in'"),
+    ({"data": "cifar100"}, "data is 'cifar100'; it must be one of cifar-100, built-in"),
     ({"network": "resnet9"}, "network is 'resnet9'; it must be one of resnet6, "),
     ({"keep": ["gradients"]}, "keep.0 is 'gradients'; it must be 'features', 'information'"),
     ({"sample": Balanced(train_size=150)}, "train_size is 150; it must be a multiple of the 100"),

@@ -23,7 +23,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 def _known(name: str) -> str:
     if name not in data.names():
-        raise MustBe(f"one of {', '.join(map(repr, data.names()))}")
+        raise MustBe(f"one of {', '.join(data.names())}")
     return name
 
 
