@@ -33,6 +33,12 @@ def spec(**changes: Any) -> RunSpec:
     return RunSpec(**fields | changes)
 
 
+def tiny(**changes: Any) -> RunSpec:
+    """A run on the data set of `tiny_dataset`, which has to be registered."""
+    usual = dict(data="tiny", sample=Balanced(train_size=100), monitor_size=100)
+    return spec(**usual | changes)
+
+
 def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:
     """Logits and labels of a network that is often right."""
     generator, classes = np.random.default_rng(spec.seed), spec.num_classes

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_up import digest_of, record_of
 
-from lsce.commands import record as record_command
 from lsce import studies
+from lsce.commands import record as record_command
 from lsce.judging import claims
 from lsce.machine import paths
 from lsce.report import page

@@ -1,60 +1,91 @@
 """The files of recorded results: what comes back, what is refused."""
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import digest_of, spec
+from made_up import run_of, spec, tiny
+from tiny_dataset import registered
 
-from lsce import data
 from lsce.commands.record import wanted
 from lsce.machine import paths
 from lsce.results import recorded
-from lsce.results.measurements import Digest
 from lsce.results.recorded import MANIFEST, Recorded
+from lsce.results.run import Run
 from lsce.studies import profiles
+from lsce.training.methods import Smoothing
+from lsce.training.spec import Evaluation, NoisyLabels, Protocol, SomeClasses
 
-BUILT_IN = {"data": "built-in", "data_checksum": data.CHECKSUMS["built-in"]}
+
+@pytest.fixture(scope="module", autouse=True)
+def _data_set():
+    with registered():
+        yield
+
+
+PROTOCOL = Protocol(
+    corrupted_images=10,
+    attacked_images=10,
+    radii=(4,),
+    judged_radius=4,
+    pgd_steps=2,
+    pgd_restarts=1,
+    square_queries=2,
+)
 
 
 @pytest.fixture(scope="module")
-def runs() -> list[Digest]:
-    """Two seeds, of which one has no samples, one on the built-in data, one that diverged."""
-    found = [digest_of(spec(seed=seed), images=10_000) for seed in (0, 1)]
-    found[1] = dataclasses.replace(found[1], samples={})
-    found.append(digest_of(spec(**BUILT_IN), images=10_000))
-    found.append(digest_of(spec(epsilon=0.9), status="diverged"))
-    return found
+def runs() -> list[Run]:
+    """Two on the tiny data set, of which the second has no samples, one whose posterior is known,
+    one that diverged, and an evaluation of the first."""
+    first, second, known = (run_of(tiny(seed=seed), images=100) for seed in (0, 1, 2))
+    known.samples["true_probability"] = np.linspace(0, 1, 100)
+    diverged = run_of(tiny(method=Smoothing(epsilon=0.9)), status="diverged")
+    tried = Evaluation(run=tiny(), source=tiny(seed=1), protocol=PROTOCOL)
+    return [first, replace(second, samples={}), known, diverged, run_of(tried)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def same(back: Run, run: Run) -> None:
+    assert (back.task.id, back.status, back.origin) == (run.task.id, run.status, run.origin)
+    assert back.kept == run.kept and back.scalars == run.scalars
+    for name in ("history", "details"):
+        one, other = getattr(back, name), getattr(run, name)
+        assert len(one) == len(other)
+        if len(one):
+            pd.testing.assert_frame_equal(one, other, check_dtype=False, rtol=1e-6)
+    for name in ("counts", "projections"):
+        one, other = getattr(back, name), getattr(run, name)
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[quantity], other[quantity]) for quantity in other)
+    assert back.samples.keys() == run.samples.keys()
+    for name, values in run.samples.items():
+        error = np.abs(back.samples[name] - values.astype(float))
+        # Half a unit; of a NLL, what float16 rounds to.
+        rounded = 2**-11 * values if name.startswith("nll") else 0.5 / 65535 + 1e-12
+        assert (error <= rounded).all(), name
+
+
 def test_what_is_written_comes_back(runs, tmp_path):
     recorded.write(runs, tmp_path / "some")
     found = Recorded(tmp_path / "some")
-    assert len(found) == 4
-    for run in runs:
-        back = found.load(run.spec)
-        assert (back.spec, back.status, back.origin) == (run.spec, run.status, run.origin)
-        assert back.scalars == run.scalars
-        pd.testing.assert_frame_equal(back.history, run.history, check_dtype=False, rtol=1e-6)
-        assert back.counts.keys() == run.counts.keys()
-        for quantity, counts in run.counts.items():
-            assert np.array_equal(back.counts[quantity], counts)
-        assert back.samples.keys() == run.samples.keys()
-        for name, values in run.samples.items():
-            error = np.abs(back.samples[name] - values.astype(float))
-            # Half a unit; of a NLL, what float16 rounds to.
-            rounded = 2**-11 * values if name.startswith("nll") else 0.5 / 65535 + 1e-12
-            assert (error <= rounded).all(), name
+    assert len(found) == len(runs) and found.devices == ["an abacus"]
+    for back, run in zip(found, sorted(runs, key=lambda run: run.task.id), strict=True):
+        recorded.check(back)
+        same(back, run)
+        assert run.task in found
+    tried = runs[-1].task
+    whole = found.load(tried)
+    assert whole.spec.id == tried.run.id and whole.scalars == runs[0].scalars | runs[-1].scalars
 
 
 @pytest.mark.parametrize("kills", range(14))
@@ -79,9 +110,9 @@ def test_a_writer_that_is_killed_leaves_what_was_there_or_what_is_new(
             patched.setattr(Path, name, dies_at(getattr(Path, name)))
         with contextlib.suppress(KeyboardInterrupt):
             recorded.write(runs, tmp_path)
-    found = {run.spec.id for run in Recorded(tmp_path)}
-    assert found in ({run.spec.id for run in runs[:2]}, {run.spec.id for run in runs})
-    again = {run.spec.id for run in Recorded(tmp_path)}  # mended for good
+    found = {run.task.id for run in Recorded(tmp_path)}
+    assert found in ({run.task.id for run in runs[:2]}, {run.task.id for run in runs})
+    again = {run.task.id for run in Recorded(tmp_path)}  # mended for good
     assert again == found and (kills or contents(tmp_path) == old)
     recorded.write(runs, tmp_path)  # and nothing of the killed one is left then
     recorded.write(runs, tmp_path / "fresh")
@@ -90,87 +121,88 @@ def test_a_writer_that_is_killed_leaves_what_was_there_or_what_is_new(
     assert contents(tmp_path) == fresh
 
 
-def test_a_run_takes_little_room(runs, tmp_path):
+def test_a_run_takes_little_room(tmp_path):
     """Thousands of runs, the main ones image by image, must stay below 12 MB."""
-    recorded.write(runs[:2], tmp_path)
+    full = run_of(spec(), images=10_000)
+    bare = replace(full, task=spec(seed=1), samples={})
+    recorded.write([full, bare], tmp_path)
     files = contents(tmp_path)
     assert len(files["samples.safetensors"]) < 82_000
     assert sum(map(len, files.values())) - len(files["samples.safetensors"]) < 30_000
 
 
 def test_what_only_some_runs_have_comes_back_with_them(runs, tmp_path):
-    kept = spec(seed=2, keep=("features", "information"))
-    noisy = spec(seed=2, noise="symmetric", noise_rate=0.4, keep=("selected",))
-    fewer = spec(seed=2, classes=80, train_size=240, monitor_size=80)
-    more = [digest_of(kept, images=10_000), digest_of(noisy, images=10_000)]
-    more.append(digest_of(fewer, images=8_000))
-    sure = digest_of(spec(seed=3, keep=("selective",)), images=10_000)
-    assert len(sure.details) == 60 and sure.scalars["excess_aurc"] > 0
-    more.append(sure)
-    recorded.write([*runs, *more], tmp_path / "some")
+    kept = tiny(seed=2, keep=("features", "information"))
+    noisy = tiny(labels=NoisyLabels(noise="symmetric", rate=0.4), keep=("selected",))
+    fewer = tiny(sample=SomeClasses(classes=8, train_size=80), monitor_size=80)
+    sure = tiny(seed=3, keep=("selective",))
+    more = [run_of(each, images=each.images_of("test")) for each in (kept, noisy, fewer, sure)]
+    assert len(more[-1].details) == 60 and more[-1].scalars["excess_aurc"] > 0
+    every = [*runs[:2], *runs[3:], *more]
+    recorded.write(every, tmp_path / "some")
     found = Recorded(tmp_path / "some")
-    for run in (*runs, *more):
-        back = found.load(run.spec)
+    for run in every:
+        back = next(each for each in found if each.task.id == run.task.id)
         recorded.check(back)
-        assert list(back.history) == list(run.history) and back.scalars == run.scalars
-        assert back.samples.keys() == run.samples.keys()
-        assert back.projections.keys() == run.projections.keys()
-        pd.testing.assert_frame_equal(
-            back.details.reset_index(drop=True), run.details, check_dtype=False, rtol=1e-6
-        )
-        for name, points in run.projections.items():
-            assert np.array_equal(back.projections[name], points)
-    assert kept in found and dataclasses.replace(noisy, keep=("features",)) not in found
-    again = tmp_path / "again"
-    recorded.write(found, again)
-    assert contents(again) == contents(tmp_path / "some")
+        same(back, run)
+    assert kept in found and noisy.keeping("features") not in found
+    assert runs[3].spec.keeping("features") in found  # it diverged: there is nothing to keep
+    recorded.write(found, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(tmp_path / "some")
 
 
-def test_of_two_records_of_a_run_the_one_with_more_scalars_stays(tmp_path):
-    bare, kept = (digest_of(spec(keep=keep), images=10_000) for keep in ((), ("selected",)))
-    recorded.write([bare], tmp_path / "a")
-    recorded.write([kept], tmp_path / "b")
-    for order in (("a", "b"), ("b", "a")):
-        into = tmp_path / "-".join(order)
-        recorded.merge([tmp_path / name for name in order], into)
-        assert dataclasses.replace(spec(), keep=("selected",)) in Recorded(into)
+def test_an_evaluation_without_its_run_is_missing(runs, tmp_path):
+    recorded.write(runs[-1:], tmp_path)
+    tried, found = runs[-1].task, Recorded(tmp_path)
+    assert len(found) == 1 and tried not in found and found.missing([tried]) == [tried]
+    with pytest.raises(KeyError):
+        found.load(tried)
 
 
 def test_nothing_recorded_is_an_empty_set(tmp_path):
     assert len(Recorded(tmp_path / "nowhere")) == 0
-    assert Recorded(tmp_path / "nowhere").missing([spec(), spec(), spec(seed=1)]) == [
-        spec(),
-        spec(seed=1),
-    ]
+    missing = Recorded(tmp_path / "nowhere").missing([spec(), spec(), spec(seed=1)])
+    assert missing == [spec(), spec(seed=1)]
+
+
+# ---- merging ----
+
+
+def test_of_two_records_of_a_run_the_one_with_more_scalars_stays(tmp_path):
+    for name, keep in (("a", ()), ("b", ("selected",))):
+        recorded.write([run_of(tiny(keep=keep), images=100)], tmp_path / name)
+    for order in (("a", "b"), ("b", "a")):
+        into = tmp_path / "-".join(order)
+        recorded.merge([tmp_path / name for name in order], into)
+        assert tiny(keep=("selected",)) in Recorded(into)
 
 
 def test_merging_into_a_folder_that_lost_its_manifest_changes_nothing(runs, tmp_path):
     mine, other = tmp_path / "mine", tmp_path / "other"
     recorded.write(runs, mine)
     recorded.write(runs, other)
-    (mine / recorded.MANIFEST).unlink()
-    before = {file.name: file.read_bytes() for file in mine.iterdir()}
+    (mine / MANIFEST).unlink()
+    before = contents(mine)
     with pytest.raises(ValueError, match="or hold recorded runs, with their manifest.json"):
         recorded.merge([other], mine)
-    assert {file.name: file.read_bytes() for file in mine.iterdir()} == before
+    assert contents(mine) == before
 
 
 def test_merging_gives_the_same_bytes_in_any_order_and_any_number_of_times(runs, tmp_path):
-    recorded.write(runs[:2], tmp_path / "a")
-    recorded.write(runs[1:], tmp_path / "b")
     a, b = tmp_path / "a", tmp_path / "b"
-    assert len(recorded.merge([a, b], tmp_path / "one")) == 4
-    assert len(recorded.merge([b], tmp_path / "two")) == 3
-    assert len(recorded.merge([a], tmp_path / "two")) == 1
+    recorded.write(runs[:2], a)
+    recorded.write(runs[1:], b)
+    assert len(recorded.merge([a, b], tmp_path / "one")) == 5
+    assert len(recorded.merge([b], tmp_path / "two")) == 4
+    assert [run.task.id for run in recorded.merge([a], tmp_path / "two")] == [runs[0].task.id]
     assert recorded.merge([a, b, a], tmp_path / "two") == []
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_of_two_records_of_a_run_the_one_with_samples_stays_then_the_earlier(runs, tmp_path):
-    first, later = runs[0], dataclasses.replace(
-        runs[0], origin=runs[0].origin | {"finished": "2027-01-01T00:00:00+00:00"}
-    )  # fmt: skip
-    bare = dataclasses.replace(first, samples={})
+    first = runs[0]
+    later = replace(first, origin=first.origin | {"finished": "2027-01-01T00:00:00+00:00"})
+    bare = replace(first, samples={})
     for name, run in (("first", first), ("later", later), ("bare", bare)):
         recorded.write([run], tmp_path / name)
     for order in (("later", "bare", "first"), ("first", "later"), ("bare", "first")):
@@ -183,16 +215,20 @@ def test_of_two_records_of_a_run_the_one_with_samples_stays_then_the_earlier(run
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda r: {"spec": dataclasses.replace(r.spec, data_checksum="abc")}, "data_checksum is"),
+        (lambda r: {"task": r.spec.changed(data_checksum="abc")}, "data_checksum is abc…"),
         (lambda r: {"history": r.history.head(1)}, "history has 1 epochs instead of 2"),
         (lambda r: {"scalars": {"test_nll": 1.0}}, "its debiased_ce is missing"),
         (lambda r: {"counts": {"gap": r.counts["gap"]}}, "histogram of confidence is missing"),
         (lambda r: {"counts": r.counts | {"gap": np.array([3])}}, "is of 3 test images"),
         (lambda r: {"status": "half"}, "status is 'half'"),
+        (
+            lambda r: {"task": Evaluation(run=r.spec, source=r.spec, protocol=PROTOCOL)},
+            "its corrupted_error is missing",
+        ),
     ],
 )
 def test_an_incomplete_run_is_refused_and_nothing_is_written(runs, tmp_path, change, words):
-    recorded.write([dataclasses.replace(runs[0], **change(runs[0]))], tmp_path / "bad")
+    recorded.write([replace(runs[0], **change(runs[0]))], tmp_path / "bad")
     recorded.write(runs[1:], tmp_path / "good")
     with pytest.raises(ValueError, match=rf"bad, run \w{{16}}: .*{words}"):
         recorded.merge([tmp_path / "good", tmp_path / "bad"], tmp_path / "into")
@@ -201,7 +237,10 @@ def test_an_incomplete_run_is_refused_and_nothing_is_written(runs, tmp_path, cha
 
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(ValueError, match="holds no recorded results: it has no manifest.json"):
-        recorded.merge([tmp_path])
+        recorded.merge([tmp_path], tmp_path / "into")
+
+
+# ---- what is damaged ----
 
 
 @pytest.mark.parametrize("name", ["runs.csv", "histories.parquet", "samples.safetensors"])
@@ -219,22 +258,33 @@ def test_a_damaged_or_missing_file_is_named(runs, tmp_path, name):
 def test_a_manifest_that_does_not_fit_is_refused(runs, tmp_path):
     recorded.write(runs, tmp_path)
     manifest = json.loads((tmp_path / MANIFEST).read_text())
-    run = runs[0].spec.id
-    manifest["runs"][run]["spec"]["seed"] = 7
+    run = runs[0].task.id
+    manifest["runs"][run]["task"]["seed"] = 7
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=f"the spec of run {run} is that of"):
-        Recorded(tmp_path)
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"format": 2}))
-    with pytest.raises(ValueError, match="has format 2; it must be 1"):
-        Recorded(tmp_path)
+    with pytest.raises(ValueError, match=f"the task of run {run} is that of {tiny(seed=7).id}"):
+        list(Recorded(tmp_path))
+    for text, words in (
+        (json.dumps(manifest | {"format": 1}), "has format 1; it must be 2"),
+        ("{}", "is damaged"),
+        ("[", "is damaged"),
+    ):
+        (tmp_path / MANIFEST).write_text(text)
+        with pytest.raises(ValueError, match=f"{MANIFEST} {words}"):
+            Recorded(tmp_path)
+
+
+# ---- the results that come with the project ----
 
 
 def test_the_results_that_come_with_the_project_are_complete_and_small():
     found = Recorded(paths.RECORDED)
-    assert len(found) > 0
+    manifest = json.loads((paths.RECORDED / MANIFEST).read_text())
+    assert len(found) > 0 and [run.task.id for run in found] == list(manifest["runs"])
     for run in found:
         recorded.check(run)
-    every = [run for name in profiles.names() for run in wanted(profiles.load(name)).values()]
-    shown = {run.spec.id for run in every if run.in_full}
-    assert {run.spec.id for run in found if set(run.samples) > {"correct"}} <= shown
+        assert run.task in found  # and so the run of an evaluation
+    assert any(isinstance(run.task, Evaluation) for run in found)
+    every = [run for name in profiles.names() for run in wanted(profiles.Profile(name)).values()]
+    shown = {each.task.id for each in every if each.in_full}
+    assert {run.task.id for run in found if set(run.samples) > {"correct"}} <= shown
     assert sum(file.stat().st_size for file in paths.RECORDED.iterdir()) <= 12e6

@@ -1,21 +1,24 @@
-"""The records of one machine."""
+"""The records of a machine: what comes back, what is missing, what is damaged."""
 
+import json
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from made_up import run_of, spec
-from test_spec import protocol
+from made_up import run_of, tiny
+from tiny_dataset import registered
 
-from lsce.results.recorded import MANIFEST
+from lsce.results.recorded import MANIFEST, SAMPLES
+from lsce.results.run import Run
 from lsce.results.store import Store
-from lsce.training.spec import Evaluation
-
-IMAGES = 10_000
+from lsce.training.spec import Evaluation, Protocol, Task
 
 
-def save(store: Store, task):
-    run = run_of(task, images=IMAGES)
-    tensors = {name: {"x": torch.rand(3, 4)} for name in ("outputs", *task.keep)}
-    return store.save(run, tensors)
+@pytest.fixture(scope="module", autouse=True)
+def _data_set():
+    with registered():
+        yield
 
 
 @pytest.fixture
@@ -23,65 +26,103 @@ def store(tmp_path) -> Store:
     return Store(tmp_path)
 
 
+def save(store: Store, task: Task, status: str = "completed") -> Run:
+    tensors = {"outputs": {"test_logits": torch.rand(3, 4)}, "weights": {"w": torch.rand(2)}}
+    return store.save(run_of(task, status, images=100), {} if status == "diverged" else tensors)
+
+
+def evaluation(run=None) -> Evaluation:
+    sizes = dict(corrupted_images=10, attacked_images=10, radii=(4,), judged_radius=4)
+    protocol = Protocol(**sizes, pgd_steps=2, pgd_restarts=1, square_queries=2)
+    return Evaluation(run=run or tiny(), source=tiny(seed=1), protocol=protocol)
+
+
 def test_a_record_comes_back_as_it_was_saved(store):
-    kept = spec(keep=("features",))
-    assert kept not in store and spec() not in store
-    save(store, kept)
-    run, made = store.load(kept), run_of(kept, images=IMAGES)
-    assert run.task == kept.model_copy(update={"keep": frozenset()}) and not run.diverged
-    assert run.scalars == made.scalars and run.origin == made.origin
-    assert list(run.history["train_nll"]) == [1.25, 1.25]
-    assert store.tensors(kept, "features")["x"].shape == (3, 4)
-    assert store.tensors(kept, "weights") == {}
-    with pytest.raises(KeyError, match=f"no record of run {spec(seed=1).id}"):
-        store.load(spec(seed=1))
+    spec = tiny(keep=("features", "selective"))
+    assert spec not in store
+    saved, run = save(store, spec), run_of(spec, images=100)
+    for back in (saved, store.load(spec)):
+        assert back.spec.id == spec.id and back.kept == spec.keep and not back.diverged
+        assert back.scalars == run.scalars and back.origin == run.origin
+        pd.testing.assert_frame_equal(back.history, run.history, check_dtype=False)
+        pd.testing.assert_frame_equal(back.details, run.details, check_dtype=False, rtol=1e-6)
+        assert (back.samples["correct"] == run.samples["correct"]).all()
+        assert (back.counts["gap"] == run.counts["gap"]).all()
+        assert np.array_equal(back.projections["similar.train"], run.projections["similar.train"])
+    assert store.tensors(spec, "outputs")["test_logits"].shape == (3, 4)
+    assert store.tensors(spec, "features") == {}
 
 
-def test_an_evaluation_is_its_run_with_what_was_found(store):
-    task = Evaluation(run=spec(), source=spec(seed=9), protocol=protocol())
-    save(store, task)
-    assert task not in store  # its run is not there
-    save(store, spec())
-    run = store.load(task)
-    assert run.task == task and run.scalars["worst_error"] == 0.8
-    assert run.scalars["top1_error"] == store.load(spec()).scalars["top1_error"]
-    assert run.origin["seconds"] == {"training": 1.0, "total": 2.0}
+def test_a_run_that_diverged_has_a_history_and_nothing_else(store):
+    save(store, tiny(keep=("features",)), "diverged")
+    run = store.load(tiny(keep=("features",)))
+    assert run.diverged and len(run.history) == 2 and store.tensors(tiny(), "outputs") == {}
+    assert run.scalars == run.counts == run.samples == run.projections == {}
+
+
+def test_an_evaluation_comes_back_with_its_run(store):
+    save(store, evaluation())
+    assert evaluation() not in store
+    save(store, tiny(keep=("selective",)))
+    found, run, alone = (store.load(evaluation()), store.load(tiny()), store.read(evaluation()))
+    assert evaluation() in store and found.task.id == evaluation().id and found.spec.id == tiny().id
+    assert found.scalars == run.scalars | alone.scalars and "worst_error" in found.scalars
+    assert len(found.history) == len(run.history) and found.counts.keys() == run.counts.keys()
+    assert len(found.details) == len(run.details) + len(alone.details) > 0
+    assert found.origin["seconds"] == {"training": 1.0, "total": 2.0}
+    assert not alone.samples and alone.history.empty
+    assert evaluation(tiny(keep=("features",))) not in store  # of which its run has none
 
 
 def test_a_write_that_fails_leaves_nothing(store, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lsce.results.store.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        save(store, spec())
-    assert spec() not in store
-    assert list(store.root.iterdir()) == []
+    for name in ("lsce.results.store.save_file", "pathlib.Path.write_bytes"):
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+            patched.setattr(name, full)
+            save(store, tiny())
+        assert tiny() not in store and list(store.root.iterdir()) == []
 
 
 def test_missing_names_each_run_once_and_unites_what_is_kept(store):
-    save(store, spec(seed=1))
-    keeping = spec(keep=("features",))
-    missing = store.missing([spec(), keeping, spec(seed=1), spec(seed=2)])
-    assert missing == [keeping, spec(seed=2)]
+    save(store, tiny(seed=1))
+    keeping, more = tiny(keep=("features",)), tiny(keep=("selected",))
+    missing = store.missing([tiny(), keeping, more, tiny(seed=1), tiny(seed=2)])
+    assert missing == [tiny(keep=("features", "selected")), tiny(seed=2)]
 
 
 def test_a_record_that_lacks_something_is_made_anew_with_what_it_holds(store):
-    save(store, spec(keep=("features",)))
-    assert spec() in store
-    (missing,) = store.missing([spec(keep=("weights",))])
-    assert missing.keep == {"features", "weights"}
+    save(store, tiny(keep=("features",)))
+    assert tiny() in store and tiny(keep=("weights",)) not in store
+    assert store.missing([tiny(keep=("weights",))]) == [tiny(keep=("features", "weights"))]
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"format": 2}'])
-def test_a_damaged_manifest_is_a_missing_record(store, text):
-    save(store, spec())
-    (store.root / spec().id / MANIFEST).write_text(text)
-    assert spec() not in store and store.missing([spec()]) == [spec()]
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"runs": {"ID": {}}}', '{"format": 1}'])
+def test_a_damaged_record_is_named(store, text):
+    save(store, tiny())
+    (store.root / tiny().id / MANIFEST).write_text(text.replace("ID", tiny().id))
+    with pytest.raises(ValueError, match=f"{tiny().id} is damaged"):
+        store.load(tiny())
 
 
-def test_a_damaged_file_is_named(store):
-    save(store, spec())
-    (store.root / spec().id / "runs.csv").write_text("run\n")
-    with pytest.raises(ValueError, match=f"{spec().id} is damaged .*runs.csv .*; delete it"):
-        store.load(spec())
+def test_so_is_one_whose_files_are_or_that_holds_another_run(store):
+    save(store, tiny())
+    save(store, tiny(seed=1))
+    (store.root / tiny().id / SAMPLES).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{tiny().id} is damaged .*{SAMPLES} is damaged"):
+        store.load(tiny())
+    manifest = store.root / tiny(seed=1).id / MANIFEST
+    fields = json.loads(manifest.read_text())
+    fields["runs"][tiny(seed=1).id]["task"]["seed"] = 2
+    manifest.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=f"{tiny(seed=1).id} is damaged .*{tiny(seed=2).id}"):
+        store.load(tiny(seed=1))
+    (store.root / tiny(seed=1).id).rename(store.root / tiny(seed=3).id)
+    with pytest.raises(ValueError, match=f"{tiny(seed=3).id} is damaged"):
+        store.load(tiny(seed=3))
+
+
+def test_a_task_without_a_record_is_named(store):
+    with pytest.raises(KeyError, match=f"no record of run {tiny().id}"):
+        store.load(tiny())

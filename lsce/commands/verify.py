@@ -1,5 +1,6 @@
 """`lsce verify`: retrain recorded runs and see whether they fall where repeated seeds say."""
 
+import math
 import random
 import re
 import tempfile
@@ -60,11 +61,9 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
     """
     recorded = Recorded()  # in the order of their ids, so that `draw` alone decides
     runs = [run for run in recorded if isinstance(run.task, RunSpec)]
-    repeats: dict[str, list[Run]] = {}
-    for run in runs:
-        if not run.diverged:
-            repeats.setdefault(_but_for_the_seed(run), []).append(run)
-    eligible = [run for run in runs if len(repeats.get(_but_for_the_seed(run), [])) >= SEEDS]
+    repeats = repeated(runs)
+    eligible = [run for run in runs if not run.diverged]
+    eligible = [run for run in eligible if len(repeats[but_for_the_seed(run)]) >= SEEDS]
     if not eligible:
         raise ValueError(f"{recorded.folder} holds no run with {SEEDS} recorded seeds to verify")
     if any(run.spec.data == "cifar-100" for run in eligible):
@@ -75,8 +74,8 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
         short = [run for run in eligible if plan.seconds[run.spec.id] <= longest]
         chosen = random.Random(draw).sample(short, min(count, len(short)))
         print(
-            f"{len(runs)} runs are recorded; {len(runs) - len(eligible)} have fewer than "
-            f"{SEEDS} seeds and {len(eligible) - len(short)} would take more than "
+            f"{len(runs)} runs are recorded; {len(runs) - len(eligible)} diverged or have fewer "
+            f"than {SEEDS} seeds and {len(eligible) - len(short)} would take more than "
             f"{duration(longest)} here.\n"
             f"Retraining {len(chosen)} of the others, drawn with seed {draw}.",
             flush=True,
@@ -86,7 +85,7 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
         results = []
         for run in chosen:
             again = store.load(run.spec)
-            checks = compare(again, run, repeats[_but_for_the_seed(run)], len(chosen))
+            checks = compare(again, run, repeats[but_for_the_seed(run)], len(chosen))
             _say(run.spec, checks)
             results.append(all(check.holds for check in checks))
     print(
@@ -96,17 +95,28 @@ def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
 
 
 def compare(again: Run, run: Run, repeats: Sequence[Run], runs: int) -> list[Check]:
-    """Every measure of a run trained `again`, where `runs` are compared in all."""
+    """Every measure of a run trained `again`, where `runs` are compared in all; NaN, which holds
+    nowhere, if it diverged."""
     level = 1 - LEVEL / (runs * len(MEASURES))
     checks = []
     for measure in MEASURES:
         values = [repeat.scalars[measure] for repeat in repeats]
         low, high = statistics.prediction_interval(values, level)
-        checks.append(Check(measure, again.scalars[measure], run.scalars[measure], low, high))
+        value = again.scalars.get(measure, math.nan)
+        checks.append(Check(measure, value, run.scalars[measure], low, high))
     return checks
 
 
-def _but_for_the_seed(run: Run) -> str:
+def repeated(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs that completed, those together that differ in the seed alone."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.diverged:
+            found.setdefault(but_for_the_seed(run), []).append(run)
+    return found
+
+
+def but_for_the_seed(run: Run) -> str:
     """The spec without its seed, and without those of the runs that it rests on, which go with
     it."""
     return re.sub(r'"seed":\d+', "", run.spec.model_dump_json())

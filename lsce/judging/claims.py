@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from lsce.judging import statistics
 from lsce.judging.arms import Arm, best_arm, by_regime, of_arm, words_of
@@ -121,6 +120,8 @@ def declared(file: Path, notebook: str) -> list[Claim]:
     """The claims of a page, none if there is no such file."""
     if not file.is_file():
         return []
+    import yaml  # part of what the report is made with, which recording does without
+
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     family = found.pop("family")
     return [

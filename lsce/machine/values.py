@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 
+class MustBe(ValueError):
+    """Raised by the check of a field alone: what its value must be."""
+
+
 class Value(BaseModel):
     """A frozen record of typed fields; two with the same fields are equal."""
 
@@ -32,18 +36,30 @@ class Value(BaseModel):
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """What is wrong first, in one sentence."""
-    found = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A misspelt name explains why another is missing.
+    found = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    kind, value, context = found["type"], found["input"], found.get("ctx", {})
     name = ".".join(str(part) for part in found["loc"])
-    if found["type"] == "value_error":  # raised by a model's own check, whole
-        return str(found["ctx"]["error"])
-    if found["type"] == "missing":
+    if kind == "value_error" and not isinstance(context["error"], MustBe):
+        return str(context["error"])  # by a model's own check, whole
+    if kind == "missing":
         return f"{name} is missing; {model.__name__} needs it"
-    if found["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return unknown(name, list(model.model_fields), model.__name__)
-    return f"{name} is {found['input']!r}; it must be {_wanted(found)}"
+    if kind == "union_tag_invalid":
+        name, value = f"{name}.kind", context["tag"]
+    return f"{name} is {value!r}; it must be {_wanted(found)}"
 
 
 def _wanted(found: ErrorDetails) -> str:
+    context = found.get("ctx", {})
+    if found["type"] == "value_error":
+        return str(context["error"])
+    if found["type"] == "union_tag_not_found":
+        return "a dictionary with a kind"
+    if found["type"] == "union_tag_invalid":
+        return f"one of {context['expected_tags']}"
     words = found["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
     return words.replace("greater than or equal to", "at least").replace(
         "less than or equal to", "at most"

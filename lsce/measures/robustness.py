@@ -62,8 +62,8 @@ def examine(
     and severities; `fgsm_error`, `pgd_error` and `worst_error` at the judged radius; `overstated`,
     the worst error less FGSM's; `gradient_norm`, the mean l2 norm of the gradient of the cross
     entropy by the image, and `zero_gradients`, the share of images where it is 0 throughout. And
-    rows of `lsce.training.spec.DETAILS`: errors by "corruption" and severity, by "attack" and radius (in
-    1/255), and of "masking", see `_masking`.
+    rows of `lsce.results.run.DETAILS`: errors by "corruption" and severity, by "attack" and radius
+    (in 1/255), and of "masking", see `_masking`.
     """
     device = images.device
 
@@ -196,7 +196,7 @@ class _Attacked:
         return PyTorchClassifier(
             network,
             loss or nn.CrossEntropyLoss(),
-            input_shape=(3, 32, 32),
+            input_shape=tuple(self.images.shape[1:]),
             nb_classes=self.network.classifier.out_features,
             clip_values=(0.0, 1.0),
             device_type="gpu" if self.images.is_cuda else "cpu",

@@ -67,8 +67,7 @@ class Recorded:
         self.folder = folder or paths.RECORDED
         self._entries: dict[str, dict[str, Any]] = {}
         if (self.folder / MANIFEST).is_file():
-            self._entries, contents = _read(self.folder)
-            self._tables = _Tables.of(contents, self._entries)
+            self._entries, self._tables = _read(self.folder)
         self._run = functools.cache(self._made)
         self.devices = sorted({entry["device"] for entry in self._entries.values()})
 
@@ -98,8 +97,12 @@ class Recorded:
             return self._run(task.run.id).evaluated(self._run(task.id))
         return self._run(task.id)
 
-    def _made(self, run: str) -> Run:
-        return _of(task_of(self._entries[run]["task"]), self._entries[run], self._tables)
+    def _made(self, name: str) -> Run:
+        entry = self._entries[name].copy()
+        if (task := task_of(entry.pop("task"))).id != name:
+            file = self.folder / MANIFEST
+            raise ValueError(f"{file} is damaged (the task of run {name} is that of {task.id})")
+        return _of(task, entry, self._tables)
 
 
 def results() -> Recorded:
@@ -196,7 +199,7 @@ def write(runs: Iterable[Run], folder: Path) -> None:
     """
     runs = sorted(runs, key=lambda run: run.task.id)
     contents = {
-        RUNS: _table(runs).to_csv(index=False, lineterminator="\n").encode(),
+        RUNS: pd.DataFrame(map(_row, runs)).to_csv(index=False, lineterminator="\n").encode(),
         HISTORIES: _parquet(_histories(runs)),
         HISTOGRAMS: _parquet(_histograms(runs)),
         DETAILED: _parquet(_details(runs)),
@@ -237,12 +240,8 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _table(runs: Sequence[Run]) -> pd.DataFrame:
-    return pd.DataFrame([_described(run) | dict(sorted(run.scalars.items())) for run in runs])
-
-
-def _described(run: Run) -> dict[str, Any]:
-    """What a run is, in the columns of `RUNS` that are not its scalars."""
+def _row(run: Run) -> dict[str, Any]:
+    """What a run is and its scalars, as a row of `RUNS`."""
     spec = run.spec
     evaluated = spec.id if isinstance(run.task, Evaluation) else None
     parts = {"sample": spec.sample, "labels": spec.labels, "method": spec.method}
@@ -254,7 +253,8 @@ def _described(run: Run) -> dict[str, Any]:
     fields |= {name: getattr(spec, name) for name in ("network", "epochs", "monitor_size", "seed")}
     made = {name: run.origin[name] for name in ("device", "precision", "commit", "finished")}
     made["training_seconds"] = run.origin["seconds"].get("training")
-    return {"run": run.task.id, "status": run.status} | fields | made
+    scalars = dict(sorted(run.scalars.items()))
+    return {"run": run.task.id, "status": run.status} | fields | made | scalars
 
 
 def _histories(runs: Sequence[Run]) -> pd.DataFrame:
@@ -306,49 +306,46 @@ def _packed(runs: Sequence[Run]) -> dict[str, np.ndarray]:
 # ---- reading ----
 
 
-def _read(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
-    """What the manifest says of every run, by its id, and the contents of the files."""
+class _Tables(NamedTuple):
+    """What the files hold of all runs."""
+
+    scalars: pd.DataFrame
+    samples: dict[str, dict[str, np.ndarray]]
+    histories: Callable[[str], pd.DataFrame]
+    histograms: Callable[[str], pd.DataFrame]
+    details: Callable[[str], pd.DataFrame]
+
+
+def _read(folder: Path) -> tuple[dict[str, dict[str, Any]], _Tables]:
+    """What the manifest says of every run, by its id, and what the files hold."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        known, files, entries = (manifest[name] for name in ("format", "files", "runs"))
+        known, files = manifest["format"], manifest["files"]
+        scalars, entries = manifest["scalars"], manifest["runs"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
     if known != FORMAT:
         raise ValueError(f"{folder / MANIFEST} has format {known!r}; it must be {FORMAT}")
     contents = {name: _verified(folder / name, checksum) for name, checksum in files.items()}
-    contents[MANIFEST] = json.dumps(manifest["scalars"]).encode()
-    return entries, contents
+    # As text first: not every pandas reads back the very number that was written.
+    table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
+    samples: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in load_samples(contents[SAMPLES]).items():
+        run, _, quantity = name.partition(".")
+        samples.setdefault(run, {})[quantity] = values
+    by_run = [_by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED)]
+    return entries, _Tables(table[scalars].astype(float), samples, *by_run)
 
 
-class _Tables(NamedTuple):
-    """What the files hold of all runs."""
-
-    scalars: pd.DataFrame
-    histories: Callable[[str], pd.DataFrame]
-    histograms: Callable[[str], pd.DataFrame]
-    details: Callable[[str], pd.DataFrame]
-    samples: dict[str, dict[str, np.ndarray]]
-
-    @classmethod
-    def of(cls, contents: dict[str, bytes], entries: Iterable[str]) -> "_Tables":
-        # As text first: not every pandas reads back the very number that was written.
-        table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
-        scalars = table[json.loads(contents[MANIFEST])].astype(float)
-        samples: dict[str, dict[str, np.ndarray]] = {}
-        for name, values in load_samples(contents[SAMPLES]).items():
-            run, _, quantity = name.partition(".")
-            samples.setdefault(run, {})[quantity] = values
-        histories, histograms = _by_run(contents[HISTORIES]), _by_run(contents[HISTOGRAMS])
-        return cls(scalars, histories, histograms, _by_run(contents[DETAILED]), samples)
-
-
-def _of(task: Task, entry: dict[str, Any], tables: _Tables) -> Run:
-    origin = {k: value for k, value in entry.items() if k not in ("task", "status", "kept")}
-    name, kept = task.id, frozenset(entry["kept"])
+def _of(task: Task, origin: dict[str, Any], tables: _Tables) -> Run:
+    """`origin` is what the manifest says of the run beside its task."""
+    name, status, kept = task.id, origin.pop("status"), frozenset(origin.pop("kept"))
     history = tables.histories(name)
     others = [column for column in MONITORED if column in history and history[column].isna().all()]
     history = history.drop(columns=others)  # what only other runs have measured
-    run = Run(task, entry["status"], origin, history=history, kept=kept)
+    types = {"quantity": str, "case": str, "x": float, "value": float}
+    details = tables.details(name).astype(types)
+    run = Run(task, status, origin, history=history, details=details, kept=kept)
     if run.diverged:
         return run
     known = tables.scalars.loc[name].dropna()
@@ -359,29 +356,22 @@ def _of(task: Task, entry: dict[str, Any], tables: _Tables) -> Run:
             run.projections[quantity.removeprefix(_PROJECTION)] = values
         else:
             run.samples[quantity] = _unpacked(values, run.spec.images_of("test"))
-    details = tables.details(name)
-    if details.empty:
-        return run
-    types = {"quantity": str, "case": str, "x": float, "value": float}
-    return Run(**vars(run) | {"details": details.astype(types)})
+    return run
 
 
 def _verified(file: Path, checksum: str) -> bytes:
     """The content of a file. A writer that was killed may have left it beside its place."""
-    content = file.read_bytes() if file.is_file() else None
-    if content is None or _sha(content) != checksum:
-        for left in file.parent.glob(f".{file.name}.*"):
-            if _sha(left.read_bytes()) == checksum:
-                left.replace(file)
-                return file.read_bytes()
-    if content is None:
+    content = file.read_bytes() if file.is_file() else b""
+    if _sha(content) == checksum:
+        return content
+    for left in file.parent.glob(f".{file.name}.*"):
+        if _sha(left.read_bytes()) == checksum:
+            left.replace(file)
+            return file.read_bytes()
+    if not file.is_file():
         raise ValueError(f"{file} is missing; {MANIFEST} beside it names it")
-    if _sha(content) != checksum:
-        raise ValueError(
-            f"{file} is damaged: its SHA-256 is {_sha(content)[:12]}…, {MANIFEST} says "
-            f"{checksum[:12]}…"
-        )
-    return content
+    found, wanted = _sha(content)[:12], checksum[:12]
+    raise ValueError(f"{file} is damaged: its SHA-256 is {found}…, {MANIFEST} says {wanted}…")
 
 
 def _sha(content: bytes) -> str:

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from lsce import data
-from lsce.machine.values import Value
+from lsce.machine.values import MustBe, Value
 from lsce.training.methods import Method
 from lsce.training.spec import (
     Balanced,
+    DataName,
     Extra,
     Labels,
     LongTail,
@@ -30,7 +31,7 @@ USUAL_EPSILON = 0.1
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values or len(set(values)) < len(values):
-        raise ValueError(f"{list(values)} must hold one or more values, each once")
+        raise MustBe("one or more values, each once")
     return values
 
 
@@ -39,7 +40,6 @@ Epsilons = Annotated[tuple[Epsilon, ...], Strict(False), AfterValidator(distinct
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), AfterValidator(distinct)]
 Settings = Annotated[tuple[float, ...], Strict(False)]
 Names = Annotated[tuple[str, ...], Strict(False)]
-DataName = Annotated[str, AfterValidator(lambda name: data.entry(name).name)]
 
 
 class Regime(Value):

@@ -12,8 +12,9 @@ from lsce import studies
 from lsce.machine import paths
 from lsce.machine.values import Value, unknown
 from lsce.studies.overview import Overview
-from lsce.studies.parameters import USUAL_EPSILON, DataName, Regime
+from lsce.studies.parameters import USUAL_EPSILON, Regime
 from lsce.studies.study import Study
+from lsce.training.spec import DataName
 
 #: Of what is recorded, a page shows the profile that comes first here.
 ORDER = ("full", "gpu", "cpu", "small", "quick", "smoke")

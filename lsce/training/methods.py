@@ -7,10 +7,10 @@ write a class here (or anywhere that is imported before it is used) with a `kind
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, SerializeAsAny, WithJsonSchema
 from torch import Tensor, nn
 
 from lsce.losses import Convention, LabelSmoothingCrossEntropy, alternatives
@@ -42,8 +42,9 @@ class Method(Value):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        if default := cls.model_fields["kind"].default:
-            Method.kinds[default] = cls
+        kind = cls.model_fields["kind"].default
+        if isinstance(kind, str):
+            Method.kinds[kind] = cls
 
     @property
     def name(self) -> str:
@@ -85,10 +86,25 @@ def method_of(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     kind = given.get("kind")
-    if kind not in Method.kinds:
+    if kind not in list(Method.kinds):
         known = ", ".join(map(repr, Method.kinds))
         raise ValueError(f"method.kind is {kind!r}; it must be one of {known}")
     return Method.kinds[kind](**given)
+
+
+class _OfAnyKind:
+    """The JSON Schema of a method is that of one of the kinds that there are when it is made."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, made: GetJsonSchemaHandler) -> Any:
+        kinds: list[Any] = [kind.__pydantic_core_schema__ for kind in Method.kinds.values()]
+        # Without what one may define beside itself: a run, which has a method again.
+        bare = [each["schema"] if each["type"] == "definitions" else each for each in kinds]
+        return {"oneOf": list(map(made, bare))}
+
+
+#: A field that holds a method of any kind.
+AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(method_of), _OfAnyKind]
 
 
 def complete(names: dict[str, Any]) -> None:
@@ -275,7 +291,7 @@ class Distillation(Method):
     """Learning the probabilities of another run's network at a temperature (Hinton et al. 2015)."""
 
     kind: Literal["distillation"] = "distillation"
-    teacher: "RunSpec"
+    teacher: Annotated["RunSpec", WithJsonSchema({"type": "object", "title": "RunSpec"})]
     temperature: float = Field(gt=0)
 
     @property

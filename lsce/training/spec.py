@@ -5,14 +5,13 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
-from pydantic import SerializeAsAny as AsItself
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from lsce import data
 from lsce.data import Entry
-from lsce.machine.values import Value
+from lsce.machine.values import MustBe, Value
 from lsce.training import networks
-from lsce.training.methods import Method, method_of
+from lsce.training.methods import AnyMethod
 
 #: Part of every spec's identity; raise it when the same spec would train differently.
 VERSION = 2
@@ -21,6 +20,15 @@ VERSION = 2
 Extra = Literal["features", "information", "selected", "selective", "unseen", "weights"]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _known(name: str) -> str:
+    if name not in data.names():
+        raise MustBe(f"one of {', '.join(data.names())}")
+    return name
+
+
+DataName = Annotated[str, AfterValidator(_known)]
 
 
 class Recipe(Value):
@@ -124,12 +132,12 @@ class _Identified(Value):
 class RunSpec(_Identified):
     """Everything that determines a run; `spec.id` names its record."""
 
-    data: Annotated[str, AfterValidator(lambda name: data.entry(name).name)]
+    data: DataName
     data_checksum: str = Field(default_factory=lambda given: data.entry(given["data"]).checksum)
     """SHA-256 of the data set's contents."""
     sample: Sample
     labels: Labels = TrueLabels()
-    method: Annotated[AsItself[Method], BeforeValidator(method_of)]
+    method: AnyMethod
     network: Annotated[str, AfterValidator(networks.known)]
     recipe: Recipe = Recipe()
     epochs: int = Field(ge=1)
@@ -169,9 +177,10 @@ class RunSpec(_Identified):
 
     def _check_kept(self, whole: bool) -> None:
         of_classes = not isinstance(self.labels, Superclasses)
+        several = of_classes and self.sample.train_size > self.classes  # else nothing can collapse
         fits = {
             "information": whole and of_classes,
-            "features": of_classes and not isinstance(self.sample, LongTail),
+            "features": several and not isinstance(self.sample, LongTail),
             "unseen": isinstance(self.sample, SomeClasses),
         }
         for extra, possible in fits.items():

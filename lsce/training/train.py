@@ -168,7 +168,7 @@ class Trained:
     best: Best
     #: The teacher's logits of images, where there is a teacher.
     teach: Teach | None
-    #: "completed", or "diverged" if the training loss stopped being finite.
+    #: "completed", or "diverged" if the loss on training or validation stopped being finite.
     status: str = "completed"
     history: list[dict[str, float]] = field(default_factory=list)
     #: training, with what is measured between the epochs; and on a CPU core the training's
@@ -274,7 +274,7 @@ def _run_epochs(
             row |= watch.after(trained.network, row)
         trained.history.append(row)
         on_epoch(epoch + 1)
-        if not math.isfinite(row["train_loss"]):
+        if not math.isfinite(row["train_loss"] + row["validation_nll"]):
             trained.status = "diverged"
             break
 
