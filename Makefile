@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce report record verify gpu-check lab serve bench test lock clean distclean
+.PHONY: help reproduce report record verify gpu-check lab serve bench check lint test lock clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -48,8 +48,14 @@ serve: $(READY) ## serve the built report on this machine
 bench: $(READY) ## time training, sweeps, the loss and the metrics beside what people use
 	@$(BIN)/python benchmarks/run.py
 
+lint: $(READY) ## lint and types
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
+
+check: lint ## lint, types and the fast tests, within a minute and a half
+	@$(BIN)/python -m pytest -q -n 2 -m 'not slow'
+
 test: $(READY) ## run the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 lock: ## solve the environment anew (needs uv)
 	uv pip compile pyproject.toml --extra report --extra test --extra bench --universal --fork-strategy fewest \

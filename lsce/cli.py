@@ -35,23 +35,27 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="lsce", description="The label smoothing report.")
     commands = parser.add_subparsers(required=True)
 
-    def command(name: str, does: Callable, words: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, does: Callable[[argparse.Namespace], None], words: str
+    ) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=words, description=words)
         added.set_defaults(does=does)
         return added
 
-    data = {"type": _folder, "help": "folder that holds CIFAR-100"}
+    def takes_data(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--data", type=_folder, help="folder that holds CIFAR-100")
+
     whole = command("reproduce", _reproduce, "train what is missing and build the report")
     whole.add_argument(
         "--profile", help="smoke, quick, small, cpu, gpu or full (gpu with a GPU, else quick)"
     )
-    whole.add_argument("--data", **data)
+    takes_data(whole)
     command("report", _report, "build the report from what is recorded, train nothing")
     record = command("record", _record, "train what the recorded results lack, in a given time")
     record.add_argument("--profile", help="whose runs to record (gpu with a GPU, else cpu)")
     record.add_argument("--budget", type=_duration, required=True, help="such as 9m")
     record.add_argument("--out", type=_folder, help="folder of the results (data/recorded)")
-    record.add_argument("--data", **data)
+    takes_data(record)
     merge = command("merge", _merge, "add what `record` left to data/recorded")
     merge.add_argument("folders", type=_folder, nargs="+", metavar="DIR")
     verify = command("verify", _verify, "retrain recorded runs drawn at random and compare")
@@ -59,7 +63,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     verify.add_argument("--draw", type=int, help="seed of the draw (default: another every time)")
     longest = "leave out runs that take longer here (default: 10m)"
     verify.add_argument("--longest", type=_duration, default=600.0, help=longest)
-    verify.add_argument("--data", **data)
+    takes_data(verify)
+    cell = command("cell", _cell, "print the cell of parameters of a notebook, as its study has it")
+    cell.add_argument("notebook", metavar="NN_name")
     return parser.parse_args(argv)
 
 
@@ -101,6 +107,12 @@ def _verify(arguments: argparse.Namespace) -> None:
     draw = int.from_bytes(os.urandom(2)) if arguments.draw is None else arguments.draw
     if not verify.verify(arguments.runs, draw, arguments.longest, arguments.data):
         sys.exit(1)
+
+
+def _cell(arguments: argparse.Namespace) -> None:
+    from lsce.studies.cells import cell
+
+    print(cell(arguments.notebook))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,7 +6,9 @@ html_title = project
 
 extensions = [
     "myst_nb",
+    "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
     "sphinx-mathjax-offline",
     "sphinxcontrib.bibtex",
     "sphinx_copybutton",
@@ -26,6 +28,11 @@ nb_code_prompt_hide = "Hide code"
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "smartquotes"]
 myst_heading_anchors = 3
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+# In docstrings, `names` are code.
+default_role = "code"
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
-import lsce.losses
 from lsce.losses import (
     LabelSmoothingCrossEntropy,
     convert_epsilon,
+    kernel,
     label_smoothing_cross_entropy,
+    smoothing,
 )
 
 CONVENTIONS = ("exclude-true", "include-true")
@@ -97,11 +98,9 @@ def assert_same(ours, reference, inputs, tolerance=1e-12):
 def small_blocks(monkeypatch):
     """Sends even small batches down the block-by-block path, two or so rows at a time."""
     calls = []
-    apply = lsce.losses._Blockwise.apply
-    monkeypatch.setattr(lsce.losses, "_block_size", lambda preds: 2 * C)
-    monkeypatch.setattr(
-        lsce.losses._Blockwise, "apply", lambda *args: calls.append(1) or apply(*args)
-    )
+    apply = kernel._Blockwise.apply
+    monkeypatch.setattr(kernel, "_block_size", lambda preds: 2 * C)
+    monkeypatch.setattr(kernel._Blockwise, "apply", lambda *args: calls.append(1) or apply(*args))
     return calls
 
 
@@ -109,8 +108,8 @@ def small_blocks(monkeypatch):
 
 
 def test_docstring_examples():
-    assert doctest.testmod(lsce.losses, extraglobs={"torch": torch}).attempted >= 6
-    assert doctest.testmod(lsce.losses, extraglobs={"torch": torch}).failed == 0
+    assert doctest.testmod(smoothing, extraglobs={"torch": torch}).attempted >= 6
+    assert doctest.testmod(smoothing, extraglobs={"torch": torch}).failed == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -209,9 +208,9 @@ def test_probability_targets_generalise_class_indices():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_block_holds_many_rows_and_the_last_is_shorter(weighted, monkeypatch):
-    monkeypatch.setattr(lsce.losses, "_block_size", lambda preds: 1000)
+    monkeypatch.setattr(kernel, "_block_size", lambda preds: 1000)
     preds, targets = make((33,), num_classes=100)
-    assert [len(b) for b, _ in lsce.losses._blocks(preds, targets)] == [10, 10, 10, 3]
+    assert [len(b) for b, _ in kernel._blocks(preds, targets)] == [10, 10, 10, 3]
     weights = torch.rand(100, dtype=torch.float64) if weighted else None
     ours = label_smoothing_cross_entropy(preds, targets, 0.2, weights)
     reference = dense_reference(preds, targets, 0.2, weights, "mean", "exclude-true", "samples")
@@ -263,7 +262,7 @@ def test_every_impossible_class_with_every_target(
     path, kind, convention, weights, monkeypatch, small_blocks
 ):
     if path == "composed":
-        monkeypatch.setattr(lsce.losses, "_is_composed", lambda preds: True)
+        monkeypatch.setattr(kernel, "_is_composed", lambda preds: True)
     preds, targets, p = extreme_cases(kind)
     preds.requires_grad_()
     w = torch.ones(C).double() if weights is None else torch.tensor(weights).double()

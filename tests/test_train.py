@@ -1,17 +1,20 @@
 import contextlib
-import dataclasses
 import math
 import shutil
 
 import pytest
 import torch
+from flat import flat, outcome_of
 from torch.nn import functional as F
 
 from lsce import data
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.training import networks, step, train
-from lsce.training.spec import Recipe, RunSpec
+from lsce.training import methods, networks, precision, step, train
+from lsce.training.batches import Augmenter, evaluate
+from lsce.training.methods import Distillation, Smoothing, WeightedSmoothing
+from lsce.training.spec import Recipe
 from lsce.training.step import Trainer, make_optimizer, one_cycle
+from lsce.training.train import material
 
 
 @pytest.fixture(scope="module")
@@ -19,60 +22,45 @@ def dataset():
     return data.load("built-in")
 
 
-def spec(**changes) -> RunSpec:
-    fields = dict(
-        data="built-in",
-        data_checksum=data.CHECKSUMS["built-in"],
-        train_size=300,
-        model="resnet6",
-        epsilon=0.1,
-        epochs=2,
-        monitor_size=100,
-        seed=0,
-        recipe=Recipe(batch_size=100),
-    )
-    return RunSpec(**fields | changes)
-
-
 @pytest.fixture(scope="module")
 def outcome(dataset):
-    return train.train(spec(keep=("features",)), dataset)
+    return outcome_of(flat(keep=("features",)), dataset)
 
 
 def test_same_seed_same_bits(dataset, outcome):
-    again = train.train(spec(keep=("features",)), dataset)
+    again = outcome_of(flat(keep=("features",)), dataset)
     assert again.history == outcome.history
     for name, tensor in outcome.outputs.items():
         assert torch.equal(tensor, again.outputs[name])
-    other = train.train(spec(seed=1), dataset)
+    other = outcome_of(flat(seed=1), dataset)
     assert not torch.equal(other.outputs["test_logits"], outcome.outputs["test_logits"])
 
 
 def test_an_outcome_has_what_a_record_promises(outcome):
-    assert outcome.status == "completed"
+    assert outcome.run.status == "completed"
     assert [row["epoch"] for row in outcome.history] == [1, 2]
     assert outcome.outputs["test_logits"].shape == (10_000, 100)
     assert outcome.outputs["validation_logits"].shape == (5_000, 100)
-    assert outcome.extras["features"]["train_features"].shape == (300, 128)
-    assert outcome.extras["features"]["train_labels"].bincount().tolist() == [3] * 100
+    assert outcome.tensors["features"]["train_features"].shape == (300, 128)
+    assert outcome.tensors["features"]["train_labels"].bincount().tolist() == [3] * 100
     rebuilt = F.linear(
-        outcome.extras["features"]["test_features"],
-        outcome.extras["features"]["classifier_weight"],
-        outcome.extras["features"]["classifier_bias"],
+        outcome.tensors["features"]["test_features"],
+        outcome.tensors["features"]["classifier_weight"],
+        outcome.tensors["features"]["classifier_bias"],
     )
     torch.testing.assert_close(rebuilt, outcome.outputs["test_logits"])
-    assert outcome.temperature["value"] > 0
+    assert outcome.final["temperature"] > 0
 
 
 def test_reported_losses_are_hard_label_nll(dataset, outcome, monkeypatch):
     """Never the training criterion: shifted by 100, it shifts the training loss alone."""
 
-    class Shifted(train.LabelSmoothingCrossEntropy):
+    class Shifted(LabelSmoothingCrossEntropy):
         def forward(self, preds, targets):
             return super().forward(preds, targets) + 100
 
-    monkeypatch.setattr(train, "LabelSmoothingCrossEntropy", Shifted)
-    found = train.train(spec(), dataset)
+    monkeypatch.setattr(methods, "LabelSmoothingCrossEntropy", Shifted)
+    found = outcome_of(flat(), dataset)
     for row, plain in zip(found.history, outcome.history, strict=True):
         assert row.pop("train_loss") == pytest.approx(plain["train_loss"] + 100, abs=1e-3)
         assert row == {name: plain[name] for name in row}
@@ -84,33 +72,33 @@ def test_reported_losses_are_hard_label_nll(dataset, outcome, monkeypatch):
 
 
 def test_without_smoothing_the_criterion_is_the_nll(dataset):
-    row = train.train(spec(epsilon=0.0, epochs=1), dataset).history[0]
+    row = outcome_of(flat(epsilon=0.0, epochs=1), dataset).history[0]
     assert row["train_loss"] == pytest.approx(row["train_nll"], abs=1e-5)
 
 
 def test_a_run_that_diverges_ends_and_says_so(dataset):
-    wild = spec(epochs=5, recipe=Recipe(batch_size=100, peak_learning_rate=1e30))
-    found = train.train(wild, dataset)
-    assert found.status == "diverged"
+    wild = flat(epochs=5, recipe=Recipe(batch_size=100, peak_learning_rate=1e30))
+    found = outcome_of(wild, dataset)
+    assert found.run.status == "diverged"
     assert len(found.history) < 5
     assert found.outputs == {} and found.final == {}
 
 
 def test_other_data_than_the_spec_names_are_refused(dataset):
     with pytest.raises(ValueError, match="wants data abc"):
-        train.train(spec(data_checksum="abc"), dataset)
+        outcome_of(flat(data_checksum="abc"), dataset)
 
 
 def test_noise_is_on_training_and_validation_labels_and_not_on_test(dataset):
-    noisy = spec(noise="symmetric", noise_rate=0.5)
+    noisy = flat(noise="symmetric", rate=0.5)
     cpu = torch.device("cpu")
-    (_, labels, truth), (_, validation) = train._labelled(noisy, dataset, cpu)
-    (_, clean, same_truth), (_, right) = train._labelled(spec(), dataset, cpu)
+    (_, labels, truth), (_, validation, right) = material(noisy, dataset, cpu)[2:]
+    (_, clean, same_truth), (_, same_right, _) = material(flat(), dataset, cpu)[2:]
     assert torch.equal(truth, same_truth) and torch.equal(clean, truth)
-    assert torch.equal(right, dataset.validation.labels)
+    assert torch.equal(right, dataset.validation.labels) and torch.equal(right, same_right)
     assert 0.4 < (labels != truth).double().mean() < 0.6
     assert 0.45 < (validation != right).double().mean() < 0.55
-    found = train.train(noisy, dataset)
+    found = outcome_of(noisy, dataset)
     assert torch.equal(found.outputs["test_labels"], dataset.test.labels)
     assert torch.equal(found.outputs["validation_labels"], validation)
 
@@ -120,7 +108,7 @@ def test_augmented_images_are_mirrored_crops_of_the_originals():
     labels = torch.arange(12)
     padded = F.pad(images.permute(0, 3, 1, 2).float(), (4, 4, 4, 4), mode="reflect") / 255
     seen = set()
-    for batch, chosen in train.Augmenter(images, labels, batch_size=5, seed=3).epoch():
+    for batch, chosen in Augmenter(images, labels, batch_size=5, seed=3).epoch():
         assert batch.is_contiguous(memory_format=torch.channels_last)
         for image, label in zip(batch, chosen.tolist(), strict=True):
             crops = padded[label].unfold(1, 32, 1).unfold(2, 32, 1)  # (3, 9, 9, 32, 32)
@@ -133,9 +121,7 @@ def test_augmented_images_are_mirrored_crops_of_the_originals():
 
 def test_arms_of_a_seed_see_the_same_batches():
     images = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
-    epochs = [
-        list(train.Augmenter(images, torch.arange(12), 5, seed).epoch()) for seed in (0, 0, 1)
-    ]
+    epochs = [list(Augmenter(images, torch.arange(12), 5, seed).epoch()) for seed in (0, 0, 1)]
     same = [torch.equal(a[0], b[0]) for a, b in zip(epochs[0], epochs[1], strict=True)]
     other = [torch.equal(a[0], b[0]) for a, b in zip(epochs[0], epochs[2], strict=True)]
     assert all(same) and not any(other)
@@ -167,7 +153,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps):
 
 def test_threads_are_given_back(dataset):
     before = torch.get_num_threads()
-    train.train(dataclasses.replace(spec(), epochs=1), dataset)
+    outcome_of(flat(epochs=1), dataset)
     assert torch.get_num_threads() == before
 
 
@@ -176,8 +162,8 @@ def test_a_run_that_ends_leaves_the_others_their_one_thread():
     torch.set_num_threads(2)
     try:
         with contextlib.ExitStack() as longer:
-            with train._one_thread(cpu):
-                longer.enter_context(train._one_thread(cpu))
+            with train.one_thread(cpu):
+                longer.enter_context(train.one_thread(cpu))
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:
@@ -185,8 +171,8 @@ def test_a_run_that_ends_leaves_the_others_their_one_thread():
 
 
 def test_a_trainer_used_before_gives_the_same_bits(dataset, outcome):
-    train.train(spec(seed=5, epsilon=0.3), dataset)
-    again = train.train(spec(), dataset)
+    outcome_of(flat(seed=5, epsilon=0.3), dataset)
+    again = outcome_of(flat(), dataset)
     assert torch.equal(again.outputs["test_logits"], outcome.outputs["test_logits"])
 
 
@@ -194,13 +180,14 @@ PUBLISHED = {"milestones": (0.4, 0.8), "loss_factor": 3.0, "clip_norm": 0.5}
 
 
 @pytest.mark.parametrize("special", [{}, PUBLISHED], ids=["one-cycle", "published"])
-def test_the_step_is_sgd_with_the_scheduled_rate(special):
+def test_the_step_is_sgd_with_the_scheduled_rate(special, monkeypatch):
     """Against a loop of PyTorch's own parts, on a network without a second thought."""
+    monkeypatch.setattr(precision, "of", lambda *_: "float32")
     steps, recipe = 5, Recipe(batch_size=20, **special)
     device = torch.device("cpu")
     batches = [(torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))) for _ in range(steps)]
     trainer = Trainer("resnet6", 10, device)
-    trainer.begin(recipe, F.cross_entropy, steps=steps, batch_size=20, seed=3)
+    trainer.begin(recipe, F.cross_entropy, steps=steps, batch_size=20, pixels=32, seed=3)
     trainer.network.train()
     for images, labels in batches:
         trainer.step(images, labels)
@@ -241,7 +228,7 @@ def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
 
     def losses(trainer: Trainer, epsilon: float, seed: int) -> torch.Tensor:
         criterion = LabelSmoothingCrossEntropy(epsilon)
-        trainer.begin(recipe, criterion, steps=4, batch_size=20, seed=seed)
+        trainer.begin(recipe, criterion, steps=4, batch_size=20, pixels=32, seed=seed)
         trainer.network.train()
         for _ in range(2):
             trainer.step(images, labels)
@@ -258,7 +245,9 @@ def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
 def losses_of(trainer: Trainer, recipe: Recipe, steps: int = 4) -> list[float]:
     torch.manual_seed(5)
     images, labels = torch.rand(steps, 20, 3, 32, 32), torch.randint(0, 10, (steps, 20))
-    trainer.begin(recipe, LabelSmoothingCrossEntropy(0.1), steps=steps, batch_size=20, seed=1)
+    trainer.begin(
+        recipe, LabelSmoothingCrossEntropy(0.1), steps=steps, batch_size=20, pixels=32, seed=1
+    )
     trainer.network.train()
     found = []
     for batch in zip(images, labels, strict=True):
@@ -298,15 +287,9 @@ def test_early_steps_are_on_smaller_images():
     assert seen == [16, 16, 16, 32, 32]
 
 
-@pytest.mark.parametrize("early", [(0.5,), (1.0, 24), (0.5, 32), (0.5, 24.5), (-0.1, 24)])
-def test_an_early_resolution_out_of_range_is_refused(early):
-    with pytest.raises(ValueError, match="early_resolution is .* a share between 0 and 1 and 8"):
-        Recipe(early_resolution=early)
-
-
 def test_without_augmentation_images_are_only_shuffled(dataset):
     images, labels = dataset.train.images[:200], dataset.train.labels[:200]
-    plain = train.Augmenter(images, labels, 50, seed=0, augment=False)
+    plain = Augmenter(images, labels, 50, seed=0, augment=False)
     first, second = (torch.cat([batch for batch, _ in plain.epoch()]) for _ in range(2))
     as_they_are = images.permute(0, 3, 1, 2).float() / 255
     for epoch in (first, second):
@@ -318,8 +301,8 @@ def test_without_augmentation_images_are_only_shuffled(dataset):
 
 def test_a_run_s_fixed_first_layer_is_set_from_its_images(dataset):
     def filters(**changes):
-        kept = spec(model="resnet8-half", epochs=1, keep=("weights",), **changes)
-        return train.train(kept, dataset).extras["weights"]["body.0.weight"]
+        kept = flat(network="resnet8-half", epochs=1, keep=("weights",), **changes)
+        return outcome_of(kept, dataset).tensors["weights"]["body.0.weight"]
 
     first = filters(seed=0)
     assert torch.equal(first[:16], -first[16:])
@@ -328,8 +311,8 @@ def test_a_run_s_fixed_first_layer_is_set_from_its_images(dataset):
 
 
 def test_a_run_says_how_its_steps_were_done_and_what_they_took(outcome):
-    assert outcome.step == {"mode": "eager", "fallbacks": []}
-    assert 0 < outcome.seconds["core"] <= outcome.seconds["total"] * 1.5
+    assert outcome.run.origin["step"] == {"mode": "eager", "fallbacks": []}
+    assert set(outcome.run.origin["seconds"]) == {"training", "core"}
 
 
 # ---- what other studies ask of a run ----
@@ -337,7 +320,7 @@ def test_a_run_says_how_its_steps_were_done_and_what_they_took(outcome):
 
 def test_what_is_measured_beside_does_not_change_the_run(dataset, outcome):
     """`outcome` keeps features alone."""
-    found = train.train(spec(keep=("features", "information", "selected")), dataset)
+    found = outcome_of(flat(keep=("features", "information", "selected")), dataset)
     for row, plain in zip(found.history, outcome.history, strict=True):
         assert {name: row[name] for name in plain} == plain
         assert 0 < row["information_similar"] < math.log(300)
@@ -347,39 +330,39 @@ def test_what_is_measured_beside_does_not_change_the_run(dataset, outcome):
 
 
 def test_the_selected_epoch_is_that_of_the_best_validation_accuracy(dataset):
-    wanted = spec(epochs=4, recipe=Recipe(batch_size=100, milestones=(0.5,)), keep=("selected",))
-    found = train.train(wanted, dataset)
+    wanted = flat(epochs=4, recipe=Recipe(batch_size=100, milestones=(0.5,)), keep=("selected",))
+    found = outcome_of(wanted, dataset)
     accuracies = [row["validation_accuracy"] for row in found.history]
     best = accuracies.index(max(accuracies)) + 1
     assert found.final["selected_epoch"] == best
-    kept = found.extras["selected"]["test_logits"]
-    last = found.outputs["test_logits"]
-    assert torch.equal(kept, last) == (best == 4)
+    assert found.final["selected_validation_accuracy"] >= max(accuracies) - 0.1
     # The schedule knows only steps: the run cut off at that epoch had the same weights there.
     milestones = tuple(m for m in (0.5 * 4 / best,) if m < 1)
-    short = spec(epochs=best, recipe=Recipe(batch_size=100, milestones=milestones))
-    assert torch.equal(train.train(short, dataset).outputs["test_logits"], kept)
+    short = flat(epochs=best, recipe=Recipe(batch_size=100, milestones=milestones))
+    again = outcome_of(short, dataset).final
+    names = ("nll", "ece", "top1_error")
+    assert {n: again[n] for n in names} == {n: found.final[f"{n}_selected"] for n in names}
 
 
 def test_wrong_labels_that_are_learned_are_memorised(dataset):
-    wanted = spec(
+    wanted = flat(
         train_size=200,
         epochs=60,
         noise="symmetric",
-        noise_rate=0.5,
+        rate=0.5,
         epsilon=0.0,
         recipe=Recipe(batch_size=50, weight_decay=0.0),
     )
-    rows = train.train(wanted, dataset).history
+    rows = outcome_of(wanted, dataset).history
     assert rows[0]["memorised"] < 0.1
     assert rows[-1]["memorised"] > 0.8 and rows[-1]["recovered"] < 0.1
 
 
 def test_classes_left_out_are_never_seen(dataset):
-    wanted = spec(classes=80, train_size=240, monitor_size=80, keep=("features",))
-    found = train.train(wanted, dataset)
+    wanted = flat(classes=80, train_size=240, monitor_size=80, keep=("features",))
+    found = outcome_of(wanted, dataset)
     assert found.outputs["test_logits"].shape == (8_000, 80)
-    seen, unseen = train._of_classes(wanted, dataset)
+    seen, unseen = material(wanted, dataset, torch.device("cpu"))[:2]
     assert set(seen.classes) | set(unseen.classes) == set(dataset.classes)
     assert len(seen.classes) == 80 and len(unseen.test) == 2_000
     assert seen.train.labels.unique().tolist() == list(range(80))
@@ -387,9 +370,11 @@ def test_classes_left_out_are_never_seen(dataset):
 
 
 def test_a_warm_up_is_plain_cross_entropy(dataset):
-    plain = train.train(spec(epsilon=0.0, epochs=3), dataset).history
-    warmed = train.train(spec(epsilon=-0.5, epochs=3, warmup_epochs=2), dataset).history
-    scratch = train.train(spec(epsilon=-0.5, epochs=3), dataset).history
+    plain = outcome_of(flat(epsilon=0.0, epochs=3), dataset).history
+    warmed = outcome_of(
+        flat(method=Smoothing(epsilon=-0.5, warmup_epochs=2), epochs=3), dataset
+    ).history
+    scratch = outcome_of(flat(epsilon=-0.5, epochs=3), dataset).history
     for epoch in (0, 1):
         assert warmed[epoch]["train_loss"] == pytest.approx(plain[epoch]["train_loss"], rel=1e-4)
         assert abs(scratch[epoch]["train_loss"] - plain[epoch]["train_loss"]) > 0.01
@@ -397,32 +382,30 @@ def test_a_warm_up_is_plain_cross_entropy(dataset):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("method", "noise"),
     [
-        {"loss": "focal", "loss_parameter": 2.0},
-        {"loss": "maxsup", "loss_parameter": 0.1},
-        {"loss": "gce", "loss_parameter": 0.7, "noise": "symmetric", "noise_rate": 0.2},
-        {"loss": "forward", "noise": "asymmetric", "noise_rate": 0.4},
-        {"loss": "backward", "noise": "symmetric", "noise_rate": 0.2},
-        {"mixup": 0.4},
+        (methods.Focal(gamma=2.0), {}),
+        (methods.MaxSup(weight=0.1), {}),
+        (methods.GeneralizedCE(q=0.7), {"noise": "symmetric", "rate": 0.2}),
+        (methods.Correction(direction="forward"), {"noise": "asymmetric", "rate": 0.4}),
+        (methods.Correction(direction="backward"), {"noise": "symmetric", "rate": 0.2}),
+        (methods.Mixup(alpha=0.4), {}),
     ],
-    ids=lambda changes: changes.get("loss", "mixup"),
+    ids=lambda each: getattr(each, "name", ""),
 )
-def test_another_loss_shares_all_but_the_loss(dataset, changes):
+def test_another_method_shares_all_but_the_loss(dataset, method, noise):
     """Same first batch and weights, so the same NLL before the first step; then another way."""
-    given = {"epsilon": 0.0, "train_size": 100, "epochs": 1} | changes
-    noise = {name: given[name] for name in ("noise", "noise_rate") if name in given}
-    found = train.train(spec(**given), dataset).history[0]
-    plain = train.train(spec(**given | dict.fromkeys(changes) | noise), dataset).history[0]
-    if "mixup" not in changes:
+    given = {"train_size": 100, "epochs": 1} | noise
+    found = outcome_of(flat(**given, method=method), dataset).history[0]
+    plain = outcome_of(flat(**given, epsilon=0.0), dataset).history[0]
+    if not isinstance(method, methods.Mixup):
         assert found["train_nll"] == plain["train_nll"]
     assert found["train_loss"] != plain["train_loss"]
-    again = train.train(spec(**given), dataset).history[0]
-    assert again == found
+    assert outcome_of(flat(**given, method=method), dataset).history[0] == found
 
 
-def test_mixed_images_have_mixed_labels(dataset):
-    mix = train._mixer(spec(mixup=1.0), 100, teacher=None)
+def test_mixed_images_have_mixed_labels():
+    mix = methods.Mixup(alpha=1.0).mixer(100, None)
     images, labels = torch.rand(8, 3, 32, 32), torch.arange(8)
     mixed, shares = mix(images, labels)
     assert shares.shape == (8, 100) and torch.allclose(shares.sum(1), torch.ones(8))
@@ -432,22 +415,21 @@ def test_mixed_images_have_mixed_labels(dataset):
 
 
 def test_superclasses_label_the_very_same_images(dataset):
-    wanted = spec(labels="superclasses", monitor_size=100)
-    coarse, unseen = train._of_classes(wanted, dataset)
+    wanted = flat(superclasses=True)
+    _, unseen, (images, labels, _), _ = material(wanted, dataset, torch.device("cpu"))
     fine = data.subset(dataset.train.labels, 300, seed=0)
-    images, labels, _ = train._labelled(wanted, coarse, torch.device("cpu"))[0]
     assert torch.equal(images, dataset.train.images[fine]) and unseen is None
     assert torch.equal(labels, torch.tensor(dataset.superclass)[dataset.train.labels[fine]])
-    found = train.train(wanted, dataset)
+    found = outcome_of(wanted, dataset)
     assert found.outputs["test_logits"].shape == (10_000, 20)
     assert found.outputs["test_labels"].bincount().tolist() == [500] * 20
 
 
 def test_a_long_tail_is_trained_on_and_measured(dataset):
-    wanted = spec(train_size=3_000, imbalance=10, epsilon=0.0)
-    labels = train._labelled(wanted, dataset, torch.device("cpu"))[0][1]
+    wanted = flat(train_size=3_000, imbalance=10, epsilon=0.0)
+    labels = material(wanted, dataset, torch.device("cpu")).training.labels
     assert labels.bincount().tolist() == data.long_tail_counts(30, 100, 10)
-    found = train.train(wanted, dataset).final
+    found = outcome_of(wanted, dataset).final
     assert {"medium_accuracy", "few_accuracy", "rare_elsewhere"} <= set(found)
     assert "many_accuracy" not in found  # no class has more than 100 images
 
@@ -455,8 +437,9 @@ def test_a_long_tail_is_trained_on_and_measured(dataset):
 def test_without_smoothing_weights_on_terms_and_on_samples_are_the_same(dataset):
     fields = dict(train_size=3_000, imbalance=10, epochs=1)
     losses = {
-        (weighting, epsilon): train.train(
-            spec(**fields, epsilon=epsilon, weighting=weighting), dataset
+        (weighting, epsilon): outcome_of(
+            flat(**fields, method=WeightedSmoothing(epsilon=epsilon, weighting=weighting)),
+            dataset,
         ).history[0]["train_loss"]
         for weighting in ("terms", "samples")
         for epsilon in (0.0, 0.3)
@@ -466,12 +449,12 @@ def test_without_smoothing_weights_on_terms_and_on_samples_are_the_same(dataset)
 
 
 def test_a_student_learns_what_its_teacher_says(dataset):
-    teacher = spec(epochs=6, epsilon=0.0, seed=1, keep=("weights",))
-    taught = train.train(teacher, dataset)
-    weights = {name: value.clone() for name, value in taught.extras["weights"].items()}
-    student = spec(epochs=6, epsilon=0.0, teacher=teacher, temperature=1.0)
-    found = train.train(student, dataset, networks=lambda _: weights)
-    alone = train.train(spec(epochs=6, epsilon=0.0), dataset)
+    teacher = flat(epochs=6, epsilon=0.0, seed=1, keep=("weights",))
+    taught = outcome_of(teacher, dataset)
+    weights = {name: value.clone() for name, value in taught.tensors["weights"].items()}
+    student = flat(epochs=6, method=Distillation(teacher=teacher, temperature=1.0))
+    found = outcome_of(student, dataset, networks=lambda _: weights)
+    alone = outcome_of(flat(epochs=6, epsilon=0.0), dataset)
 
     def distance(outcome):
         theirs = taught.outputs["test_logits"].log_softmax(1)
@@ -480,22 +463,21 @@ def test_a_student_learns_what_its_teacher_says(dataset):
 
     assert distance(found) < distance(alone)
     assert 0 < found.final["smoothness"] < 1
-    for name, value in taught.extras["weights"].items():
+    for name, value in taught.tensors["weights"].items():
         assert torch.equal(value, weights[name])  # the teacher itself is not trained
 
 
 def test_kept_weights_are_the_network_and_stay_when_it_is_used_again(dataset):
-    first = train.train(spec(keep=("weights",)), dataset)
-    train.train(spec(seed=1), dataset)
-    network = train.network_of(spec(), lambda _: first.extras["weights"], torch.device("cpu"))
-    logits = train.evaluate(network, dataset.test.images)[0]
+    first = outcome_of(flat(keep=("weights",)), dataset)
+    outcome_of(flat(seed=1), dataset)
+    network = train.network_of(flat(), first.tensors["weights"], torch.device("cpu"))
+    logits = evaluate(network, dataset.test.images)[0]
     assert torch.equal(logits, first.outputs["test_logits"])
 
 
-def test_images_of_classes_never_seen_are_kept_as_logits(dataset):
-    wanted = spec(classes=80, train_size=240, monitor_size=80, keep=("unseen",))
-    found = train.train(wanted, dataset)
-    assert found.extras["unseen"]["unseen_logits"].shape == (2_000, 80)
+def test_images_of_classes_never_seen_are_told_apart(dataset):
+    wanted = flat(classes=80, train_size=240, monitor_size=80, keep=("unseen",))
+    assert 0.3 < outcome_of(wanted, dataset).final["unseen_auroc"] < 1
 
 
 def test_no_network_is_drawn_while_another_thread_draws_its_own(monkeypatch):
@@ -509,6 +491,6 @@ def test_no_network_is_drawn_while_another_thread_draws_its_own(monkeypatch):
     monkeypatch.setattr(networks, "build", watched)
     cpu = torch.device("cpu")
     one = Trainer("resnet6", 100, cpu)
-    one.begin(Recipe(), torch.nn.CrossEntropyLoss(), steps=1, batch_size=2, seed=0)
-    train.network_of(spec(), lambda _: one.network.state_dict(), cpu)
+    one.begin(Recipe(), torch.nn.CrossEntropyLoss(), steps=1, batch_size=2, pixels=32, seed=0)
+    train.network_of(flat(), one.network.state_dict(), cpu)
     assert locked == [True] * 3

@@ -4,7 +4,9 @@ A data set is a module that registers its `Entry` when it is imported here, with
 `sampling.assemble` and, if it has to be decoded, `cache` give it.
 """
 
-from lsce.data import cifar100, synthetic  # in the order of `names`
+import importlib
+import pkgutil
+
 from lsce.data.cache import decoded
 from lsce.data.cifar100 import Location, fetch, locate
 from lsce.data.datasets import (
@@ -24,6 +26,9 @@ from lsce.data.label_noise import flip_labels, transition_matrix
 from lsce.data.sampling import class_subset, coarse, long_tail, long_tail_counts, restrict, subset
 
 __all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "Location", "Split",
-           "checksum", "cifar100", "class_subset", "coarse", "decoded", "entry", "fetch",
+           "checksum", "class_subset", "coarse", "decoded", "entry", "fetch",
            "flip_labels", "load", "locate", "long_tail", "long_tail_counts", "names", "register",
-           "restrict", "subset", "synthetic", "transition_matrix"]  # fmt: skip
+           "restrict", "subset", "transition_matrix"]  # fmt: skip
+
+for _module in pkgutil.iter_modules(__path__):  # each data set registers itself
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -9,6 +9,12 @@ import pandas as pd
 Arm = tuple[str, float]
 
 
+def by_regime(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each regime with its rows, in order."""
+    for regime, rows in table.groupby("regime", sort=False):
+        yield str(regime), rows
+
+
 def plain(table: pd.DataFrame) -> pd.Series:
     """Which rows of a table are plain cross entropy; ε is 0 in many other arms, too."""
     return (table["method"] == "smoothing") & (table["setting"] == 0)
@@ -29,7 +35,7 @@ def best_arm(runs: pd.DataFrame, chosen_by: str) -> Arm | None:
     means = arms.agg(lambda values: values.mean(skipna=False)).dropna()
     if means.empty:
         return None
-    method, setting = means.idxmin() if "nll" in chosen_by else means.idxmax()
+    method, setting = means.index[int(means.argmin() if "nll" in chosen_by else means.argmax())]
     return method, float(setting)
 
 
@@ -39,8 +45,9 @@ def tuned(
     """Regime, method, runs and `best_arm` of everything tuned; plain cross entropy is a method of
     its own."""
     methods = table["method"].mask(plain(table), "plain cross entropy")
-    for (regime, method), runs in table.groupby(["regime", methods], sort=False):
-        yield regime, method, runs, best_arm(runs, chosen_by)
+    for regime, part in by_regime(table):
+        for method, runs in part.groupby(methods, sort=False):
+            yield regime, str(method), runs, best_arm(runs, chosen_by)
 
 
 def words_of(table: pd.DataFrame, arm: Arm) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from lsce.judging import statistics
-from lsce.judging.arms import Arm, best_arm, of_arm, words_of
+from lsce.judging.arms import Arm, best_arm, by_regime, of_arm, words_of
+from lsce.judging.statistics import Interval
 from lsce.machine.values import Value
 
 #: The group of a study's runs that its main figures show.
@@ -87,7 +88,7 @@ class Claim(Value):
     @property
     def matters(self) -> float:
         """The smallest effect, or loss, that matters."""
-        return self.smallest if self.not_worse_by is None else self.not_worse_by
+        return (self.smallest if self.not_worse_by is None else self.not_worse_by) or 0.0
 
     @property
     def is_plain(self) -> bool:
@@ -109,7 +110,7 @@ class Judgement:
     treatment: str
     control: str
     verdict: str
-    effect: statistics.Interval | None
+    effect: Interval | None
     runs: frozenset[str]
     p: float = np.nan
     more_runs: int | None = None
@@ -147,32 +148,32 @@ def judge(
         if claim.measure in table:
             found += [(claim, each) for each in _compare(claim, table, epsilon)]
     # Non-inferiority: the effect, moved up by the margin, must be above 0.
-    known = [(claim, each) for claim, each in found if each.effect is not None]
-    margins = [claim.not_worse_by or 0.0 for claim, _ in known]
-    moved = [_moved(each.effect, up) for (_, each), up in zip(known, margins, strict=True)]
-    verdicts = statistics.judge_family(moved, [claim.smallest or 0.0 for claim, _ in known])
-    by_effect = dict(zip([id(each) for _, each in known], verdicts, strict=True))
+    moved = [_moved(each.effect, claim.not_worse_by or 0.0) for claim, each in found if each.effect]
+    smallest = [claim.smallest or 0.0 for claim, each in found if each.effect]
+    verdicts = iter(statistics.judge_family(moved, smallest))
     judged: dict[str, list[Judgement]] = {}
     for claim, each in found:
-        if (verdict := by_effect.get(id(each))) is not None:
-            each = replace(each, verdict=verdict.verdict, p=verdict.p, more_runs=verdict.more_runs)
+        if each.effect:
+            v = next(verdicts)
+            each = replace(each, verdict=v.verdict, p=v.p, more_runs=v.more_runs)
         judged.setdefault(claim.id, []).append(each)
     return judged
 
 
-def _moved(effect: statistics.Interval, up: float) -> statistics.Interval:
+def _moved(effect: Interval, up: float) -> Interval:
     return replace(effect, mean=effect.mean + up, low=effect.low + up, high=effect.high + up)
 
 
 def _compare(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgement]:
     """The claim's effect in every regime, or over all of them, not yet judged."""
     if claim.per_tenfold is not None:
-        column = claim.per_tenfold[1]
+        direction, column = claim.per_tenfold
         sizes, words = sorted(table[column].unique()), COLUMNS[column]
-        effects, arms = _slopes(claim, table, epsilon), (("smoothing", epsilon), ("smoothing", 0.0))
+        effects = _slopes(claim, table, epsilon, direction, column)
+        arms = (("smoothing", epsilon), ("smoothing", 0.0))
         return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} {words}", arms, effects, table)]
     found = []
-    for regime, part in table.groupby("regime", sort=False):
+    for regime, part in by_regime(table):
         treatment = _arm(claim.treatment, claim, part, epsilon)
         control = _arm(claim.control, claim, part, epsilon)
         if treatment is not None and control is not None:
@@ -235,9 +236,10 @@ def values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:
     return runs[of_arm(runs, arm)].set_index("seed")[measure]
 
 
-def _slopes(claim: Claim, table: pd.DataFrame, epsilon: float) -> pd.Series:
-    """For each seed the least-squares slope of the effect by ±log10 of the claim's column."""
-    direction, column = claim.per_tenfold
+def _slopes(
+    claim: Claim, table: pd.DataFrame, epsilon: float, direction: str, column: str
+) -> pd.Series:
+    """For each seed the least-squares slope of the effect by ±log10 of a column."""
     effects = {
         size: smoothing_effects(claim, part, claim.measure, epsilon)
         for size, part in table.groupby(column)

@@ -4,7 +4,7 @@ The unit of replication is the training seed; arms that are compared share seeds
 by them (Bouthillier et al. 2021).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ SUPPORTED, REFUTED, UNDECIDED, DEPENDS = "supported", "refuted", "undecided", "d
 #: What a single effect can say; claims judged in several regimes may also be `DEPENDS`.
 VERDICTS = (SUPPORTED, REFUTED, UNDECIDED)
 
-#: Beyond this many more runs, `judge` does not say how many are needed.
+#: Beyond this many more runs, `judge_family` does not say how many are needed.
 MOST_RUNS = 10_000
 
 
@@ -51,27 +51,19 @@ class Verdict:
     p: float
 
 
-@dataclass(frozen=True)
-class BootstrapInterval:
-    """A statistic of the data themselves and the percentile interval of its bootstrap draws."""
-
-    estimate: float
-    low: float
-    high: float
-
-
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """The t interval of the mean of `values` (n,), one a seed.
 
     Raises ValueError if there are none or one is not finite (a diverged run must be dealt with
     before), or if not 0 < level < 1.
     """
-    values = _finite("values", values)
-    _check_level(level)
-    n, mean = len(values), float(values.mean())
+    found = _finite("values", values)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, but it is {level!r}")
+    n, mean = len(found), float(found.mean())
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1, np.nan, np.nan, level)
-    sd = float(values.std(ddof=1))
+    sd = float(found.std(ddof=1))
     half = float(_half_width(sd, n, level))
     interval = Interval(mean, mean - half, mean + half, n, sd, np.nan, level)
     return replace(interval, p=_p(interval, 0.0))
@@ -82,13 +74,13 @@ def paired_difference(treatment: ArrayLike, control: ArrayLike, level: float = 0
 
     Raises ValueError as `mean_interval` does, and if the lengths differ.
     """
-    treatment, control = _finite("treatment", treatment), _finite("control", control)
-    if len(treatment) != len(control):
+    first, second = _finite("treatment", treatment), _finite("control", control)
+    if len(first) != len(second):
         raise ValueError(
             "treatment and control must be paired by seed, but have"
-            f" {len(treatment)} and {len(control)} values"
+            f" {len(first)} and {len(second)} values"
         )
-    return mean_interval(treatment - control, level)
+    return mean_interval(first - second, level)
 
 
 def prediction_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -103,23 +95,6 @@ def prediction_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, 
     return interval.mean - float(half), interval.mean + float(half)
 
 
-def wilcoxon_p(differences: ArrayLike) -> float:
-    """The exact two-sided p-value of Wilcoxon's signed-rank test on `differences` (n,).
-
-    Differences of 0 are left out; 1.0 if nothing is left. The smallest p that n pairs can reach
-    is 2^(1 − n): 0.0625 with five. With tied sizes every pattern of signs is enumerated, up to
-    n = 13; beyond that, tied sizes are judged from 9,999 random patterns.
-    """
-    differences = _finite("differences", differences)
-    differences = differences[differences != 0]
-    if not len(differences):
-        return 1.0
-    tied = len(np.unique(np.abs(differences))) < len(differences)
-    # SciPy's own exact distribution holds only without ties.
-    method = stats.PermutationMethod(rng=np.random.default_rng(0)) if tied else "exact"
-    return float(stats.wilcoxon(differences, method=method).pvalue)
-
-
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's (1979) adjusted p-values of one family, in the order given."""
     p = _finite("p_values", p_values)
@@ -128,24 +103,20 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     order = np.argsort(p)
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return np.minimum(adjusted, 1)
+    return adjusted.clip(max=1)
 
 
-def judge(effect: Interval, smallest: float) -> Verdict:
-    """The verdict on a claim from its effect, oriented so that positive is as claimed.
+def judge_family(effects: Sequence[Interval], smallest: Sequence[float]) -> list[Verdict]:
+    """The verdicts on a family of claims from their effects, oriented so that positive is as
+    claimed, with Holm's correction over all of them.
 
     `smallest` >= 0 is the smallest effect worth the claim, in the effect's unit. Supported: the
     interval lies above 0 and the mean is at least `smallest`. Refuted: the interval lies below
     `smallest`. Undecided: neither, and always so with a single seed or without any spread.
-    """
-    return judge_family([effect], [smallest])[0]
-
-
-def judge_family(effects: Sequence[Interval], smallest: Sequence[float]) -> list[Verdict]:
-    """`judge` for each of a family, with Holm's correction over all of them.
 
     What is tested of an effect is that it is not above 0, if its mean reaches the smallest one
-    that matters, and else that it is not below that one. Raises ValueError as `judge` does.
+    that matters, and else that it is not below that one. Raises ValueError for a `smallest` below
+    0.
     """
     for value in smallest:
         if not 0 <= value < np.inf:
@@ -176,12 +147,10 @@ def _p(effect: Interval, value: float) -> float:
     return float(2 * stats.t.sf(off * np.sqrt(effect.n) / effect.sd, effect.n - 1))
 
 
-def combine(verdicts: Iterable[Verdict]) -> str:
-    """One word for a claim judged in several settings; of each only `.verdict` is looked at.
-
-    The verdict they share; "depends" if some support and some refute it; else "undecided".
-    """
-    found = {v.verdict for v in verdicts}
+def combine(verdicts: Iterable[str]) -> str:
+    """One word for a claim judged in several settings: the verdict they share; "depends" if some
+    support and some refute it; else "undecided"."""
+    found = set(verdicts)
     if not found:
         raise ValueError("verdicts must hold at least one verdict, but it is empty")
     if len(found) == 1:
@@ -189,63 +158,17 @@ def combine(verdicts: Iterable[Verdict]) -> str:
     return DEPENDS if {SUPPORTED, REFUTED} <= found else UNDECIDED
 
 
-def two_level_bootstrap(
-    per_seed: Sequence[tuple[ArrayLike, ...]],
-    statistic: Callable[..., float],
-    draws: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> BootstrapInterval:
-    """Percentile interval of the mean over seeds of statistic(*arrays), by seeds, then images.
-
-    `per_seed` holds a tuple of arrays for each seed, each with one row an image, the same images
-    in the same order for every seed. Each draw takes seeds with replacement and then images with
-    replacement, the same ones for all its seeds: all were measured on one test set, so its chance
-    does not average out over seeds (the crossed bootstrap of Owen 2007). To compare two arms, put
-    the arrays of both into the tuple and take the difference inside `statistic`.
-
-    A biased statistic keeps its bias: the interval of ECE lies too high. Raises ValueError if
-    there are no seeds, the numbers of images differ, draws < 1 or not 0 < level < 1.
-    """
-    _check_level(level)
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, but it is {draws!r}")
-    per_seed = [tuple(np.asarray(array) for array in arrays) for arrays in per_seed]
-    sizes = sorted({len(array) for arrays in per_seed for array in arrays})
-    if len(sizes) != 1 or sizes[0] == 0:
-        raise ValueError(
-            f"per_seed must hold arrays of the same images for every seed, but has lengths {sizes}"
-        )
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for draw in range(draws):
-        seeds = rng.integers(len(per_seed), size=len(per_seed))
-        chosen, times = np.unique(seeds, return_counts=True)
-        images = rng.integers(sizes[0], size=sizes[0])
-        values = [statistic(*(array[images] for array in per_seed[s])) for s in chosen]
-        means[draw] = np.average(values, weights=times)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    estimate = np.mean([statistic(*arrays) for arrays in per_seed])
-    return BootstrapInterval(float(estimate), float(low), float(high))
-
-
 def _finite(name: str, values: ArrayLike) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"{name} must be one or more numbers (n,), but has shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, but they are {values.tolist()}")
-    return values
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"{name} must be one or more numbers (n,), but has shape {found.shape}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} must be finite, but they are {found.tolist()}")
+    return found
 
 
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, but it is {level!r}")
-
-
-def _half_width(sd: float, n: ArrayLike, level: float) -> np.ndarray:
-    n = np.asarray(n)
-    return stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n)
+def _half_width(sd: float, n: int | np.ndarray, level: float) -> np.ndarray:
+    return np.asarray(stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n))
 
 
 def _more_runs(effect: Interval, smallest: float, level: float) -> int | None:

@@ -1,7 +1,7 @@
 """Label smoothing cross entropy, and the losses that it is compared with."""
 
+from lsce.losses.checks import Convention
 from lsce.losses.smoothing import (
-    Convention,
     LabelSmoothingCrossEntropy,
     convert_epsilon,
     label_smoothing_cross_entropy,

@@ -25,8 +25,7 @@ def _require(ok: bool, name: str, value: object, want: str) -> None:
 
 
 def _is_number(value: object) -> bool:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and math.isfinite(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _checked(transition: Tensor) -> Tensor:
@@ -115,6 +114,8 @@ class ForwardCorrection(nn.Module):
     transition: float64 (C, C), each row a distribution. Raises ValueError if it is not.
     """
 
+    log_columns: Tensor
+
     def __init__(self, transition: Tensor):
         super().__init__()
         # Row j is log T[·, j]: one row is read a sample.
@@ -134,6 +135,8 @@ class BackwardCorrection(nn.Module):
     transition: as in `ForwardCorrection`, with a condition number below 1e8. Raises ValueError if
         it is not.
     """
+
+    inverse: Tensor
 
     def __init__(self, transition: Tensor):
         super().__init__()
@@ -155,6 +158,8 @@ class GeneralizedLabelSmoothing(nn.Module):
     1 − ε + ε/C and u is ε/C for "include-true". The buffer `epsilon`, float32 (), is read at each
     call and may be changed in between. Raises ValueError for an ε or a convention out of range.
     """
+
+    epsilon: Tensor
 
     def __init__(self, epsilon: float, convention: str):
         super().__init__()
@@ -189,13 +194,15 @@ class SampleWeighted(nn.Module):
     criterion: its loss of every sample, (N,). weights: float (C,).
     """
 
+    weights: Tensor
+
     def __init__(self, criterion: nn.Module, weights: Tensor):
         super().__init__()
         self.criterion = criterion
         self.register_buffer("weights", weights)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        loss = self.criterion(logits, labels)
+        loss: Tensor = self.criterion(logits, labels)
         weights = self.weights[labels].to(loss.dtype)
         return (weights * loss.masked_fill(weights == 0, 0)).mean()
 

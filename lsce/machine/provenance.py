@@ -28,11 +28,11 @@ def commit() -> str | None:
     head = _git("rev-parse", "--short=12", "HEAD")
     if head is None or head.returncode:
         return os.environ.get("LSCE_COMMIT")
-    changed = _git("diff", "--quiet", "HEAD", "--", ".", *_WRITTEN).returncode
-    return head.stdout.strip() + "-dirty" * bool(changed)
+    changed = _git("diff", "--quiet", "HEAD", "--", ".", *_WRITTEN)
+    return head.stdout.strip() + "-dirty" * bool(changed and changed.returncode)
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess | None:
+def _git(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     command = ["git", "-C", str(paths.ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -19,7 +19,13 @@ class MustBe(ValueError):
 class Value(BaseModel):
     """A frozen record of typed fields; two with the same fields are equal."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
     def __init__(self, /, **fields: Any) -> None:
         try:

@@ -71,7 +71,7 @@ def of(shown: Evidence) -> Finding:
         shown.lacking,
         groups,
         shown.judgements,
-        numbers.to_dict("records"),
+        [{str(name): value for name, value in row.items()} for row in numbers.to_dict("records")],
     )
 
 
@@ -131,7 +131,7 @@ def _of_json(fields: dict[str, Any]) -> Finding:
 def _judgement(fields: dict[str, Any]) -> Judgement:
     effect = fields["effect"]
     if effect is not None:
-        effect = Interval(**{name: _number(value) for name, value in effect.items()})
+        effect = Interval(**{name: _number(value) for name, value in effect.items()})  # type: ignore[arg-type]
     changed = {"effect": effect, "runs": frozenset(fields["runs"]), "p": _number(fields["p"])}
     return Judgement(**fields | changed)
 
@@ -166,7 +166,7 @@ def mean_and_interval(effect: Interval) -> tuple[str, str]:
 def overall(claim: Claim, shown: Finding | Evidence) -> str:
     """The verdict over all regimes."""
     judged = shown.judgements.get(claim.id)
-    return statistics.combine(judged) if judged else statistics.UNDECIDED
+    return statistics.combine(each.verdict for each in judged) if judged else statistics.UNDECIDED
 
 
 def span_of_effects(claim: Claim, shown: Finding | Evidence) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
@@ -97,9 +98,9 @@ def effects(collected: Collected) -> Styler:
     for claim, shown in _claims(collected):
         judged = shown.judgements.get(claim.id, [])
         for position, found in enumerate(judged):
-            words = f"{_link(claim, claim.claim)} <b>{statistics.combine(judged)}</b>"
+            words = f"{_link(claim, claim.claim)} <b>{findings.overall(claim, shown)}</b>"
             compared = f"{found.regime}: {found.treatment} against {found.control}"
-            row = {"claim": "" if position else words, "regime": compared}
+            row: dict[str, Any] = {"claim": "" if position else words, "regime": compared}
             if found.effect is not None:
                 mean, interval = findings.mean_and_interval(found.effect)
                 row |= {"effect": f"{mean} {claim.unit}", "95% interval": interval}

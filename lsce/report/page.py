@@ -27,6 +27,7 @@ from lsce.studies import evidence, profiles
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import Shows
 from lsce.studies.profiles import Profile
+from lsce.studies.robustness import Robustness
 from lsce.training import networks
 from lsce.training.spec import LongTail, RunSpec
 
@@ -237,6 +238,7 @@ def _training(spec: RunSpec) -> str:
 
 def masking(shown: Evidence) -> Styler:
     """The checks for masked gradients, see `lsce.studies.robustness`."""
+    assert isinstance(shown.study, Robustness)
     frame = shown.study.masking(shown)
     frame["passes"] = frame["passes"].map({True: "yes", False: "<b>no</b>"})
     frame.loc[frame.duplicated(["regime", "arm"]), ["regime", "arm"]] = ""

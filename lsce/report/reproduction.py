@@ -15,6 +15,7 @@ same way* as a published one if its 95% interval lies on the published one's sid
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from pandas.io.formats.style import Styler
 
 from lsce import studies
 from lsce.judging import claims, statistics
+from lsce.judging.arms import by_regime
 from lsce.judging.claims import Claim
 from lsce.machine import paths
 from lsce.report.tables import table
@@ -90,7 +92,7 @@ def declared() -> list[Claim]:
 def _numbers(table: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd.Series]:
     """Values by seed of every headline number: (regime, words, unit) → series."""
     found = {}
-    for regime, part in table.groupby("regime", sort=False):
+    for regime, part in by_regime(table):
         for claim in declared():
             # Of the others the rival is chosen, and perhaps another one each time.
             if claim.is_plain:
@@ -103,7 +105,9 @@ def _numbers(table: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], p
     return found
 
 
-def _row(regime: str, number: str, unit: str, here: pd.Series, recorded: pd.Series) -> dict:
+def _row(
+    regime: str, number: str, unit: str, here: pd.Series, recorded: pd.Series
+) -> dict[str, Any]:
     difference = statistics.paired_difference(here, recorded)
     row = {"regime": regime, "number": number, "unit": unit, "n": difference.n}
     for name, interval in (
@@ -130,13 +134,13 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
             continue
         common = {"claim": claim.claim, "unit": claim.unit}
         theirs = [_published(claim, published, *pair) for pair in claim.published.pairs]
-        asked = {row["epsilon"] for row in theirs}
+        asked, measure = {row["epsilon"] for row in theirs}, claim.published.measure
         if claim.is_plain:
             ours = [
                 row
-                for regime, part in shown.table.groupby("regime", sort=False)
+                for regime, part in by_regime(shown.table)
                 for epsilon in sorted({_nearest(part, epsilon) for epsilon in asked})
-                for row in _ours(claim, regime, part, epsilon)
+                for row in _ours(claim, measure, regime, part, epsilon)
             ]
         else:
             judged = shown.judgements.get(claim.id, [])
@@ -145,7 +149,7 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str) -> dict:
+def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str) -> dict[str, Any]:
     rows = published.loc[[plain, smoothed]]
     values = rows["value"] / rows["unit"].map({"%": 100.0}).fillna(1.0)
     if rows["metric"].str.contains("accuracy").all():
@@ -171,17 +175,19 @@ def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str)
 def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
     """The ε > 0 of some runs that is nearest; the conventions differ by 1% with 100 classes."""
     smoothed = runs[runs["method"] == "smoothing"]["setting"].unique()
-    return min((e for e in smoothed if e > 0), key=lambda e: abs(e - epsilon))
+    return float(min((e for e in smoothed if e > 0), key=lambda e: abs(e - epsilon)))
 
 
-def _ours(claim: Claim, regime: str, runs: pd.DataFrame, epsilon: float) -> list[dict]:
-    effects = claims.smoothing_effects(claim, runs, claim.published.measure, epsilon)
+def _ours(
+    claim: Claim, measure: str, regime: str, runs: pd.DataFrame, epsilon: float
+) -> list[dict[str, Any]]:
+    effects = claims.smoothing_effects(claim, runs, measure, epsilon)
     if effects.empty:
         return []
     return [_row_of(regime, epsilon, statistics.mean_interval(effects))]
 
 
-def _row_of(regime: str, epsilon: float, effect: statistics.Interval) -> dict:
+def _row_of(regime: str, epsilon: float, effect: statistics.Interval) -> dict[str, Any]:
     row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
     return row | {"low": effect.low, "high": effect.high, "n": effect.n}
 
@@ -196,7 +202,7 @@ def directions(numbers: pd.DataFrame) -> pd.DataFrame:
             row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
             for regime, at in ours.groupby("name", sort=False):
                 nearest = (at["epsilon"] - theirs["epsilon"]).abs().idxmin()
-                row[regime] = _direction(at.loc[nearest], theirs["effect"])
+                row[str(regime)] = _direction(at.loc[nearest], theirs["effect"])
             rows.append(row)
     return pd.DataFrame(rows)
 

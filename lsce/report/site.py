@@ -21,8 +21,8 @@ import papermill
 import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from IPython.core.inputtransformer2 import TransformerManager
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
@@ -30,6 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from lsce.machine import paths
+from lsce.report import reference
 
 #: Tags by which a notebook's author says what becomes of a cell's code; without one it is folded.
 CODE_TAGS = {"show-input", "hide-input", "remove-input", "hide-cell", "remove-cell"}
@@ -198,6 +199,7 @@ def _assemble(pages: list[Path], source: Path) -> Path:
         raise ValueError(f"pages must be one or more files of different names, not {names}.")
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(paths.REPORT, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    reference.write(source)
     for page in pages:
         if page.suffix == ".ipynb":
             nbformat.write(_publishable(page, source / "_static"), source / page.name)
@@ -209,7 +211,7 @@ def _assemble(pages: list[Path], source: Path) -> Path:
 def _publishable(notebook: Path, static: Path) -> NotebookNode:
     """The notebook as a page: its code folded, its prose in MyST, the files that it links to copied
     to `static`, and nothing that names this machine or needs a server."""
-    node = nbformat.read(notebook, as_version=4)
+    node: NotebookNode = nbformat.read(notebook, as_version=4)
     for metadata in (node.metadata, *(cell.metadata for cell in node.cells)):
         metadata.pop("papermill", None)
     node.metadata.pop("widgets", None)
@@ -266,7 +268,7 @@ def _in_myst(text: str) -> str:
 def _with_files(text: str, static: Path) -> str:
     """Links to other notebooks and to files of figures, as they are in the site."""
 
-    def copied(link: re.Match) -> str:
+    def copied(link: re.Match[str]) -> str:
         file = (paths.NOTEBOOKS / link[1]).resolve()
         place = Path("figures", file.parent.name if file.parent != paths.FIGURES else "", file.name)
         (static / place).parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
@@ -109,7 +110,9 @@ class SpeedParameters(Value):
     parts: list[str] = []
 
 
-def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd.DataFrame]]:
+def benchmarks(
+    parts: Sequence[str] = (),
+) -> dict[str, tuple[dict[str, dict[str, Any]], pd.DataFrame]]:
     """For each machine that `make bench` ran on: what each of its parts rests on, and the rows.
 
     With `parts` only the rows of these. Raises ValueError if no machine has measured one of them.
@@ -126,7 +129,7 @@ def benchmarks(parts: Sequence[str] = ()) -> dict[str, tuple[dict[str, dict], pd
     return found
 
 
-def measured(name: str, about: Mapping[str, object]) -> Markdown:
+def measured(name: str, about: Mapping[str, Any]) -> Markdown:
     """What the rows of a part of `make bench` rest on."""
     versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
     return Markdown(

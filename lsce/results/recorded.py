@@ -348,7 +348,8 @@ def _of(task: Task, origin: dict[str, Any], tables: _Tables) -> Run:
     run = Run(task, status, origin, history=history, details=details, kept=kept)
     if run.diverged:
         return run
-    run.scalars.update(tables.scalars.loc[name].dropna())
+    known = tables.scalars.loc[name].dropna()
+    run.scalars.update((str(scalar), float(known[scalar])) for scalar in known.index)
     run.counts.update(_dense(tables.histograms(name)))
     for quantity, values in tables.samples.get(name, {}).items():
         if quantity.startswith(_PROJECTION):
@@ -395,6 +396,4 @@ def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
     if values.dtype == np.uint8:
         return np.unpackbits(values, count=images).astype(bool)
-    if values.dtype == np.float16:
-        return values.astype(float)
-    return values / UNIT
+    return values.astype(float) if values.dtype == np.float16 else values / UNIT

@@ -1,8 +1,10 @@
 """The studies: one module a page, found by the page's name."""
 
 import functools
-import importlib
+import importlib.util
+import sys
 from pathlib import Path
+from typing import TypeGuard
 
 from lsce.judging import claims
 from lsce.judging.claims import Claim
@@ -19,20 +21,19 @@ def notebooks() -> list[str]:
 def of(notebook: str) -> type[Study] | None:
     """The study of a page, None if it shows no runs.
 
-    That of `notebooks/NN_name.ipynb` is the class in `lsce/studies/name.py` that has parameters.
+    That of `notebooks/NN_name.ipynb` is the class of `lsce.studies.name` that is a study.
     """
-    name = notebook.partition("_")[2]
-    if not Path(__file__).with_name(f"{name}.py").is_file():
+    module = f"lsce.studies.{notebook.partition('_')[2]}"
+    if not importlib.util.find_spec(module):
         return None
-    module = importlib.import_module(f"lsce.studies.{name}")
-    found = [
-        each
-        for each in vars(module).values()
-        if isinstance(each, type) and issubclass(each, Study) and each.__module__ == module.__name__
-    ]
-    (study,) = found
+    own = [each for each in vars(importlib.import_module(module)).values() if _is_of(each, module)]
+    (study,) = own
     study.notebook = notebook
     return study
+
+
+def _is_of(value: object, module: str) -> TypeGuard[type[Study]]:
+    return isinstance(value, type) and issubclass(value, Study) and value.__module__ == module
 
 
 def with_runs() -> dict[str, type[Study]]:
@@ -43,8 +44,11 @@ def with_runs() -> dict[str, type[Study]]:
 @functools.cache
 def claims_of(notebook: str) -> list[Claim]:
     """The claims that a page judges, declared beside its study."""
-    file = Path(__file__).with_name(notebook.partition("_")[2] + ".yaml")
-    return claims.declared(file, notebook)
+    study = of(notebook)
+    if study is None:
+        return []
+    module = sys.modules[study.__module__]
+    return claims.declared(Path(module.__file__ or "").with_suffix(".yaml"), notebook)
 
 
 def all_claims() -> dict[str, Claim]:

@@ -158,7 +158,7 @@ class Calibration(Study):
 
         found = {
             "ECE": calibration.expected_calibration_error,
-            "smooth CE": lambda sure, correct: smECE(sure, correct.astype(float)),
+            "smooth CE": lambda sure, correct: float(smECE(sure, correct.astype(float))),
         }
         rows = [
             {"panel": label.regime, "arm": f"{name}, {words}", "epsilon": label.setting}

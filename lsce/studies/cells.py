@@ -10,7 +10,10 @@ from lsce.studies.parameters import Shows
 def cell(notebook: str) -> str:
     """The source of the cell: every parameter with its default and its explanation."""
     study = studies.of(notebook)
-    assert study is not None
+    if study is None:
+        raise ValueError(
+            f"notebook is {notebook!r}; it must be one of {', '.join(studies.with_runs())}"
+        )
     shows = dict(Shows.model_fields)
     fields = {"profile": shows.pop("profile")} | study.Parameters.model_fields | shows
     return "\n".join(
@@ -20,16 +23,16 @@ def cell(notebook: str) -> str:
 
 
 def _assignment(name: str, value: Any, words: str) -> str:
-    line = f"{name} = {_literal(value)}"
+    line = f"{name} = {literal(value)}"
     if "\n" not in line and len(line) + len(words) <= 96:
         return f"{line}  # {words}"
     return f"# {words}\n{line}"
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A value as it is written in a notebook; regimes one a line."""
     if isinstance(value, dict) and value:
-        rows = [f"    {name!r}: {_literal(each)},\n" for name, each in value.items()]
+        rows = [f"    {name!r}: {literal(each)},\n" for name, each in value.items()]
         return "{\n" + "".join(rows).replace("'", '"') + "}"
     if isinstance(value, Value):
         fields = value.model_dump(exclude_defaults=True)

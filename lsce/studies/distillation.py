@@ -103,7 +103,7 @@ class DistillationStudy(Study):
         Müller et al. 2019): columns panel, arm, smoothness, seed and value."""
         students = main.table
         alone = students["method"] == "smoothing"
-        parts = []
+        parts: list[pd.DataFrame] = []
         for arm, rows in (
             ("teacher", main.others["teachers"].table),
             ("student, smoothed alone", students[alone]),

@@ -73,9 +73,9 @@ class NoisyLabelsStudy(Study):
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
         cells: dict[str, Labels] = {"no noise": TrueLabels()}
-        for kind, rates in (("symmetric", p.symmetric_rates), ("asymmetric", p.asymmetric_rates)):
-            for rate in rates:
-                cells[f"{kind}, {rate:.0%}"] = NoisyLabels(noise=kind, rate=rate)
+        flipped = [NoisyLabels(noise="symmetric", rate=rate) for rate in p.symmetric_rates]
+        flipped += [NoisyLabels(noise="asymmetric", rate=rate) for rate in p.asymmetric_rates]
+        cells |= {f"{labels.noise}, {labels.rate:.0%}": labels for labels in flipped}
         for regime, labels in cells.items():
             noisy = isinstance(labels, NoisyLabels)
             given = {"labels": labels, "keep": ("selected",)}

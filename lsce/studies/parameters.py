@@ -15,6 +15,7 @@ from lsce.training.methods import Method
 from lsce.training.spec import (
     Balanced,
     DataName,
+    Extra,
     Labels,
     LongTail,
     Recipe,
@@ -45,11 +46,11 @@ class Regime(Value):
     """How a network is trained, whatever it is trained by."""
 
     network: str
-    #: All of the data set's, unless given.
     train_size: int | None = Field(None, ge=1)
+    """All of the data set's, unless given."""
     epochs: int = Field(ge=1)
-    #: Validation images that are measured after each epoch: all, unless given.
     monitor_size: int | None = Field(None, ge=1)
+    """Validation images that are measured after each epoch: all, unless given."""
     recipe: Recipe = Recipe()
 
     def images(self, data_name: str) -> int:
@@ -65,7 +66,7 @@ class Regime(Value):
         classes: int | None = None,
         imbalance: float | None = None,
         labels: Labels = TrueLabels(),
-        keep: Sequence[str] = (),
+        keep: Sequence[Extra] = (),
     ) -> RunSpec:
         """The run of a seed, with some of the classes and as many images of each, or a long tail of
         them, or all."""
@@ -87,7 +88,7 @@ class Regime(Value):
             epochs=self.epochs,
             monitor_size=monitored,
             seed=seed,
-            keep=keep,
+            keep=frozenset(keep),
         )
 
     def changed(self, **fields: Any) -> "Regime":

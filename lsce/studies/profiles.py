@@ -12,8 +12,9 @@ from lsce import studies
 from lsce.machine import paths
 from lsce.machine.values import Value, unknown
 from lsce.studies.overview import Overview
-from lsce.studies.parameters import USUAL_EPSILON, DataName, Regime
+from lsce.studies.parameters import USUAL_EPSILON, Regime
 from lsce.studies.study import Study
+from lsce.training.spec import DataName
 
 #: Of what is recorded, a page shows the profile that comes first here.
 ORDER = ("full", "gpu", "cpu", "small", "quick", "smoke")
@@ -27,12 +28,12 @@ class Content(Value):
     """What a profile's file holds."""
 
     data: DataName
-    #: What has to be known of it before it is run, a sentence.
     note: str = ""
+    """What has to be known of it before it is run, a sentence."""
     shared: dict[str, Any] = {}
     notebooks: dict[str, dict[str, Any]] = {}
-    #: Trainings of other lengths, which only the appendix on speed shows.
     budgets: dict[str, Regime] = {}
+    """Trainings of other lengths, which only the appendix on speed shows."""
 
 
 class Profile:

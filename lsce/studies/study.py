@@ -126,7 +126,8 @@ def table_of(pairs: Pairs) -> pd.DataFrame:
     A temperature whose fit did not converge, and what was measured with it, is NaN."""
     table = pd.DataFrame([_row(label, run) for label, run in pairs])
     if "temperature_converged" in table:
-        fitted = [name for name in table if name == "temperature" or name.endswith("_scaled")]
+        names = [str(name) for name in table]
+        fitted = [name for name in names if name == "temperature" or name.endswith("_scaled")]
         table.loc[table["temperature_converged"] == 0, fitted] = np.nan
     return table
 

@@ -127,9 +127,9 @@ def execute(
     try:
         while True:
             waiting = [task for task in waiting if pace.end(task) <= deadline]
-            while len(running) < workers.count and (task := _ready(waiting, store)):
-                waiting.remove(task)
-                running[workers.submit(task, store)] = task
+            while len(running) < workers.count and (ready := _ready(waiting, store)):
+                waiting.remove(ready)
+                running[workers.submit(ready, store)] = ready
             if not running:
                 break
             done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)

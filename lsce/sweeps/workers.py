@@ -77,7 +77,9 @@ def _weights(store: Store, spec: RunSpec) -> dict[str, Tensor]:
 
 def _evaluate(task: Evaluation, store: Store) -> None:
     started, device = time.perf_counter(), default_device()
-    scalars, details, status = {}, [], store.load(task.run).status
+    scalars: dict[str, float] = {}
+    details: list[dict[str, Any]] = []
+    status = store.load(task.run).status
     if status == "completed":
         tried, source = (
             network_of(spec, _weights(store, spec), device) for spec in (task.run, task.source)
@@ -103,7 +105,11 @@ def _origin(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _start_process(epochs: "multiprocessing.Queue[str]") -> None:
+#: Where a process puts the id of a task for each epoch that is done.
+_epochs: Any = None
+
+
+def _start_process(epochs: Any) -> None:
     """A process leaves Ctrl-C to its parent and ends when the parent does."""
     global _epochs
     _epochs = epochs

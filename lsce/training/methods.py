@@ -123,8 +123,8 @@ class Smoothing(Method):
     kind: Literal["smoothing"] = "smoothing"
     epsilon: float = Field(le=1)
     convention: Convention = "exclude-true"
-    #: Epochs of plain cross entropy before ε takes effect.
     warmup_epochs: int | None = Field(None, ge=1)
+    """Epochs of plain cross entropy before ε takes effect."""
 
     @property
     def name(self) -> str:
@@ -283,7 +283,8 @@ class Mixup(_WithParameter):
     def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:
         from torchvision.transforms.v2 import MixUp  # a second to import
 
-        return MixUp(alpha=self.alpha, num_classes=num_classes)
+        mixer: Mixer = MixUp(alpha=self.alpha, num_classes=num_classes)
+        return mixer
 
 
 class Distillation(Method):

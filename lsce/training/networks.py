@@ -40,13 +40,14 @@ class ImageClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features, float32 (N, D)."""
-        maps = self.body(_scaled(images))
+        maps: Tensor = self.body(_scaled(images))
         return maps.to(self.classifier.weight.dtype).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.features(images)
         with torch.autocast(features.device.type, enabled=False):
-            return self.classifier(features)
+            logits: Tensor = self.classifier(features)
+        return logits
 
 
 def _scaled(images: Tensor) -> Tensor:
@@ -63,6 +64,8 @@ class Whitening(nn.Module):
 
     #: Added to a component's variance, of images in [−2, 2].
     SMALLEST = 0.01
+
+    weight: Tensor
 
     def __init__(self, filters: int, kernel: int, stride: int):
         super().__init__()
@@ -85,11 +88,12 @@ class ConvBN(nn.Sequential):
     """Convolution without bias, batch normalisation and, unless `relu` is false, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True):
-        layers = [
+        layers: list[nn.Module] = [
             nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=False),
             nn.BatchNorm2d(outputs),
         ]
         super().__init__(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+        self.outputs = outputs
 
 
 class PadShortcut(nn.Module):
@@ -113,6 +117,10 @@ class PooledPadShortcut(PadShortcut):
         return F.avg_pool2d(x, self.stride)
 
 
+#: Makes a shortcut of input channels, output channels and a stride.
+Shortcut = Callable[[int, int, int], nn.Module]
+
+
 def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
     """He et al.'s shortcut B: a 1×1 convolution."""
     return ConvBN(inputs, outputs, 1, stride, relu=False)
@@ -121,9 +129,7 @@ def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016)."""
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, shortcut: Callable[[int, int, int], nn.Module]
-    ):
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut):
         super().__init__()
         self.residual = nn.Sequential(
             ConvBN(inputs, outputs, 3, stride), ConvBN(outputs, outputs, 3, relu=False)
@@ -136,7 +142,7 @@ class BasicBlock(nn.Module):
 
 
 def _resnet(
-    num_classes: int, widths: tuple[int, ...], blocks: int, shortcut: Callable = projection
+    num_classes: int, widths: tuple[int, ...], blocks: int, shortcut: Shortcut = projection
 ) -> ImageClassifier:
     layers: list[nn.Module] = [ConvBN(3, widths[0], 3)]
     inputs = widths[0]
@@ -153,7 +159,7 @@ def _small_resnet(
 ) -> ImageClassifier:
     """A stem of so many channels, then basic blocks, each given by its channels and stride, with
     pooled shortcuts."""
-    layers = [stem]
+    layers: list[nn.Module] = [stem]
     for channels, stride in blocks:
         layers.append(BasicBlock(inputs, channels, stride, PooledPadShortcut))
         inputs = channels
@@ -186,7 +192,7 @@ def _inception(
 ) -> ImageClassifier:
     """Inception modules (1×1 and 3×3 channels) and, for a single number, downsampling ones."""
     layers: list[nn.Module] = [stem]
-    inputs = stem[0].out_channels
+    inputs = stem.outputs
     for channels in modules:
         if isinstance(channels, int):
             pool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -206,7 +212,7 @@ _SMALL_INCEPTION = (
 )
 
 #: Name → function of the number of classes.
-NETWORKS = {
+NETWORKS: dict[str, Callable[[int], ImageClassifier]] = {
     # Small enough for a CPU: maps of 8×8 after the stem, 2×2 at the end (`benchmarks/NOTES.md`).
     "resnet6": _resnet6,
     # The same at half its widths, for its students.
@@ -249,7 +255,7 @@ def multiply_adds(name: str, num_classes: int, pixels: int) -> int:
         network = build(name, num_classes).eval()
         with FlopCounterMode(display=False) as counter:
             network.features(torch.empty(1, 3, pixels, pixels))
-    return counter.get_total_flops() // 2 + network.classifier.weight.numel()  # it counts both
+    return int(counter.get_total_flops()) // 2 + network.classifier.weight.numel()  # it counts both
 
 
 @functools.cache

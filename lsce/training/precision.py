@@ -93,7 +93,10 @@ def _machine() -> str:
 
 def _kept() -> dict[str, dict[str, dict[Precision, float]]]:
     try:
-        return json.loads((paths.CACHE / KEPT).read_text(encoding="utf-8"))
+        kept: dict[str, dict[str, dict[Precision, float]]] = json.loads(
+            (paths.CACHE / KEPT).read_text(encoding="utf-8")
+        )
+        return kept
     except (OSError, ValueError):
         return {}  # none yet, or damaged: then it is measured again
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from lsce import data
+from lsce.data import Entry
 from lsce.machine.values import MustBe, Value
 from lsce.training import networks
 from lsce.training.methods import AnyMethod
@@ -42,19 +43,19 @@ class Recipe(Value):
     warmup_fraction: float = Field(0.25, ge=0, lt=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    #: Instead of the one cycle: the learning rate starts at its peak and is divided by 10 after
-    #: each of these shares of the training.
     milestones: Annotated[tuple[Share, ...], Strict(False)] | None = None
-    #: The gradient is that of the loss times this.
+    """Instead of the one cycle: the learning rate starts at its peak and is divided by 10 after
+    each of these shares of the training."""
     loss_factor: float | None = Field(None, gt=0)
-    #: A gradient whose norm is larger is scaled down to it.
+    """The gradient is that of the loss times this."""
     clip_norm: float | None = Field(None, gt=0)
-    #: False: the images as they are, neither cropped nor flipped.
+    """A gradient whose norm is larger is scaled down to it."""
     augment: bool = True
-    #: Until this share of the steps, images are scaled down to this many pixels.
+    """False: the images as they are, neither cropped nor flipped."""
     early_resolution: Annotated[tuple[Share, Annotated[int, Field(ge=8)]], Strict(False)] | None = (
         None
     )
+    """Until this share of the steps, images are scaled down to this many pixels."""
 
 
 # ---- which images ----
@@ -132,20 +133,20 @@ class RunSpec(_Identified):
     """Everything that determines a run; `spec.id` names its record."""
 
     data: DataName
-    #: SHA-256 of the data set's contents.
     data_checksum: str = Field(default_factory=lambda given: data.entry(given["data"]).checksum)
+    """SHA-256 of the data set's contents."""
     sample: Sample
     labels: Labels = TrueLabels()
     method: AnyMethod
     network: Annotated[str, AfterValidator(networks.known)]
     recipe: Recipe = Recipe()
     epochs: int = Field(ge=1)
-    #: Validation images that are measured after each epoch, equally many of each class (all of
-    #: them after the last).
     monitor_size: int = Field(ge=1)
+    """Validation images that are measured after each epoch, equally many of each class (all of them
+    after the last)."""
     seed: int = Field(ge=0)
-    #: Not part of the run's identity.
     keep: Annotated[frozenset[Extra], Strict(False)] = Field(frozenset(), exclude=True)
+    """Not part of the run's identity."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -163,6 +164,9 @@ class RunSpec(_Identified):
             if self.sample.imbalance > largest:
                 wanted = f"at most the {largest} images of a class"
                 raise ValueError(f"imbalance is {self.sample.imbalance:g}; it must be {wanted}")
+        early, pixels = self.recipe.early_resolution, self.entry.pixels
+        if early and early[1] >= pixels:
+            raise ValueError(f"early_resolution is {early}; its pixels must be below {pixels}")
         whole = isinstance(self.sample, Balanced)
         if not whole and not isinstance(self.labels, TrueLabels):
             kind = self.labels.kind
@@ -184,15 +188,15 @@ class RunSpec(_Identified):
                 raise ValueError(f"keep is {sorted(self.keep)}; this run has no {extra!r}")
 
     @property
-    def entry(self) -> data.Entry:
+    def entry(self) -> Entry:
         """What its data set is."""
         return data.entry(self.data)
 
     @property
     def classes(self) -> int:
         """Classes whose images it is trained and tested on."""
-        few = isinstance(self.sample, SomeClasses)
-        return self.sample.classes if few else self.entry.num_classes
+        sample = self.sample
+        return sample.classes if isinstance(sample, SomeClasses) else self.entry.num_classes
 
     @property
     def num_classes(self) -> int:
@@ -240,15 +244,15 @@ class Protocol(Value):
     """How a trained network is tried with corrupted and with attacked test images: see
     `lsce.measures.robustness.examine`."""
 
-    #: Test images that are corrupted and attacked, equally many of each class.
     corrupted_images: int = Field(ge=1)
+    """Test images that are corrupted and attacked, equally many of each class."""
     attacked_images: int = Field(ge=1)
-    #: Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
-    #: claims are judged.
     radii: Annotated[tuple[Annotated[float, Field(gt=0, le=255)], ...], Strict(False)]
+    """Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
+    claims are judged."""
     judged_radius: float
-    #: Steps and random starts of the longest PGD, and queries of the Square attack.
     pgd_steps: int = Field(ge=1)
+    """Steps and random starts of the longest PGD, and queries of the Square attack."""
     pgd_restarts: int = Field(ge=1)
     square_queries: int = Field(ge=1)
 

@@ -13,7 +13,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def scaled(images: Tensor, pixels: int) -> Tensor:
     return small.contiguous(memory_format=torch.channels_last)
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay acts on convolution and linear weights only."""
     return [
         {
@@ -94,7 +94,8 @@ def built(name: str, num_classes: int, device: torch.device) -> networks.ImageCl
     with _one_at_a_time:
         network = networks.build(name, num_classes)
     network.precision = precision.of(name, device)
-    return network.to(device, memory_format=torch.channels_last)
+    network.to(device)
+    return network.to(memory_format=torch.channels_last)
 
 
 class _Captured(NamedTuple):
@@ -127,7 +128,7 @@ class Trainer:
         self.device = device
         self.network = built(network, num_classes, device)
         self._on_cuda = device.type == "cuda"
-        self._forward: nn.Module = self.network
+        self._forward: Callable[[Tensor], Tensor] = self.network
         if compiled if compiled is not None else self._on_cuda:
             self._forward = torch.compile(self.network, dynamic=False)
         self._captures = captured if captured is not None else self._on_cuda
@@ -143,7 +144,7 @@ class Trainer:
             return "captured"
         return "eager" if self._forward is self.network else "compiled"
 
-    def stream(self) -> contextlib.AbstractContextManager:
+    def stream(self) -> contextlib.AbstractContextManager[Any]:
         """Where a run's work on CUDA goes, so that runs in several threads can overlap."""
         return torch.cuda.stream(self._stream) if self._on_cuda else contextlib.nullcontext()
 
