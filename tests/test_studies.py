@@ -1,92 +1,116 @@
+"""Which runs each page asks for, and the tables it makes of what they left."""
+
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import digest_of
+import tiny_dataset
+from made_up import run_of
 
-from lsce import studies
-from lsce.judging import claims
+from lsce import data, studies
+from lsce.judging import arms
+from lsce.judging.claims import MAIN
 from lsce.measures import calibration
-from lsce.report import page
-from lsce.studies import KNOWN_POSTERIOR, MAIN, Study
-from lsce.studies.evidence import Evidence
-from lsce.training.spec import Recipe
+from lsce.report import notes, page
+from lsce.studies.calibration import KNOWN_POSTERIOR
+from lsce.studies.evidence import Evidence, _grouped
+from lsce.studies.number_of_classes import EQUAL_EPOCHS, SAME_IMAGES
+from lsce.studies.profiles import Profile
+from lsce.studies.study import Study
+from lsce.training.methods import Distillation, WeightedSmoothing
+from lsce.training.spec import LongTail, NoisyLabels, Recipe, RunSpec, SomeClasses, Superclasses
 
 REGIMES = {
-    "few": {"model": "resnet6", "train_size": 300, "epochs": 2},
-    "many": {"model": "resnet6", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
+    "few": {"network": "resnet6", "train_size": 300, "epochs": 2},
+    "many": {"network": "resnet6", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
 }
+GRID = dict(data_name="built-in", regimes=REGIMES, epsilons=[0.0, 0.1], seeds=[3, 4])
+GRID |= {"judged_epsilon": 0.1}
+RUN = {"network": "resnet6", "train_size": 300, "epochs": 3}
 
 
-def smoothing(**changes) -> Study:
-    given = dict(data_name="built-in", regimes=REGIMES, epsilons=[0.0, 0.1], seeds=[3, 4])
-    return studies.smoothing(**given | {"judged_epsilon": 0.1} | changes)
+def build(notebook: str, **given) -> Study:
+    study = studies.of(notebook)
+    return study(study.Parameters(**given))
+
+
+def grid(**changes) -> Study:
+    return build("00_overview", **GRID | changes)
+
+
+def group(study: Study, name: str) -> list:
+    return [label.task for label in study.groups()[name]]
+
+
+def shown(study: Study, **changes) -> Evidence:
+    """A page's evidence, made up."""
+    runs = {task.id: run_of(task, images=4 * task.run.num_classes) for task in study.tasks}
+    return _grouped(study, runs, False, "tiny")
 
 
 def test_a_study_holds_every_cell_once_with_shared_seeds():
-    study = smoothing()
-    cells = {
-        (label["regime"], s.epsilon, s.seed)
-        for label, s in zip(study.labels, study.specs, strict=True)
-    }
-    assert len(study.specs) == len(cells) == 8
-    assert {s.recipe for s in study.specs} == {Recipe(), Recipe(batch_size=32)}
-    assert len({s.id for s in study.specs}) == 8
+    study = grid()
+    cells = {(label.regime, label.setting, label.task.seed) for label in study.labelled}
+    assert len(study.tasks) == len(cells) == len({task.id for task in study.tasks}) == 8
+    assert {task.recipe for task in study.tasks} == {Recipe(), Recipe(batch_size=32)}
 
 
 def test_a_parameter_changed_touches_only_its_runs():
-    before = {s.id for s in smoothing().specs}
-    after = {s.id for s in smoothing(epsilons=[0.0, 0.2], judged_epsilon=0.2).specs}
+    before = {task.id for task in grid().tasks}
+    after = {task.id for task in grid(epsilons=[0.0, 0.2], judged_epsilon=0.2).tasks}
     assert len(before & after) == 4
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epsilons": [0.0, 1.5]}, r"epsilons is \[0.0, 1.5\]; it must be numbers in"),
-        ({"epsilons": []}, r"epsilons is \[\]"),
-        ({"epsilons": [0.1, 0.1]}, "must not name a value twice"),
+        ({"epsilons": [0.0, 1.5]}, "epsilons.1 is 1.5; it must be at most 1"),
+        ({"epsilons": []}, r"\[\] must hold one or more values, each once"),
+        ({"epsilons": [0.1, 0.1]}, "each once"),
         ({"judged_epsilon": 0.2}, "judged_epsilon is 0.2; it must be one of epsilons"),
-        ({"judged_epsilon": 0.0}, "judged_epsilon is 0.0; it must be one of epsilons .* above 0"),
-        ({"epsilons": [0.1, 0.2]}, r"epsilons is \[0.1, 0.2\]; 0 must be one of them"),
-        ({"epsilons": [0.0]}, r"epsilons is \[0.0\]; one of them must be above 0"),
-        ({"seeds": [0.5]}, "seed is 0.5"),
-        ({"seeds": 3}, "seeds is 3"),
-        ({"data_name": "cifar10"}, "data_name is 'cifar10'"),
-        ({"regimes": {"a": {"model": "resnet9", "epochs": 1}}}, "model is 'resnet9'"),
-        ({"regimes": {"a": {"model": "resnet6", "epocs": 1}}}, r"regimes\['a'\] is .*epocs"),
-        ({"regimes": {"a": {"model": "resnet6", "epochs": 1, "recipe": {"lr": 1}}}}, "'lr'"),
+        ({"judged_epsilon": 0.0}, "judged_epsilon is 0; it must be one of epsilons above 0"),
+        ({"epsilons": [0.1, 0.2]}, r"epsilons is \[0.1, 0.2\]; it must hold 0, to compare with"),
+        ({"epsilons": [0.0]}, r"epsilons is \[0.0\]; it must hold 0, to compare with, and more"),
+        ({"seeds": [0.5]}, "seeds.0 is 0.5; it must be a valid integer"),
+        ({"seeds": 3}, "seeds is 3; it must be a valid tuple"),
+        ({"data_name": "cifar10"}, "got 'cifar10'"),
+        ({"epsilon": [0.1]}, "no parameter 'epsilon'; did you mean 'epsilons'?"),
+        ({"momentum": 0.5}, "no parameter 'momentum'; it has data_name, epsilons"),
+        ({"regimes": {"a": {"network": "resnet6", "epocs": 1}}}, "'epocs'; did you mean 'epochs'"),
+        ({"regimes": {"a": {"network": "resnet6", "epochs": 1, "recipe": {"lr": 1}}}}, "'lr'"),
     ],
 )
 def test_a_wrong_parameter_is_named(changes, words):
     with pytest.raises(ValueError, match=words):
-        smoothing(**changes)
+        grid(**changes)
 
 
-def group(study: Study, name: str) -> list:
-    return [study.specs[i] for i in study.groups()[name]]
+def test_a_network_that_is_not_known_is_named():
+    with pytest.raises(ValueError, match="network is 'resnet9'"):
+        grid(regimes={"a": {"network": "resnet9", "epochs": 1}})
+
+
+# ---- the pages ----
 
 
 def over_fitting(**changes) -> Study:
-    given = dict(data_name="built-in", regimes=REGIMES, more_regimes={}, epsilons=[0.0, 0.1])
-    given |= dict(seeds=[3], judged_epsilon=0.1, fractions=[0.25, 1.0], fraction_epsilons=[0.0])
-    given |= dict(fraction_run={"model": "resnet6", "train_size": 2000, "epochs": 2})
+    given = GRID | dict(more_regimes={}, seeds=[3], fractions=[0.25, 1.0], fraction_epsilons=[0.0])
+    given |= dict(fraction_run={"network": "resnet6", "train_size": 2000, "epochs": 2})
     given |= dict(compared_regimes=["few"], compared_epsilons=[0.1], weight_decays=[0.01])
-    return studies.over_fitting(**given | changes)
+    return build("02_epsilon_study", **given | changes)
 
 
 def test_with_fewer_images_there_are_as_many_steps():
-    sizes = [(s.train_size, s.epochs) for s in group(over_fitting(), "fractions")]
+    sizes = [(s.images, s.epochs) for s in group(over_fitting(), "fractions")]
     assert sizes == [(500, 8), (2000, 2)]
 
 
 def test_alternatives_keep_the_epoch_that_validation_chose():
     found = group(over_fitting(), "alternatives")
-    assert [(s.epsilon, s.recipe.weight_decay) for s in found] == [
-        (0.0, 5e-4),
-        (0.1, 5e-4),
-        (0.0, 0.01),
-    ]
-    assert {s.keep for s in found} == {("selected",)}
+    tuned = [(s.method.epsilon, s.recipe.weight_decay) for s in found]
+    assert tuned == [(0.0, 5e-4), (0.1, 5e-4), (0.0, 0.01)]
+    assert {s.keep for s in found} == {frozenset({"selected"})}
 
 
 def test_every_method_is_tuned_over_as_many_settings():
@@ -113,56 +137,58 @@ def test_what_follows_from_other_parameters_follows_them(epsilons, decays, tuned
     study = over_fitting(epsilons=epsilons, weight_decays=decays, compared_regimes=None, **derived)
     judged = 0.1 if 0.1 in epsilons else 0.3
     assert study.judged == judged
-    assert {s.epsilon for s in group(study, "fractions")} == {0.0, judged}
+    assert {s.method.epsilon for s in group(study, "fractions")} == {0.0, judged}
     rivals = group(study, "alternatives")
-    smoothed = [s.epsilon for s in rivals if s.epsilon > 0]
+    smoothed = [s.method.epsilon for s in rivals if s.method.epsilon > 0]
     plain = [s.recipe.weight_decay for s in rivals if s.recipe.weight_decay != 5e-4]
     assert (smoothed, plain) == tuned
-    assert {s.train_size for s in rivals} == {300}  # the first regime
+    assert {s.images for s in rivals} == {300}  # the first regime
 
 
-def test_a_misspelt_parameter_is_an_error():
-    given = {"regimes": REGIMES, "epsilons": [0.0, 0.1], "seeds": [0]}
-    studies.build("00_overview", "built-in", given)
-    with pytest.raises(ValueError, match="no parameter 'epsilon'; did you mean 'epsilons'?"):
-        studies.build("00_overview", "built-in", given | {"epsilon": [0.0, 0.3]})
-    with pytest.raises(ValueError, match="no parameter 'momentum'; it has data_name, epsilons,"):
-        studies.build("00_overview", "built-in", given | {"momentum": 0.5})
+def test_the_calibration_study_adds_runs_with_a_known_posterior_and_peers():
+    more = dict(truth_epsilons=[0.0, 0.3], compared_regimes=["many"], compared_epsilons=[0.1])
+    more |= dict(focal_gammas=[2.0], mixup_alphas=[0.4], maxsup_weights=[0.2])
+    study = build("03_calibration", **GRID | more | {"data_name": "cifar-100"})
+    main, known, peers = (group(study, name) for name in (MAIN, KNOWN_POSTERIOR, "peers"))
+    assert main == grid(data_name="cifar-100").tasks
+    assert [(s.data, s.seed, s.method.epsilon) for s in known] == [
+        ("built-in", 3, 0.0),
+        ("built-in", 3, 0.3),
+    ]
+    words = ["ε = 0", "ε = 0.1", "focal loss, γ = 2", "mixup, α = 0.4", "MaxSup, weight 0.2"]
+    assert list(dict.fromkeys(s.method.words for s in peers)) == words
+    assert {s.seed for s in peers} == {3, 4} and {s.images for s in peers} == {600}
+    in_full = {label.task.method.words for label in study.groups()["peers"] if study.in_full(label)}
+    assert in_full == {"ε = 0", "ε = 0.1"}
+    assert all(study.in_full(label) for label in study.groups()[KNOWN_POSTERIOR])
 
 
-def test_networks_of_unseen_classes_see_as_many_images_of_each():
-    study = studies.penultimate(
-        data_name="built-in",
-        regimes=REGIMES,
-        epsilons=[0.0, 0.1, 0.9],
-        seeds=[3],
-        judged_epsilon=0.1,
-        compared_regimes=["few"],
-        seen_classes=80,
-    )
-    assert {s.keep for s in group(study, MAIN)} == {("features", "information")}
+@pytest.mark.parametrize(
+    ("notebook", "keep"), [("04_penultimate", "features"), ("10_costs", "unseen")]
+)
+def test_networks_of_unseen_classes_see_as_many_images_of_each(notebook, keep):
+    study = build(notebook, **GRID | dict(epsilons=[0.0, 0.1, 0.9], seeds=[3], seen_classes=80))
     unseen = group(study, "unseen")
-    assert [(s.classes, s.train_size, s.epsilon) for s in unseen] == [
-        (80, 240, 0.0),
+    assert [(s.classes, s.images, s.method.epsilon) for s in unseen] == [
+        (80, 240, 0),
         (80, 240, 0.1),
     ]
+    assert {s.keep for s in unseen} == {frozenset({keep})}
+    assert len(group(study, MAIN)) == 6
 
 
 def noisy_labels(**changes) -> Study:
-    given = dict(data_name="cifar-100", epsilons=[0.0, 0.1], seeds=[0, 1], judged_epsilon=0.1)
-    given |= dict(noise_run={"model": "resnet6", "train_size": 300, "epochs": 3})
+    given = dict(data_name="cifar-100", epsilons=[0.0, 0.1], seeds=[0, 1], noise_run=RUN)
     given |= dict(symmetric_rates=[0.2], asymmetric_rates=[0.4], negative_epsilons=[-0.5])
-    given |= dict(warmup_epochs=1, gce_qs=[0.7])
-    return studies.noisy_labels(**given | changes)
+    return build("05_noisy_labels", **given | dict(warmup_epochs=1, gce_qs=[0.7]) | changes)
 
 
 def test_arms_under_noise_share_seeds_and_flips():
     study = noisy_labels()
     assert len(group(study, "clean")) == 4 and len(group(study, MAIN)) == 2 * 2 * 7
-    table = study.table([digest_of(s) for s in study.specs])
+    table = shown(study).table
     cell = table[(table["regime"] == "symmetric, 20%") & (table["seed"] == 1)]
-    arms = [studies.arm(*each) for each in zip(cell["method"], cell["setting"], strict=True)]
-    assert arms == [
+    assert list(cell["arm"]) == [
         "ε = 0",
         "ε = 0.1",
         "ε = −0.5",
@@ -177,10 +203,10 @@ def test_arms_under_noise_share_seeds_and_flips():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"symmetric_rates": [1.5]}, "noise_rate is 1.5"),
-        ({"negative_epsilons": [0.1]}, r"negative_epsilons is \[0.1\]; .* below 0"),
-        ({"warmup_epochs": 3}, "warmup_epochs is 3; it must be a whole number below the 3 epochs"),
-        ({"gce_qs": ["much"]}, "loss_parameter is 'much'"),
+        ({"symmetric_rates": [1.5]}, "symmetric_rates.0 is 1.5"),
+        ({"negative_epsilons": [0.1]}, "negative_epsilons.0 is 0.1; it must be less than 0"),
+        ({"warmup_epochs": 3}, "warmup_epochs is 3; it must be below the 3 epochs"),
+        ({"gce_qs": ["much"]}, "gce_qs.0 is 'much'"),
     ],
 )
 def test_a_wrong_parameter_of_the_noise_is_named(changes, words):
@@ -188,210 +214,59 @@ def test_a_wrong_parameter_of_the_noise_is_named(changes, words):
         noisy_labels(**changes)
 
 
-def test_the_calibration_study_adds_runs_with_a_known_posterior_and_peers():
-    arguments = dict(data_name="cifar-100", regimes=REGIMES, epsilons=[0.0, 0.1], seeds=[3, 4])
-    arguments |= {"judged_epsilon": 0.1}
-    study = studies.calibration(
-        **arguments,
-        truth_epsilons=[0.0, 0.3],
-        compared_regimes=["many"],
-        compared_epsilons=[0.1],
-        focal_gammas=[2.0],
-        mixup_alphas=[0.4],
-        maxsup_weights=[0.2],
-    )
-    main, known, peers = (group(study, name) for name in (MAIN, KNOWN_POSTERIOR, "peers"))
-    assert main == studies.smoothing(**arguments).specs
-    assert [(s.data, s.seed, s.epsilon) for s in known] == [
-        ("built-in", 3, 0.0),
-        ("built-in", 3, 0.3),
-    ]
-    assert all(study.in_full(spec) for spec in known)
-    assert {(s.loss, s.loss_parameter, s.mixup, s.epsilon) for s in peers} == {
-        (None, None, None, 0.0),
-        (None, None, None, 0.1),
-        ("focal", 2.0, None, 0.0),
-        (None, None, 0.4, 0.0),
-        ("maxsup", 0.2, None, 0.0),
-    }
-    assert {s.seed for s in peers} == {3, 4} and {s.train_size for s in peers} == {600}
-    assert not any(study.in_full(spec) for spec in peers if spec.loss or spec.mixup)
-
-
-def test_a_study_adds_regimes_of_a_published_recipe_with_its_own_epsilons():
-    theirs = {"theirs": {"model": "resnet56", "epochs": 2, "recipe": {"milestones": [0.5]}}}
-    arguments = dict(data_name="built-in", regimes=REGIMES, epsilons=[0.0, 0.1, 0.9], seeds=[3])
-    arguments |= {"judged_epsilon": 0.1, "published_epsilons": [0.0, 0.1]}
-    both = studies.reproduction(**arguments, published_regimes=theirs)
-    without = studies.reproduction(**arguments, published_regimes={})
-    assert both.specs[: len(without.specs)] == without.specs
-    more = both.specs[len(without.specs) :]
-    assert [(s.model, s.epsilon) for s in more] == [("resnet56", 0.0), ("resnet56", 0.1)]
-    assert more[0].recipe.milestones == (0.5,)
-
-
-def digests(study: Study, **changes):
-    return [digest_of(spec, **changes) for spec in study.specs]
-
-
-def test_a_diverged_run_is_a_gap_and_not_a_number():
-    study = smoothing()
-    runs = [
-        digest_of(s, status="diverged" if s.seed == 4 and s.epsilon == 0 else "completed")
-        for s in study.specs
-    ]
-    table = study.table(runs)
-    gaps = table[table["status"] == "diverged"]
-    assert len(gaps) == 2 and gaps["top1_error"].isna().all()
-    judged = claims.judge([claims.load()["lower-error"]], {MAIN: table}, 0.1)["lower-error"]
-    assert [found.effect.n for found in judged] == [1, 1]  # the pair of seed 4 is left out
-
-
-def shown(study: Study, runs) -> Evidence:
-    return Evidence("02_epsilon_study", False, "tiny", {}, study, runs, 15, others={})
-
-
-def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
-    """And one may leave the number of training images at its default."""
-    regimes = {
-        name: {"model": "resnet6", "epochs": 1, "recipe": {"peak_learning_rate": rate}}
-        for name, rate in (("slow", 0.1), ("fast", 0.2))
-    }
-    study = smoothing(regimes=regimes)
-    runs = digests(study)
-    for run in runs:
-        rate = run.spec.recipe.peak_learning_rate
-        run.scalars.update(train_accuracy=rate, test_accuracy=0.05)
-    found = page.regimes(shown(study, runs)).data.set_index("regime")
-    assert list(found["train, test accuracy at ε = 0"]) == ["10.0%, 5.0%", "20.0%, 5.0%"]
-    assert all(words.startswith("45,000 images × 1 epochs") for words in found["training"])
-
-
-def test_a_fit_that_did_not_converge_is_counted_and_not_averaged():
-    study = smoothing(regimes={"few": REGIMES["few"]})
-    runs = digests(study)
-    for run in runs:
-        run.scalars.update(temperature=2.0, ece_scaled=0.1, ece=0.2)
-        if (run.spec.epsilon, run.spec.seed) == (0.1, 4) or run.spec.epsilon == 0:
-            run.scalars.update(temperature=100.0, temperature_converged=0.0, ece_scaled=0.9)
-    evidence = shown(study, runs)
-    rows = page.means(evidence, {"ece": "ECE", "ece_scaled": "scaled", "temperature": "T"}).data
-    rows = rows.set_index("arm")
-    assert list(rows.loc["ε = 0", ["runs", "ECE", "scaled", "T"]]) == [2, "0.200", "–", "–"]
-    assert list(rows.loc["ε = 0.1", ["scaled", "T"]]) == ["0.100 (1/2)", "2.000 (1/2)"]
-    said = page.temperatures(evidence).data
-    assert said.startswith("Of 4 temperature fits of these runs, 1 converged.")
-    assert "0.01 to 100" in said and said.endswith("ε = 0 (2), ε = 0.1 (1).")
-
-
-def test_what_was_chosen_at_the_edge_of_the_settings_is_named():
-    arms = [("smoothing", 0.0, 0.9), ("smoothing", 0.1, 0.5), ("smoothing", 0.3, 0.6)]
-    arms += [
-        ("mixup", 0.2, 0.4),
-        ("mixup", 0.4, 0.5),
-        ("mixup", 1.0, 0.4),
-        ("weight decay", 0.1, 0.7),
-    ]
-    columns = ["method", "setting", "validation_accuracy"]
-    table = pd.DataFrame(arms, columns=columns).assign(regime="tiny", seed=0)
-    said = page.edges(table, "validation_accuracy").data
-    assert "- ε = 0.3: *tiny*" in said and "mixup" not in said and "weight decay" not in said
-    inside = page.edges(table[table["setting"] != 0.3], "validation_accuracy").data
-    assert inside.startswith("No method")
-
-
-def test_histograms_are_densities():
-    study = smoothing()
-    numbers = study.histograms(digests(study), [0.1])
-    area = (
-        (numbers["density"] * (numbers["right"] - numbers["left"]))
-        .groupby([numbers["regime"], numbers["quantity"]])
-        .sum()
-    )
-    assert len(area) == 4 and np.allclose(area, 1)
-
-
-def test_reliability_shows_each_run_before_and_after_temperature():
-    study = smoothing()
-    runs = digests(study)
-    numbers = study.reliability(runs, (0.0, 0.1), 3, bins=10)
-    assert numbers.groupby("regime")["panel"].nunique().tolist() == [4, 4]
-    run = runs[0]
-    table = calibration.reliability_table(run.samples["scaled"], run.samples["correct"], 10)
-    fitted = numbers[numbers["panel"].str.contains("T = ")].head(10)
-    pd.testing.assert_frame_equal(fitted[table.columns].reset_index(drop=True), table)
-
-
 def test_tried_networks_share_their_training_and_transfer_from_another_seed():
-    study = studies.robustness(
-        data_name="built-in",
-        regimes=REGIMES,
-        compared_regimes=["few"],
-        epsilons=[0.0, 0.1],
-        seeds=[3, 4],
-        judged_epsilon=0.1,
-        corrupted_images=100,
-        attacked_images=100,
-        radii=[1, 2],
-        judged_radius=2,
-        pgd_steps=3,
-        pgd_restarts=1,
-        square_queries=5,
-    )
-    bases = {s.base.id for s in study.specs}
-    assert bases == {s.id for s in smoothing().specs if s.train_size == 300}
-    sources = {(s.seed, s.examination.source.seed) for s in study.specs}
-    assert sources == {(3, 4), (4, 5)}
-    assert {s.examination.source.epsilon for s in study.specs} == {0.0}
+    tried = dict(corrupted_images=100, attacked_images=100, radii=[1, 2], judged_radius=2)
+    tried |= dict(pgd_steps=3, pgd_restarts=1, square_queries=5, compared_regimes=["few"])
+    study = build("06_robustness", **GRID | tried)
+    assert {task.run.id for task in study.tasks} == {s.id for s in grid().tasks if s.images == 300}
+    assert {(task.seed, task.source.seed) for task in study.tasks} == {(3, 4), (4, 5)}
+    assert {task.source.method.epsilon for task in study.tasks} == {0.0}
 
 
 def number_of_classes(**changes) -> Study:
-    given = dict(data_name="built-in", class_counts=[5, 20, 100], seeds=[0], judged_epsilon=0.1)
-    run = {"model": "resnet6", "train_size": 4500, "epochs": 8, "monitor_size": 100}
-    return studies.number_of_classes(**given | {"class_run": run} | changes)
+    run = {"network": "resnet6", "train_size": 4500, "epochs": 8, "monitor_size": 100}
+    given = dict(data_name="built-in", class_counts=[5, 20, 100], seeds=[0], class_run=run)
+    return build("07_number_of_classes", **given | changes)
 
 
 def test_fewer_classes_have_as_many_images_of_each_and_as_many_steps_or_epochs():
     study = number_of_classes()
     steps = 8 * (4500 // 128)
-    for name in (MAIN, studies.EQUAL_EPOCHS):
-        specs = [s for s in group(study, name) if s.epsilon == 0]
-        assert [(s.classes, s.train_size) for s in specs] == [(5, 225), (20, 900), (None, 4500)]
+    for name in (MAIN, EQUAL_EPOCHS):
+        specs = [s for s in group(study, name) if s.method.epsilon == 0]
+        assert [(s.classes, s.images) for s in specs] == [(5, 225), (20, 900), (100, 4500)]
+        assert [s.monitor_size for s in specs] == [5, 20, 100]
         for s in specs:
             if name == MAIN:
-                assert abs(s.epochs * (s.train_size // 128) / steps - 1) < 0.03
+                assert abs(s.epochs * (s.images // 128) / steps - 1) < 0.03
             else:
                 assert s.epochs == 8
-    same = [s for s in group(study, studies.SAME_IMAGES) if s.epsilon == 0]
-    assert [(s.labels, s.train_size, s.epochs) for s in same] == [
-        ("superclasses", 4500, 8),
-        (None, 4500, 8),
-    ]
+    same = [s for s in group(study, SAME_IMAGES) if s.method.epsilon == 0]
+    assert [(s.num_classes, s.images, s.epochs) for s in same] == [(20, 4500, 8), (100, 4500, 8)]
+    assert isinstance(same[0].labels, Superclasses)
 
 
-@pytest.mark.parametrize("counts", [[], [5, 5], [1, 100], [5.0, 100]])
+@pytest.mark.parametrize("counts", [[], [5, 5], [1, 100], [5.0, 100], [5, 101]])
 def test_wrong_numbers_of_classes_are_named(counts):
-    with pytest.raises(ValueError, match="class_counts is"):
+    with pytest.raises(ValueError, match="class_counts|must hold one or more values"):
         number_of_classes(class_counts=counts)
 
 
 def distillation(**changes) -> Study:
-    run = {"model": "resnet6", "train_size": 300, "epochs": 1}
-    given = dict(data_name="built-in", teacher_run=run, student_run=run, seeds=[0, 1])
+    given = dict(data_name="built-in", teacher_run=RUN, student_run=RUN, seeds=[0, 1])
     given |= dict(teacher_epsilons=[0.0, 0.1, 0.3], temperatures=[1.0, 4.0])
-    given |= dict(student_epsilons=[0.1, 0.3], judged_epsilon=0.1)
-    return studies.distillation(**given | changes)
+    return build("08_distillation", **given | dict(student_epsilons=[0.1, 0.3]) | changes)
 
 
 def test_students_have_the_teachers_of_their_seed():
     study = distillation()
-    students = [s for s in group(study, MAIN) if s.teacher is not None]
-    assert len(students) == 3 * 2 * 2 and len(group(study, MAIN)) == len(students) + 3 * 2
+    labels = study.groups()[MAIN]
+    taught = [label for label in labels if isinstance(label.task.method, Distillation)]
+    assert len(taught) == 3 * 2 * 2 and len(labels) == len(taught) + 3 * 2
     teachers = {s.id for s in group(study, "teachers")}
-    assert {s.teacher.id for s in students} == teachers
-    assert all(s.teacher.seed == s.seed for s in students)
-    labels = [label for label in study.labels if label["group"] == MAIN]
-    assert {label["arm"] for label in labels} >= {
+    assert {label.task.method.teacher.id for label in taught} == teachers
+    assert all(label.task.method.teacher.seed == label.task.seed for label in taught)
+    assert {label.arm for label in taught} >= {
         "plain teacher, T = 1",
         "smoothed teacher, T = 4",
         "distilled, teacher with ε = 0.3, T = 1",
@@ -404,35 +279,181 @@ def test_a_student_alone_is_tuned_as_much_as_one_with_a_teacher():
 
 
 def test_weights_are_crossed_with_smoothing_in_both_conventions():
-    study = studies.class_weights(
-        data_name="built-in",
-        long_tail_run={"model": "resnet6", "train_size": 45_000, "epochs": 1},
-        imbalances=[10, 100],
-        epsilons=[0.0, 0.1],
-        seeds=[0],
-        judged_epsilon=0.1,
-    )
-    cell = [s for s in study.specs if s.imbalance == 10]
-    assert [(s.weighting, s.epsilon, s.convention) for s in cell] == [
-        (None, 0.0, "exclude-true"),
-        (None, 0.1, "exclude-true"),
-        ("terms", 0.0, "exclude-true"),
-        ("terms", 0.1, "exclude-true"),
-        ("terms", 0.1, "include-true"),
-        ("samples", 0.1, "exclude-true"),
+    run = {"network": "resnet6", "epochs": 1}
+    given = dict(data_name="built-in", long_tail_run=run, imbalances=[10, 100], seeds=[0])
+    study = build("09_class_weights", **given, epsilons=[0.0, 0.1])
+    cell = [s.method for s in study.tasks if s.sample.imbalance == 10]
+    weighted = [m for m in cell if isinstance(m, WeightedSmoothing)]
+    assert [m.setting for m in cell] == [0.0, 0.1, 0.0, 0.1, 0.1, 0.1]
+    assert [(m.weighting, m.convention) for m in weighted] == [
+        ("terms", "exclude-true"),
+        ("terms", "exclude-true"),
+        ("terms", "include-true"),
+        ("samples", "exclude-true"),
     ]
 
 
-def test_costs_are_asked_of_the_runs_of_other_pages():
-    study = studies.costs(
-        data_name="built-in",
-        regimes=REGIMES,
-        epsilons=[0.0, 0.1],
-        seeds=[3],
-        judged_epsilon=0.1,
-        compared_regimes=["few"],
-        seen_classes=80,
-    )
-    assert {s.id for s in group(study, MAIN)} == {s.id for s in smoothing(seeds=[3]).specs}
-    assert {s.keep for s in group(study, MAIN)} == {("selective",)}
-    assert {(s.classes, s.keep) for s in group(study, "unseen")} == {(80, ("unseen",))}
+def test_a_study_adds_regimes_of_a_published_recipe_with_its_own_epsilons():
+    theirs = {"theirs": {"network": "resnet56", "epochs": 2, "recipe": {"milestones": [0.5]}}}
+    given = GRID | {"published_epsilons": [0.0, 0.1]}
+    both = build("12_reproduction", **given, published_regimes=theirs).tasks
+    without = build("12_reproduction", **given, published_regimes={}).tasks
+    more = both[len(without) :]
+    assert both[: len(without)] == without and len(more) == 4
+    assert {(s.network, s.recipe.milestones) for s in more} == {("resnet56", (0.5,))}
+
+
+# ---- tables ----
+
+
+def test_a_diverged_run_is_a_gap_and_not_a_number():
+    study = grid()
+    runs = {
+        task.id: run_of(
+            task, "diverged" if task.seed == 4 and task.method.epsilon == 0 else "completed"
+        )
+        for task in study.tasks
+    }
+    table = _grouped(study, runs, False, "tiny").table
+    gaps = table[table["status"] == "diverged"]
+    assert len(gaps) == 2 and gaps["top1_error"].isna().all()
+
+
+def test_regimes_that_differ_in_the_recipe_alone_are_told_apart():
+    """And one may leave the number of training images at its default."""
+    regimes = {
+        name: {"network": "resnet6", "epochs": 1, "recipe": {"peak_learning_rate": rate}}
+        for name, rate in (("slow", 0.1), ("fast", 0.2))
+    }
+    found = shown(grid(regimes=regimes))
+    for run in found.runs.values():
+        rate = run.spec.recipe.peak_learning_rate
+        run.scalars.update(train_accuracy=rate, test_accuracy=0.05)
+    rows = page.regimes(found).data.set_index("regime")
+    assert list(rows["train, test accuracy at ε = 0"]) == ["10.0%, 5.0%", "20.0%, 5.0%"]
+    assert all(words.startswith("45,000 images × 1 epochs") for words in rows["training"])
+
+
+def test_a_fit_that_did_not_converge_is_counted_and_not_averaged():
+    found = shown(build("03_calibration", **GRID | {"regimes": {"few": REGIMES["few"]}}))
+    for run in found.own_runs:
+        run.scalars.update(temperature=2.0, ece_scaled=0.1, ece=0.2)
+        if (run.spec.method.epsilon, run.spec.seed) == (0.1, 4) or run.spec.method.epsilon == 0:
+            run.scalars.update(temperature=100.0, temperature_converged=0.0, ece_scaled=0.9)
+    rows = page.numbers(found).data.set_index("arm")
+    columns = ["runs", "ECE", "ECE, scaled", "T"]
+    assert list(rows.loc["ε = 0", columns]) == [2, "0.200", "–", "–"]
+    assert list(rows.loc["ε = 0.1", columns[2:]]) == ["0.100 (1/2)", "2.000 (1/2)"]
+    said = notes.temperatures(found).data
+    assert said.startswith("Of 4 temperature fits of these runs, 1 converged.")
+    assert "0.01 to 100" in said and said.endswith("ε = 0 (2), ε = 0.1 (1).")
+
+
+def test_what_was_chosen_at_the_edge_of_the_settings_is_named():
+    rows = [("smoothing", 0.0, 0.9), ("smoothing", 0.1, 0.5), ("smoothing", 0.3, 0.6)]
+    rows += [("mixup", 0.2, 0.4), ("mixup", 0.4, 0.5), ("mixup", 1.0, 0.4)]
+    rows += [("weight decay", 0.1, 0.7)]
+    table = pd.DataFrame(rows, columns=["method", "setting", "validation_accuracy"])
+    table = table.assign(regime="tiny", seed=0, arm=table["method"] + table["setting"].map(str))
+    said = notes.edges(table, "validation_accuracy").data
+    assert "- smoothing0.3: *tiny*" in said and "mixup" not in said and "decay" not in said
+    inside = notes.edges(table[table["setting"] != 0.3], "validation_accuracy").data
+    assert inside.startswith("No method")
+
+
+def test_histograms_are_densities():
+    found = shown(over_fitting(epsilons=[0.0, 0.1]))
+    numbers = found.study.histograms(found)
+    area = numbers["density"] * (numbers["right"] - numbers["left"])
+    area = area.groupby([numbers["regime"], numbers["epsilon"], numbers["quantity"]]).sum()
+    assert len(area) == 8 and np.allclose(area, 1)
+
+
+def test_reliability_shows_each_run_before_and_after_temperature():
+    found = shown(build("03_calibration", **GRID, bins=10))
+    numbers = found.study.reliability(found)
+    assert numbers.groupby("regime")["panel"].nunique().tolist() == [4, 4]
+    run = found.pairs[0][1]
+    table = calibration.reliability_table(run.samples["scaled"], run.samples["correct"], 10)
+    fitted = numbers[numbers["panel"].str.contains("T = ")].head(10)
+    pd.testing.assert_frame_equal(fitted[table.columns].reset_index(drop=True), table)
+
+
+def plainly_trained(spec: RunSpec) -> bool:
+    """Plain cross entropy, by the spec alone."""
+    usual = spec.recipe.weight_decay in (5e-4, 0.0)
+    return usual and spec.method.kind == "smoothing" and spec.method.epsilon == 0
+
+
+@pytest.mark.parametrize("notebook", studies.with_runs())
+def test_epsilon_0_in_every_table_is_plain_cross_entropy(notebook):
+    """Of runs in which every other arm is far off, whatever its ε."""
+    whole = shown(Profile("smoke").study(notebook))
+    for run in whole.runs.values():
+        accuracies = (0.9, 0.8) if plainly_trained(run.spec) else (0.2, 0.1)
+        run.scalars.update(zip(("train_accuracy", "test_accuracy"), accuracies, strict=True))
+    for part in (whole, *whole.others.values()):
+        found = page.regimes(part).data["train, test accuracy at ε = 0"]
+        assert set(found) == {"90.0%, 80.0%"}
+        assert set(part.table[arms.plain(part.table)]["train_accuracy"]) == {0.9}
+
+
+# ---- another data set ----
+
+#: What a page is asked on ten classes of 16 × 16 pixels.
+TINY = {"network": "resnet6", "train_size": 100, "epochs": 2, "monitor_size": 50}
+ASKED = {
+    "02_epsilon_study": dict(fraction_run=TINY, more_regimes={}),
+    "04_penultimate": dict(seen_classes=5),
+    "05_noisy_labels": dict(noise_run=TINY, warmup_epochs=1, asymmetric_rates=[0.4]),
+    "06_robustness": dict(corrupted_images=50, attacked_images=20),
+    "07_number_of_classes": dict(class_run=TINY, class_counts=[5, 10]),
+    "08_distillation": dict(teacher_run=TINY, student_run=TINY),
+    "09_class_weights": dict(long_tail_run=TINY, imbalances=[5]),
+    "10_costs": dict(seen_classes=5),
+}
+
+
+@pytest.mark.parametrize("notebook", studies.with_runs())
+def test_every_page_can_be_about_another_data_set(notebook):
+    study = studies.of(notebook)
+    with tiny_dataset.registered() as entry:
+        given = {"regimes": {"few": TINY}} if "regimes" in study.Parameters.model_fields else {}
+        given |= ASKED.get(notebook, {})
+        found = shown(build(notebook, data_name=entry.name, **given))
+        of_data = {run.spec.data for run in found.all_runs}
+        assert of_data <= {entry.name, "built-in"} and entry.name in of_data
+        assert set(found.table["classes"]) <= {5, 10}
+        page.regimes(found)
+        if found.study.columns:
+            page.numbers(found)
+
+
+def test_samples_and_labels_of_the_pages_are_those_of_their_names():
+    kinds = {
+        "05_noisy_labels": NoisyLabels,
+        "09_class_weights": LongTail,
+    }
+    for notebook, kind in kinds.items():
+        tasks = group(Profile("quick").study(notebook), MAIN)
+        assert all(isinstance(t.labels, kind) or isinstance(t.sample, kind) for t in tasks)
+    unseen = group(Profile("quick").study("10_costs"), "unseen")
+    assert all(isinstance(t.sample, SomeClasses) for t in unseen)
+
+
+def test_epsilon_walks_from_the_parameters_to_the_figure():
+    found = shown(over_fitting(epsilons=[0.0, 0.1, 0.35]))
+    numbers = found.study.errors(found)
+    assert sorted(numbers["epsilon"].unique()) == [0.0, 0.1, 0.35]
+    assert 0.35 in set(found.study.histograms(found)["epsilon"])
+
+
+def test_pages_of_a_profile_share_their_runs():
+    quick = Profile("quick")
+    main = {task.id for task in quick.study("00_overview").tasks}
+    for notebook in ("02_epsilon_study", "03_calibration", "04_penultimate"):
+        assert main < {task.id for task in quick.study(notebook).tasks}
+
+
+def test_data_names_are_those_of_entries():
+    assert set(itertools.chain(data.names())) >= {"cifar-100", "built-in"}
