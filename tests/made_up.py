@@ -14,6 +14,7 @@ from lsce.training.spec import (
     Evaluation,
     LongTail,
     NoisyLabels,
+    Protocol,
     RunSpec,
     SomeClasses,
     Task,
@@ -37,6 +38,13 @@ def tiny(**changes: Any) -> RunSpec:
     """A run on the data set of `tiny_dataset`, which has to be registered."""
     usual = dict(data="tiny", sample=Balanced(train_size=100), monitor_size=100)
     return spec(**usual | changes)
+
+
+def trial(run: RunSpec, source: RunSpec) -> Evaluation:
+    """An evaluation with few images and steps."""
+    sizes = dict(corrupted_images=10, attacked_images=10, radii=(4,), judged_radius=4)
+    protocol = Protocol(**sizes, pgd_steps=2, pgd_restarts=1, square_queries=2)
+    return Evaluation(run=run, source=source, protocol=protocol)
 
 
 def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import run_of, spec, tiny
+from made_up import run_of, spec, tiny, trial
 from tiny_dataset import registered
 
 from lsce.commands.record import wanted
@@ -20,24 +20,13 @@ from lsce.results.recorded import MANIFEST, Recorded
 from lsce.results.run import Run
 from lsce.studies import profiles
 from lsce.training.methods import Smoothing
-from lsce.training.spec import Evaluation, NoisyLabels, Protocol, SomeClasses
+from lsce.training.spec import Evaluation, NoisyLabels, SomeClasses
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _data_set():
     with registered():
         yield
-
-
-PROTOCOL = Protocol(
-    corrupted_images=10,
-    attacked_images=10,
-    radii=(4,),
-    judged_radius=4,
-    pgd_steps=2,
-    pgd_restarts=1,
-    square_queries=2,
-)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +36,8 @@ def runs() -> list[Run]:
     first, second, known = (run_of(tiny(seed=seed), images=100) for seed in (0, 1, 2))
     known.samples["true_probability"] = np.linspace(0, 1, 100)
     diverged = run_of(tiny(method=Smoothing(epsilon=0.9)), status="diverged")
-    tried = Evaluation(run=tiny(), source=tiny(seed=1), protocol=PROTOCOL)
-    return [first, replace(second, samples={}), known, diverged, run_of(tried)]
+    tried = run_of(trial(tiny(), source=tiny(seed=1)))
+    return [first, replace(second, samples={}), known, diverged, tried]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -221,10 +210,7 @@ def test_of_two_records_of_a_run_the_one_with_samples_stays_then_the_earlier(run
         (lambda r: {"counts": {"gap": r.counts["gap"]}}, "histogram of confidence is missing"),
         (lambda r: {"counts": r.counts | {"gap": np.array([3])}}, "is of 3 test images"),
         (lambda r: {"status": "half"}, "status is 'half'"),
-        (
-            lambda r: {"task": Evaluation(run=r.spec, source=r.spec, protocol=PROTOCOL)},
-            "its corrupted_error is missing",
-        ),
+        (lambda r: {"task": trial(r.spec, r.spec)}, "its corrupted_error is missing"),
     ],
 )
 def test_an_incomplete_run_is_refused_and_nothing_is_written(runs, tmp_path, change, words):

@@ -66,7 +66,7 @@ def test_a_parameter_changed_touches_only_its_runs():
     ("changes", "words"),
     [
         ({"epsilons": [0.0, 1.5]}, "epsilons.1 is 1.5; it must be at most 1"),
-        ({"epsilons": []}, r"\[\] must hold one or more values, each once"),
+        ({"epsilons": []}, r"epsilons is \[\]; it must be one or more values, each once"),
         ({"epsilons": [0.1, 0.1]}, "each once"),
         ({"judged_epsilon": 0.2}, "judged_epsilon is 0.2; it must be one of epsilons"),
         ({"judged_epsilon": 0.0}, "judged_epsilon is 0; it must be one of epsilons above 0"),
@@ -74,7 +74,7 @@ def test_a_parameter_changed_touches_only_its_runs():
         ({"epsilons": [0.0]}, r"epsilons is \[0.0\]; it must hold 0, to compare with, and more"),
         ({"seeds": [0.5]}, "seeds.0 is 0.5; it must be a valid integer"),
         ({"seeds": 3}, "seeds is 3; it must be a valid tuple"),
-        ({"data_name": "cifar10"}, "got 'cifar10'"),
+        ({"data_name": "cifar10"}, "data_name is 'cifar10'; it must be one of cifar-100, built-in"),
         ({"epsilon": [0.1]}, "no parameter 'epsilon'; did you mean 'epsilons'?"),
         ({"momentum": 0.5}, "no parameter 'momentum'; it has data_name, epsilons"),
         ({"regimes": {"a": {"network": "resnet6", "epocs": 1}}}, "'epocs'; did you mean 'epochs'"),

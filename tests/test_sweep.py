@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_up import run_of, tiny
+from made_up import run_of, tiny, trial
 from tiny_dataset import registered
 
 from lsce.measures import robustness
@@ -20,7 +20,7 @@ from lsce.sweeps.cost import Work
 from lsce.sweeps.workers import Workers, perform
 from lsce.training import networks
 from lsce.training.methods import Distillation, Smoothing
-from lsce.training.spec import Balanced, Evaluation, NoisyLabels, Protocol, Recipe, SomeClasses
+from lsce.training.spec import Balanced, NoisyLabels, Recipe, SomeClasses
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,15 +49,6 @@ def taught_by(teacher, **changes: Any):
     return spec(method=Distillation(teacher=teacher, temperature=2), **changes)
 
 
-PROTOCOL = Protocol(
-    corrupted_images=10,
-    attacked_images=10,
-    radii=(4,),
-    judged_radius=4,
-    pgd_steps=2,
-    pgd_restarts=1,
-    square_queries=2,
-)
 DIVERGING = Recipe(peak_learning_rate=1e30)
 
 
@@ -91,8 +82,8 @@ def test_the_work_of_a_run(changes, work):
 
 def test_a_student_waits_for_its_teacher_s_answers():
     assert cost.workload(taught_by(spec())) == Work(100, 400 + 100)
-    tried = Evaluation(run=spec(), source=spec(seed=1), protocol=PROTOCOL)
-    assert cost.workload(tried) == robustness.workload(PROTOCOL)
+    tried = trial(spec(), source=spec(seed=1))
+    assert cost.workload(tried) == robustness.workload(tried.protocol)
 
 
 # ---- plans ----
@@ -197,7 +188,7 @@ def test_what_a_run_needs_is_trained_first_and_kept(store):
 
 def test_a_network_is_tried_as_it_was_trained(store, capsys):
     whole = spec(sample=Balanced(train_size=200), epochs=9, keep=("features", "selected"))
-    task = Evaluation(run=whole.changed(keep=()), source=spec(0.0, seed=1), protocol=PROTOCOL)
+    task = trial(whole.changed(keep=()), source=spec(0.0, seed=1))
     runs = sweep.ensure([task, whole], store=store)
     assert "3 of 3 runs are not trained yet" in capsys.readouterr().out  # the source, too
     tried, run = runs[task.id], runs[whole.id]
@@ -227,7 +218,7 @@ def test_a_run_that_cannot_be_trained_is_named(store):
 
 def test_what_rests_on_a_run_that_diverged_says_so(store):
     diverging = spec(seed=1, recipe=DIVERGING)
-    tried = Evaluation(run=diverging, source=spec(), protocol=PROTOCOL)
+    tried = trial(diverging, source=spec())
     assert sweep.ensure([tried], store=store)[tried.id].diverged
     words = f"run {taught_by(diverging).id} failed: run {diverging.id}, .* diverged"
     with pytest.raises(sweep.SweepFailed, match=words):

@@ -396,6 +396,4 @@ def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
     if values.dtype == np.uint8:
         return np.unpackbits(values, count=images).astype(bool)
-    if values.dtype == np.float16:
-        return values.astype(float)
-    return values / UNIT
+    return values.astype(float) if values.dtype == np.float16 else values / UNIT

@@ -34,13 +34,11 @@ class Store:
 
     def _kept(self, task: Task) -> frozenset[str] | None:
         """Which extras a record holds; None without a record."""
-        file = self.root / task.id / recorded.MANIFEST
         try:
-            return frozenset(json.loads(file.read_bytes())["runs"][task.id]["kept"])
-        except OSError:
+            text = (self.root / task.id / recorded.MANIFEST).read_text(encoding="utf-8")
+            return frozenset(json.loads(text)["runs"][task.id]["kept"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        except (ValueError, KeyError, TypeError):
-            return frozenset()  # it is damaged, as `read` will say
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
         """The tasks without a record, each once, in the order given.
