@@ -1,14 +1,21 @@
 """Runs that nobody trained, for tests of what is done with runs."""
 
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
 
+from lsce import data
+from lsce.measures.robustness import SEVERITIES, SHORT, UNBOUNDED
 from lsce.results import measure
 from lsce.results.run import Run
-from lsce.training.methods import Smoothing
+from lsce.results.store import Store
+from lsce.studies.evidence import Evidence, grouped
+from lsce.studies.study import Study
+from lsce.training.methods import Distillation, Smoothing
 from lsce.training.spec import (
     Balanced,
     Evaluation,
@@ -47,6 +54,38 @@ def trial(run: RunSpec, source: RunSpec) -> Evaluation:
     return Evaluation(run=run, source=source, protocol=protocol)
 
 
+def seen(task: Task, **given: Any) -> Run:
+    """A run as pages see it: an evaluation is that of its run, with what it found."""
+    run = run_of(task.run, **given)
+    return run.evaluated(run_of(task)) if isinstance(task, Evaluation) else run
+
+
+def shown(study: Study, profile: str = "mine", of_recorded: bool = False) -> Evidence:
+    """What a page shows of a study, with a posterior that need not be computed."""
+    with patch.object(measure, "_posterior", _posterior):
+        tasks = Store(Path("nowhere")).missing(study.tasks)  # each once, with all that it keeps
+        runs = {task.id: seen(task) for task in tasks}
+    return grouped(study, runs, of_recorded, profile)
+
+
+def _posterior(name: str) -> np.ndarray:
+    entry = data.entry(name)
+    return np.full((entry.sizes["test"], entry.num_classes), 1 / entry.num_classes)
+
+
+def found_by(protocol: Protocol) -> pd.DataFrame:
+    """The details of an evaluation."""
+    short, judged = f"PGD-{SHORT}", protocol.judged_radius
+    attacks = ["FGSM", short, protocol.longest, f"{short}, margin", f"{short}, targeted"]
+    attacks += ["AutoAttack", "Square", "transfer", "worst case"]
+    cells = [("corruption", kind, x) for kind in SEVERITIES for x in range(1, 6)]
+    cells += [("attack", name, x) for x in protocol.radii for name in attacks]
+    cells += [("masking", name, judged) for name in ("logits × 10", "logits ÷ 10", "float64")]
+    cells += [("attack", "clean", 0.0), ("masking", "unbounded", UNBOUNDED)]
+    frame = pd.DataFrame(cells, columns=["quantity", "case", "x"]).astype({"x": float})
+    return frame.assign(value=0.75)
+
+
 def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:
     """Logits and labels of a network that is often right."""
     generator, classes = np.random.default_rng(spec.seed), spec.num_classes
@@ -57,9 +96,10 @@ def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:
     return {f"{split}_{name}": both[name] for split in ("test", "validation") for name in both}
 
 
-def run_of(task: Task, status: str = "completed", images: int = 500) -> Run:
-    """What a task might have left, with so many test images."""
+def run_of(task: Task, status: str = "completed", images: int | None = None) -> Run:
+    """What a task might have left, with so many test images (five of each class)."""
     spec, seed = task.run, task.seed
+    images = 5 * spec.num_classes if images is None else images
     origin = {
         "device": "an abacus",
         "precision": "float32",
@@ -71,7 +111,9 @@ def run_of(task: Task, status: str = "completed", images: int = 500) -> Run:
     if isinstance(task, Evaluation):
         names = ("corrupted_error", "fgsm_error", "pgd_error", "worst_error", "overstated")
         scalars = dict(zip(names, (0.6, 0.7, 0.75, 0.8, 0.1), strict=True))
-        return Run(task, status, origin | {"seconds": {"total": 2.0}}, scalars)
+        scalars |= {"gradient_norm": 0.5, "zero_gradients": 0.0}
+        details, origin["seconds"] = found_by(task.protocol), {"total": 2.0}
+        return Run(task, status, origin, scalars, details=details)
     history = {"epoch": range(1, spec.epochs + 1), "train_nll": 1.25, "validation_nll": 1.5}
     if isinstance(spec.labels, NoisyLabels):
         history |= {"memorised": 0.25, "recovered": 0.125}
@@ -102,6 +144,9 @@ def run_of(task: Task, status: str = "completed", images: int = 500) -> Run:
                 scalars[measured + suffix] = 0.7
     if isinstance(spec.sample, LongTail):
         scalars |= {"rare_accuracy": 0.1, "rare_predicted": 0.2, "rare_elsewhere": 0.3}
+        scalars["few_accuracy"] = 0.1
+    if isinstance(spec.method, Distillation):
+        scalars["smoothness"] = 0.2
     run.scalars.update(scalars)
     outputs = outputs_of(spec, images)
     measure.of_test_images(run, outputs)

@@ -4,6 +4,7 @@ A notebook's cell of parameters, the profiles, and the documentation of paramete
 against these models. A parameter's default is its value in a notebook that is opened in Jupyter.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -135,10 +136,16 @@ def parameter(default: Any, description: str, **limits: Any) -> Any:
 Shown = Literal["own", "recorded"]
 
 
+def _folder(name: str) -> str:
+    if not re.fullmatch(r"[\w-]+", name):
+        raise MustBe("of letters, digits, - and _")
+    return name
+
+
 class Shows(Value):
     """Which runs a page shows."""
 
-    profile: str = parameter(
+    profile: Annotated[str, AfterValidator(_folder)] = parameter(
         "quick",
         "a name for this machine's runs; figures of them are saved below figures/<profile>",
     )
