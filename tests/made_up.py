@@ -1,16 +1,19 @@
 """Runs that nobody trained, for tests of what is done with runs."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
-from lsce import data
+from lsce import data, studies
+from lsce.machine import paths
 from lsce.measures.robustness import SEVERITIES, SHORT, UNBOUNDED
-from lsce.results import measure
+from lsce.results import measure, recorded
 from lsce.results.run import Run
 from lsce.results.store import Store
 from lsce.studies.evidence import Evidence, grouped
@@ -26,6 +29,14 @@ from lsce.training.spec import (
     SomeClasses,
     Task,
 )
+
+#: Parameters of a page with two regimes.
+REGIMES = {
+    "few": {"network": "resnet6", "train_size": 300, "epochs": 2},
+    "many": {"network": "resnet6", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
+}
+GRID: dict[str, Any] = dict(data_name="built-in", regimes=REGIMES, epsilons=[0.0, 0.1])
+GRID |= {"seeds": [3, 4], "judged_epsilon": 0.1}
 
 
 def spec(**changes: Any) -> RunSpec:
@@ -54,6 +65,13 @@ def trial(run: RunSpec, source: RunSpec) -> Evaluation:
     return Evaluation(run=run, source=source, protocol=protocol)
 
 
+def build(notebook: str, **given: Any) -> Study:
+    """The study of a page with these parameters."""
+    study = studies.of(notebook)
+    assert study is not None
+    return study(study.Parameters(**given))
+
+
 def seen(task: Task, **given: Any) -> Run:
     """A run as pages see it: an evaluation is that of its run, with what it found."""
     run = run_of(task.run, **given)
@@ -62,15 +80,34 @@ def seen(task: Task, **given: Any) -> Run:
 
 def shown(study: Study, profile: str = "mine", of_recorded: bool = False) -> Evidence:
     """What a page shows of a study, with a posterior that need not be computed."""
+    return grouped(study, runs_of(study.tasks), of_recorded, profile)
+
+
+def runs_of(tasks: Iterable[Task], of: Callable[[Task], Run] = seen) -> dict[str, Run]:
+    """Runs by their ids, each once and with all that is asked of it."""
     with patch.object(measure, "_posterior", _posterior):
-        tasks = Store(Path("nowhere")).missing(study.tasks)  # each once, with all that it keeps
-        runs = {task.id: seen(task) for task in tasks}
-    return grouped(study, runs, of_recorded, profile)
+        return {task.id: of(task) for task in Store(Path("nowhere")).missing(tasks)}
 
 
 def _posterior(name: str) -> np.ndarray:
     entry = data.entry(name)
     return np.full((entry.sizes["test"], entry.num_classes), 1 / entry.num_classes)
+
+
+def enter(root: Path, patch: pytest.MonkeyPatch, **profiles: str) -> None:
+    """Work in a checkout with these profiles, where nothing is recorded and nothing was run."""
+    for name in ("PROFILES", "FIGURES", "RUNS", "RECORDED"):
+        patch.setattr(paths, name, root / getattr(paths, name).relative_to(paths.ROOT))
+    patch.setattr(paths, "ROOT", root)
+    paths.PROFILES.mkdir(parents=True)
+    for name, text in profiles.items():
+        (paths.PROFILES / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+def record(tasks: Iterable[Task]) -> None:
+    """Replace what is recorded by made-up runs of these."""
+    runs = runs_of([each for task in tasks for each in (task.run, task)], run_of)
+    recorded.write(runs.values(), paths.RECORDED)
 
 
 def found_by(protocol: Protocol) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_dataset
-from made_up import run_of, shown
+from made_up import GRID, REGIMES, build, run_of, shown
 
 from lsce import studies
 from lsce.judging import arms
@@ -21,18 +21,7 @@ from lsce.studies.study import Study
 from lsce.training.methods import Distillation, WeightedSmoothing
 from lsce.training.spec import LongTail, NoisyLabels, Recipe, RunSpec, SomeClasses, Superclasses
 
-REGIMES = {
-    "few": {"network": "resnet6", "train_size": 300, "epochs": 2},
-    "many": {"network": "resnet6", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
-}
-GRID = dict(data_name="built-in", regimes=REGIMES, epsilons=[0.0, 0.1], seeds=[3, 4])
-GRID |= {"judged_epsilon": 0.1}
 RUN = {"network": "resnet6", "train_size": 300, "epochs": 3}
-
-
-def build(notebook: str, **given) -> Study:
-    study = studies.of(notebook)
-    return study(study.Parameters(**given))
 
 
 def grid(**changes) -> Study:
