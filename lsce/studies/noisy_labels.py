@@ -16,6 +16,7 @@ from lsce.training.spec import Labels, NoisyLabels, Recipe, TrueLabels
 
 
 class NoiseParameters(Parameters):
+    # Few images for long, and no weight decay: wrong labels get learned by heart.
     noise_run: Regime = parameter(
         Regime(
             network="resnet6",
