@@ -30,6 +30,19 @@ from lsce.training.spec import (
     Task,
 )
 
+#: What a page is asked on ten classes of 16 × 16 pixels.
+TINY: dict[str, Any] = {"network": "resnet6", "train_size": 100, "epochs": 2, "monitor_size": 50}
+ASKED: dict[str, dict[str, Any]] = {
+    "02_epsilon_study": dict(fraction_run=TINY, more_regimes={}),
+    "04_penultimate": dict(seen_classes=5),
+    "05_noisy_labels": dict(noise_run=TINY, warmup_epochs=1, asymmetric_rates=[0.4]),
+    "06_robustness": dict(corrupted_images=50, attacked_images=20),
+    "07_number_of_classes": dict(class_run=TINY, class_counts=[5, 10]),
+    "08_distillation": dict(teacher_run=TINY, student_run=TINY),
+    "09_class_weights": dict(long_tail_run=TINY, imbalances=[5]),
+    "10_costs": dict(seen_classes=5),
+}
+
 #: Parameters of a page with two regimes.
 REGIMES = {
     "few": {"network": "resnet6", "train_size": 300, "epochs": 2},
@@ -70,6 +83,14 @@ def build(notebook: str, **given: Any) -> Study:
     study = studies.of(notebook)
     assert study is not None
     return study(study.Parameters(**given))
+
+
+def on_tiny(notebook: str, **changes: Any) -> Study:
+    """The study of a page on the data set of `tiny_dataset`, which has to be registered."""
+    study = studies.of(notebook)
+    assert study is not None
+    given = {"regimes": {"few": TINY}} if "regimes" in study.Parameters.model_fields else {}
+    return build(notebook, data_name="tiny", **given | ASKED.get(notebook, {}) | changes)
 
 
 def seen(task: Task, **given: Any) -> Run:

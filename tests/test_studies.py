@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_dataset
-from made_up import GRID, REGIMES, build, run_of, shown
+from made_up import GRID, REGIMES, build, on_tiny, run_of, shown
 
 from lsce import studies
 from lsce.judging import arms
@@ -379,19 +379,6 @@ def test_epsilon_0_in_every_table_is_plain_cross_entropy(notebook):
 
 # ---- another data set ----
 
-#: What a page is asked on ten classes of 16 × 16 pixels.
-TINY = {"network": "resnet6", "train_size": 100, "epochs": 2, "monitor_size": 50}
-ASKED = {
-    "02_epsilon_study": dict(fraction_run=TINY, more_regimes={}),
-    "04_penultimate": dict(seen_classes=5),
-    "05_noisy_labels": dict(noise_run=TINY, warmup_epochs=1, asymmetric_rates=[0.4]),
-    "06_robustness": dict(corrupted_images=50, attacked_images=20),
-    "07_number_of_classes": dict(class_run=TINY, class_counts=[5, 10]),
-    "08_distillation": dict(teacher_run=TINY, student_run=TINY),
-    "09_class_weights": dict(long_tail_run=TINY, imbalances=[5]),
-    "10_costs": dict(seen_classes=5),
-}
-
 
 def tables_of(found: Evidence) -> dict[str, pd.DataFrame]:
     """Every table that a study makes of its runs."""
@@ -406,10 +393,8 @@ def tables_of(found: Evidence) -> dict[str, pd.DataFrame]:
 
 @pytest.mark.parametrize("notebook", studies.with_runs())
 def test_every_page_can_be_about_another_data_set(notebook):
-    study = studies.of(notebook)
     with tiny_dataset.registered() as entry:
-        given = {"regimes": {"few": TINY}} if "regimes" in study.Parameters.model_fields else {}
-        found = shown(build(notebook, data_name=entry.name, **given | ASKED.get(notebook, {})))
+        found = shown(on_tiny(notebook))
         of_data = {run.spec.data for run in found.all_runs}
         assert of_data <= {entry.name, "built-in"} and entry.name in of_data
         assert set(found.table["classes"]) <= {5, 10}

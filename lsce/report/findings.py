@@ -72,7 +72,7 @@ def of(shown: Evidence) -> Finding:
         shown.lacking,
         groups,
         shown.judgements,
-        [{str(name): value for name, value in row.items()} for row in numbers.to_dict("records")],
+        _in_json(numbers.to_dict("records")),
     )
 
 
