@@ -145,7 +145,7 @@ class Calibration(Study):
                 for norm in (1, 2)
             }
             rng = np.random.default_rng(0)
-            for size in (size for size in SIZES if size <= len(correct)):
+            for size in [size for size in SIZES if size < len(correct)] + [len(correct)]:
                 draws = 1 if size == len(correct) else DRAWS
                 chosen = [rng.permutation(len(correct))[:size] for _ in range(draws)]
                 for name, (estimate, norm) in ESTIMATORS.items():

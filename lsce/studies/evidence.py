@@ -66,10 +66,6 @@ class Evidence:
         return claims.judge(family, tables, self.study.judged)
 
     @property
-    def name(self) -> str:
-        return f"{'recorded results' if self.recorded else 'this machine'}, profile {self.profile}"
-
-    @property
     def own_runs(self) -> list[Run]:
         """The main runs, each once."""
         return list({label.task.id: run for label, run in self.pairs}.values())

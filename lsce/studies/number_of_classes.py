@@ -13,7 +13,7 @@ from lsce.judging.claims import MAIN
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import Parameters, Positive, Regime, Some, parameter
 from lsce.studies.study import Labelled, Study, smoothed
-from lsce.training.spec import Superclasses
+from lsce.training.spec import Labels, Superclasses, TrueLabels
 
 #: The names of the designs beside the main one of equal steps.
 EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
@@ -82,13 +82,10 @@ class NumberOfClasses(Study):
             yield from smoothed(
                 group, p.data_name, regimes, [0.0, p.judged], p.seeds, classes=count
             )
-        superclasses = f"{len(entry.superclasses)} superclasses"
-        for words, given in {
-            superclasses: {"labels": Superclasses()},
-            f"{every} classes": {},
-        }.items():
-            epsilons = [0.0, p.judged]
-            yield from smoothed(SAME_IMAGES, p.data_name, {words: run}, epsilons, p.seeds, **given)
+        kinds: dict[str, Labels] = {f"{len(entry.superclasses)} superclasses": Superclasses()}
+        for words, labels in (kinds | {f"{every} classes": TrueLabels()}).items():
+            regimes, epsilons = {words: run}, [0.0, p.judged]
+            yield from smoothed(SAME_IMAGES, p.data_name, regimes, epsilons, p.seeds, labels=labels)
 
     def designs(self, main: Evidence) -> dict[str, pd.DataFrame]:
         """The table of each design."""

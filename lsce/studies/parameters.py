@@ -210,18 +210,15 @@ class ComparedParameters(GridParameters):
 
     @model_validator(mode="after")
     def _check_compared(self) -> Self:
-        for name in self.compared_regimes or ():
-            if name not in self.regimes:
-                wanted = f"some of {', '.join(self.regimes)}"
-                raise ValueError(
-                    f"compared_regimes is {list(self.compared_regimes or ())}; it must be {wanted}"
-                )
+        given, wanted = list(self.compared_regimes or ()), f"some of {', '.join(self.regimes)}"
+        if not set(given) <= set(self.regimes):
+            raise ValueError(f"compared_regimes is {given}; it must be {wanted}")
         return self
 
     @property
     def compared(self) -> dict[str, Regime]:
         """The compared regimes by their names."""
-        names = self.compared_regimes if self.compared_regimes is not None else [*self.regimes][:1]
+        names = self.compared_regimes or [*self.regimes][:1]
         return {name: self.regimes[name] for name in names}
 
 
