@@ -37,7 +37,8 @@ def test_a_misspelt_parameter_is_found(cells, names):
 
 
 @pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
+def shell(tmp_path, monkeypatch) -> Iterator[InteractiveShell]:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     yield InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     InteractiveShell.clear_instance()
 
