@@ -20,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lsce import data
 from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.sweeps import sweep
+from lsce.sweeps import sweep, workers
 from lsce.training import networks, precision, train
+from lsce.training.batches import Augmenter, evaluate
 from lsce.training.spec import Recipe
 from lsce.training.step import Trainer
 
@@ -35,7 +36,7 @@ class Job:
     """A training that every method does; `images` of the training split, for `epochs`."""
 
     data_name: str
-    model: str
+    network: str
     images: int
     epochs: int
     recipe: Recipe
@@ -51,8 +52,8 @@ class Ours:
     def __init__(self, job: Job, seed: int, device: torch.device):
         images, labels = (part.to(device) for part in job.split())
         self.device = device
-        self.batches = train.Augmenter(images, labels, job.recipe.batch_size, seed)
-        self.trainer = Trainer(job.model, peers.NUM_CLASSES, device)
+        self.batches = Augmenter(images, labels, job.recipe.batch_size, seed)
+        self.trainer = Trainer(job.network, peers.NUM_CLASSES, device)
         self.network = self.trainer.network
         with self.trainer.stream():
             self.trainer.begin(
@@ -60,6 +61,7 @@ class Ours:
                 LabelSmoothingCrossEntropy(EPSILON),
                 steps=job.epochs * self.batches.steps(),
                 batch_size=self.batches.batch_size,
+                pixels=self.batches.size,
                 seed=seed,
             )
 
@@ -76,7 +78,7 @@ class Ours:
 
 def _start(job: Job) -> None:
     global _ours
-    sweep.keep_freed_memory()
+    workers.keep_freed_memory()
     torch.set_num_threads(1)
     _ours = Ours(job, 0, torch.device("cpu"))
 
@@ -100,7 +102,7 @@ def _pool(job: Job) -> ProcessPoolExecutor:
 
 def test_accuracy(network: torch.nn.Module, job: Job, device: torch.device) -> float:
     test = data.decoded(job.data_name).test
-    logits, _ = train.evaluate(network, test.images.to(device))
+    logits, _ = evaluate(network, test.images.to(device))
     return (logits.argmax(1).cpu() == test.labels).double().mean().item()
 
 
@@ -123,9 +125,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def flops_per_image(model: str) -> int:
+def flops_per_image(name: str) -> int:
     """Floating-point operations of a forward and backward pass of one image."""
-    network = networks.build(model, peers.NUM_CLASSES)
+    network = networks.build(name, peers.NUM_CLASSES)
     with FlopCounterMode(display=False) as counter:
         network(torch.rand(2, 3, 32, 32)).sum().backward()
     return counter.get_total_flops() // 2
@@ -136,14 +138,14 @@ def peer_loops(job: Job, seed: int, device: torch.device) -> dict[str, Callable[
     images, labels = job.split()
     on_cpu = device.type == "cpu"
     common = {
-        "epsilon": EPSILON, "model": job.model, "epochs": job.epochs, "seed": seed,
+        "epsilon": EPSILON, "network": job.network, "epochs": job.epochs, "seed": seed,
         "device": device, "recipe": job.recipe,
         # On few cores the network's own threads leave nothing for loader processes.
         "workers": 0 if on_cpu and sweep.cores() <= 2 else min(16, sweep.cores()),
     }  # fmt: skip
     style = functools.partial(peers.torchvision_style, images, labels, **common)
     loops = {"torchvision's loop, float32": functools.partial(style, amp=False)}
-    if precision.of(job.model, device) == "bf16":
+    if precision.of(job.network, device) == "bf16":
         loops["torchvision's loop, AMP"] = functools.partial(style, amp=True)
     loops["popular loop, float32"] = functools.partial(
         peers.popular_style, images, labels, **common
@@ -193,18 +195,18 @@ def warm_up_rows(job: Job, device: torch.device) -> Iterable[Row]:
     synchronize(device)
     seconds = {"lsce": [time.perf_counter() - start], "the limit": [WARM_UP_LIMIT]}
     return compare(
-        seconds, benchmark="warm-up", case=job.model, quantity="time (s)", better="lower"
+        seconds, benchmark="warm-up", case=job.network, quantity="time (s)", better="lower"
     )
 
 
 def throughput_rows(job: Job, device: torch.device, turns: int) -> Iterator[Row]:
     values = throughput(job, device, turns)
     matrix = values.pop("matrix product")
-    case = f"{job.model}, batch {job.recipe.batch_size}"
+    case = f"{job.network}, batch {job.recipe.batch_size}"
     yield from compare(
         values, benchmark="training throughput", case=case, quantity="images/s", better="higher"
     )
-    work = flops_per_image(job.model)
+    work = flops_per_image(job.network)
     reached = {"lsce": [work * rate for rate in values["lsce"]], "matrix product": matrix}
     yield from compare(
         reached, benchmark="share of the matrix rate", case=case, quantity="FLOP/s", better="higher"
@@ -238,7 +240,7 @@ def whole_runs(job: Job, device: torch.device, seed: int) -> dict[str, tuple[flo
 
 def accuracy_rows(job: Job, device: torch.device, seeds: int) -> Iterator[Row]:
     runs = [whole_runs(job, device, seed) for seed in range(seeds)]
-    case = f"{job.model}, {job.images:,} images × {job.epochs} epochs"
+    case = f"{job.network}, {job.images:,} images × {job.epochs} epochs"
     for part, quantity, better in ((0, "time (s)", "lower"), (1, "test accuracy", "higher")):
         values = {name: [run[name][part] for run in runs] for name in runs[0]}
         yield from compare(

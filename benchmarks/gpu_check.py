@@ -1,6 +1,6 @@
 """`make gpu-check`: is training on this GPU right, and how fast? Within three minutes.
 
-    python benchmarks/gpu_check.py [--device cpu] [--models NAME ...] [--seconds 60] [--out FILE]
+    python benchmarks/gpu_check.py [--device cpu] [--networks NAME ...] [--seconds 60] [--out FILE]
 
 Compares the loss and every network, forward and backward, with the CPU in float64; eager, compiled
 and captured steps with one another, step by step; times training and says which share of the
@@ -30,11 +30,13 @@ from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.losses.alternatives import GeneralizedLabelSmoothing
 from lsce.machine import paths, provenance
 from lsce.results import recorded
-from lsce.studies import profiles
+from lsce.results.measure import measure
+from lsce.studies.profiles import Profile
 from lsce.sweeps import sweep
-from lsce.training import networks, precision, train
+from lsce.training import networks, precision
 from lsce.training.spec import Recipe
 from lsce.training.step import Trainer
+from lsce.training.train import train
 
 #: What may differ, relative to the largest value: results in float64, and a step's float32 loss.
 EXACT, STEPWISE = 1e-9, 2e-3
@@ -141,7 +143,8 @@ def steps(name: str, device: torch.device) -> Found:
 def begin(trainer: Trainer, count: int, size: int) -> None:
     recipe = Recipe(peak_learning_rate=0.05, batch_size=size)
     with trainer.stream():
-        trainer.begin(recipe, LabelSmoothingCrossEntropy(0.1), steps=count, batch_size=size, seed=0)
+        criterion = LabelSmoothingCrossEntropy(0.1)
+        trainer.begin(recipe, criterion, steps=count, batch_size=size, pixels=32, seed=0)
 
 
 def throughput(name: str, device: torch.device, size: int, seconds: float) -> Found:
@@ -180,12 +183,14 @@ def recording(seconds: float, source: Path | None) -> Found:
             found = list(recorded.Recorded(out))
             for run in found:
                 recorded.check(run)
-            again = train.train(found[0].spec, data.decoded(found[0].spec.data)) if found else None
         finally:
             paths.RUNS = usual
-    if again is None:
+    once = next((run for run in found if run.task is run.spec and not run.spec.needs), None)
+    if once is None:
         return {"runs": 0, "difference": float("inf")}
-    before, after = found[0].scalars["test_nll"], again.final["test_nll"]
+    with train(once.spec, data.decoded(once.spec.data)) as trained:
+        again, _ = measure(trained, {})
+    before, after = once.scalars["test_nll"], again.scalars["test_nll"]
     return {"runs": len(found), "difference": float(abs(after - before) / before)}
 
 
@@ -205,7 +210,7 @@ def passed(found: Found) -> dict[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--models", nargs="+", choices=list(networks.MODELS))
+    parser.add_argument("--networks", nargs="+", choices=networks.NETWORKS)
     parser.add_argument("--seconds", type=float, default=60.0, help="of the recording")
     parser.add_argument("--data", type=Path, help="folder that holds CIFAR-100")
     parser.add_argument("--out", type=Path)
@@ -213,8 +218,8 @@ def main() -> None:
     if given.device == "cuda" and not torch.cuda.is_available():
         sys.exit("There is no GPU here that PyTorch can use; --device cpu rehearses the check.")
     device = torch.device(given.device)
-    names = given.models or sorted(
-        {run.spec.model for run in record.wanted(profiles.load("gpu")).values()}
+    names = given.networks or sorted(
+        {each.task.run.network for each in record.wanted(Profile("gpu")).values()}
     )
     small = device.type == "cpu"
     found: Found = {

@@ -12,7 +12,6 @@ decay on the same parameters and the same one-cycle schedule. Our networks scale
 themselves, so no loop normalises. ε is our exclude-true one, converted.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
@@ -56,7 +55,7 @@ class Loop:
         loader: Iterable,
         criterion: nn.Module,
         *,
-        model: str,
+        network: str,
         epochs: int,
         recipe: Recipe,
         seed: int,
@@ -73,7 +72,7 @@ class Loop:
         torch.backends.cudnn.benchmark = True
         self.loader, self.device, self.recipe = loader, device, recipe
         self.amp, self.memory_format, self.read_loss = amp, memory_format, read_loss
-        self.network = networks.build(model, NUM_CLASSES).to(device, memory_format=memory_format)
+        self.network = networks.build(network, NUM_CLASSES).to(device, memory_format=memory_format)
         self.criterion = criterion.to(device)
         self.optimizer = make_optimizer(
             parameter_groups(self.network, recipe.weight_decay),
@@ -158,10 +157,8 @@ def popular_style(
     device: torch.device, **common,
 ) -> Loop:  # fmt: skip
     transform = _pil_transform(v1.ToTensor())
-    smaller = 128 / recipe.batch_size
-    recipe = dataclasses.replace(
-        recipe, batch_size=128, peak_learning_rate=recipe.peak_learning_rate * smaller
-    )
+    rate = recipe.peak_learning_rate * 128 / recipe.batch_size
+    recipe = recipe.model_copy(update={"batch_size": 128, "peak_learning_rate": rate})
     return Loop(
         _loader(Images(images.numpy(), labels, transform), recipe.batch_size, workers, device),
         nn.CrossEntropyLoss(label_smoothing=_share(epsilon)),
@@ -195,7 +192,7 @@ def timm_style(
     )
     # timm's own transform crops at random scales; this is the recipe's.
     dataset.transform = _pil_transform(timm.data.transforms.ToNumpy())
-    fast = precision.of(common["model"], device) == "bf16"
+    fast = precision.of(common["network"], device) == "bf16"
     return Loop(
         loader,
         timm.loss.LabelSmoothingCrossEntropy(_share(epsilon)),

@@ -27,7 +27,7 @@ from pairing import Row
 
 from lsce.machine import paths, provenance
 from lsce.sweeps import sweep
-from lsce.training import train
+from lsce.training.train import default_device
 
 BENCHMARKS = ["training", "sweep", "loss", "evaluation"]
 #: Packages measured beside ours, whose versions matter too.
@@ -40,11 +40,8 @@ NUMBERS = {"ours", "theirs", "ratio", "n"}
 
 
 def machine() -> dict[str, str | int]:
-    device = train.default_device()
-    return {
-        "device": provenance.device_name(device.type),
-        "cores": sweep.cores(),
-    }
+    device = default_device()
+    return {"device": provenance.device_name(device.type), "cores": sweep.cores()}
 
 
 def slug(device: str, cores: int) -> str:

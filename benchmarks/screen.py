@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from lsce import data
 from lsce.machine import provenance
-from lsce.sweeps import sweep
+from lsce.sweeps import workers
 from lsce.training.batches import Augmenter, to_float
 from lsce.training.networks import ConvBN, PooledPadShortcut, Whitening
 from lsce.training.spec import Recipe
@@ -142,7 +142,7 @@ def train(network: nn.Module, recipe: Recipe, batches: Augmenter, steps: int, ep
     for step, (images, labels) in enumerate(itertools.islice(endless(batches), steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step, steps)
-        if (pixels := resolution(recipe, step, steps)) != images.shape[-1]:
+        if (pixels := resolution(recipe, step, steps, batches.size)) != images.shape[-1]:
             images = scaled(images, pixels)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(images)
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    sweep.keep_freed_memory()
+    workers.keep_freed_memory()
     row = vars(given) | try_one(given) | {"device": provenance.device_name("cpu")}
     new = not RESULTS.is_file()
     with RESULTS.open("a", newline="", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
 """Settle a network's recipe on validation, separately for ε = 0 and for ε > 0, with equal effort.
 
-    python benchmarks/settle_recipe.py --model resnet18 --epochs 6 --budget 9 --out FOLDER
+    python benchmarks/settle_recipe.py --network resnet18 --epochs 6 --budget 9 --out FOLDER
 
 Trains every learning rate × batch size × weight decay of the grid with each ε, all arms of a
 setting before the next, best guess first, until the budget (minutes) would not hold another
@@ -19,7 +19,8 @@ import pandas as pd
 from lsce import data
 from lsce.results.store import Store
 from lsce.sweeps import sweep
-from lsce.training.spec import Recipe, RunSpec
+from lsce.training.methods import Smoothing
+from lsce.training.spec import Balanced, Recipe, RunSpec
 
 
 def settings(arguments: argparse.Namespace) -> list[list[RunSpec]]:
@@ -37,13 +38,12 @@ def settings(arguments: argparse.Namespace) -> list[list[RunSpec]]:
             [
                 RunSpec(
                     data=arguments.data,
-                    data_checksum=data.CHECKSUMS[arguments.data],
-                    train_size=arguments.train_size,
-                    model=arguments.model,
+                    sample=Balanced(train_size=arguments.train_size),
+                    method=Smoothing(epsilon=epsilon),
+                    network=arguments.network,
+                    recipe=recipe,
                     epochs=arguments.epochs,
                     monitor_size=100,
-                    epsilon=epsilon,
-                    recipe=recipe,
                     seed=seed,
                 )
                 for epsilon in arguments.epsilons
@@ -58,20 +58,20 @@ def table(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     rows = []
     for spec in specs:
         if spec in store:
-            record = store.load(spec)
+            run = store.load(spec)
             rows.append(
                 {
-                    "epsilon": spec.epsilon,
+                    "epsilon": spec.method.setting,
                     "peak_learning_rate": spec.recipe.peak_learning_rate,
                     "batch_size": spec.recipe.batch_size,
                     "weight_decay": spec.recipe.weight_decay,
                     "seed": spec.seed,
-                    "status": record.status,
-                    "validation_accuracy": record.meta["final"].get("validation_accuracy"),
-                    "validation_nll": record.meta["final"].get("validation_nll"),
-                    "train_accuracy": record.meta["final"].get("train_accuracy"),
-                    "training_seconds": record.meta["seconds"]["training"],
-                    "device": record.meta["device"],
+                    "status": run.status,
+                    "validation_accuracy": run.scalars.get("validation_accuracy"),
+                    "validation_nll": run.scalars.get("validation_nll"),
+                    "train_accuracy": run.scalars.get("train_accuracy"),
+                    "training_seconds": run.origin["seconds"]["training"],
+                    "device": run.origin["device"],
                 }
             )
     return pd.DataFrame(rows)
@@ -79,7 +79,7 @@ def table(specs: list[RunSpec], store: Store) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--network", default="resnet18")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--train-size", type=int, default=45_000)
     rates = "peak learning rates at batch 128; larger batches get more, in proportion"
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--budget", type=float, default=9.0, help="minutes")
-    parser.add_argument("--data", default="cifar-100", choices=data.CHECKSUMS)
+    parser.add_argument("--data", default="cifar-100", choices=data.names())
     parser.add_argument("--source", type=Path, help="CIFAR-100 that is already on disk")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

@@ -1,15 +1,7 @@
-"""Runs from one flat list of fields, and what training them leaves, for short tests."""
+"""Runs from one flat list of fields, for short tests."""
 
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from lsce import data
-from lsce.measures import information
-from lsce.results.measure import measure
-from lsce.results.run import Run
 from lsce.training import methods
 from lsce.training.methods import Method
 from lsce.training.spec import (
@@ -22,7 +14,6 @@ from lsce.training.spec import (
     Superclasses,
     TrueLabels,
 )
-from lsce.training.train import train
 
 
 def flat(**changes: Any) -> RunSpec:
@@ -43,30 +34,3 @@ def flat(**changes: Any) -> RunSpec:
     epsilon = fields.pop("epsilon", 0.1)
     method: Method = fields.pop("method", None) or methods.Smoothing(epsilon=epsilon)
     return RunSpec(**fields, sample=sample, labels=labels, method=method)
-
-
-@dataclass
-class Outcome:
-    """What a run left."""
-
-    run: Run
-    history: list[dict[str, float]]
-    tensors: dict[str, dict[str, Tensor]]
-
-    @property
-    def final(self) -> dict[str, float]:
-        return self.run.scalars
-
-    @property
-    def outputs(self) -> dict[str, Tensor]:
-        return self.tensors.get("outputs", {})
-
-
-def outcome_of(spec: RunSpec, dataset: data.Dataset, **given: Any) -> Outcome:
-    """Train and measure."""
-    if "information" in spec.keep:
-        examples = spec.entry.examples
-        given["monitors"] = lambda material: [information.monitor(material, examples)]
-    with train(spec, dataset, device=torch.device("cpu"), **given) as trained:
-        run, tensors = measure(trained, {"step": trained.step, "seconds": trained.seconds})
-        return Outcome(run, trained.history, tensors)

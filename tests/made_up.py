@@ -1,14 +1,24 @@
 """Runs that nobody trained, for tests of what is done with runs."""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
-from lsce.results import measure
+from lsce import data, studies
+from lsce.machine import paths
+from lsce.measures.robustness import SEVERITIES, SHORT, UNBOUNDED
+from lsce.results import measure, recorded
 from lsce.results.run import Run
-from lsce.training.methods import Smoothing
+from lsce.results.store import Store
+from lsce.studies.evidence import Evidence, grouped
+from lsce.studies.study import Study
+from lsce.training.methods import Distillation, Smoothing
 from lsce.training.spec import (
     Balanced,
     Evaluation,
@@ -19,6 +29,27 @@ from lsce.training.spec import (
     SomeClasses,
     Task,
 )
+
+#: What a page is asked on ten classes of 16 × 16 pixels.
+TINY: dict[str, Any] = {"network": "resnet6", "train_size": 100, "epochs": 2, "monitor_size": 50}
+ASKED: dict[str, dict[str, Any]] = {
+    "02_epsilon_study": dict(fraction_run=TINY, more_regimes={}),
+    "04_penultimate": dict(seen_classes=5),
+    "05_noisy_labels": dict(noise_run=TINY, warmup_epochs=1, asymmetric_rates=[0.4]),
+    "06_robustness": dict(corrupted_images=50, attacked_images=20),
+    "07_number_of_classes": dict(class_run=TINY, class_counts=[5, 10]),
+    "08_distillation": dict(teacher_run=TINY, student_run=TINY),
+    "09_class_weights": dict(long_tail_run=TINY, imbalances=[5]),
+    "10_costs": dict(seen_classes=5),
+}
+
+#: Parameters of a page with two regimes.
+REGIMES = {
+    "few": {"network": "resnet6", "train_size": 300, "epochs": 2},
+    "many": {"network": "resnet6", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
+}
+GRID: dict[str, Any] = dict(data_name="built-in", regimes=REGIMES, epsilons=[0.0, 0.1])
+GRID |= {"seeds": [3, 4], "judged_epsilon": 0.1}
 
 
 def spec(**changes: Any) -> RunSpec:
@@ -47,6 +78,72 @@ def trial(run: RunSpec, source: RunSpec) -> Evaluation:
     return Evaluation(run=run, source=source, protocol=protocol)
 
 
+def build(notebook: str, **given: Any) -> Study:
+    """The study of a page with these parameters."""
+    study = studies.of(notebook)
+    assert study is not None
+    return study(study.Parameters(**given))
+
+
+def on_tiny(notebook: str, **changes: Any) -> Study:
+    """The study of a page on the data set of `tiny_dataset`, which has to be registered."""
+    study = studies.of(notebook)
+    assert study is not None
+    given = {"regimes": {"few": TINY}} if "regimes" in study.Parameters.model_fields else {}
+    return build(notebook, data_name="tiny", **given | ASKED.get(notebook, {}) | changes)
+
+
+def seen(task: Task, **given: Any) -> Run:
+    """A run as pages see it: an evaluation is that of its run, with what it found."""
+    run = run_of(task.run, **given)
+    return run.evaluated(run_of(task)) if isinstance(task, Evaluation) else run
+
+
+def shown(study: Study, profile: str = "mine", of_recorded: bool = False) -> Evidence:
+    """What a page shows of a study, with a posterior that need not be computed."""
+    return grouped(study, runs_of(study.tasks), of_recorded, profile)
+
+
+def runs_of(tasks: Iterable[Task], of: Callable[[Task], Run] = seen) -> dict[str, Run]:
+    """Runs by their ids, each once and with all that is asked of it."""
+    with patch.object(measure, "_posterior", _posterior):
+        return {task.id: of(task) for task in Store(Path("nowhere")).missing(tasks)}
+
+
+def _posterior(name: str) -> np.ndarray:
+    entry = data.entry(name)
+    return np.full((entry.sizes["test"], entry.num_classes), 1 / entry.num_classes)
+
+
+def enter(root: Path, patch: pytest.MonkeyPatch, **profiles: str) -> None:
+    """Work in a checkout with these profiles, where nothing is recorded and nothing was run."""
+    for name in ("PROFILES", "FIGURES", "RUNS", "RECORDED"):
+        patch.setattr(paths, name, root / getattr(paths, name).relative_to(paths.ROOT))
+    patch.setattr(paths, "ROOT", root)
+    paths.PROFILES.mkdir(parents=True)
+    for name, text in profiles.items():
+        (paths.PROFILES / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+def record(tasks: Iterable[Task]) -> None:
+    """Replace what is recorded by made-up runs of these."""
+    runs = runs_of([each for task in tasks for each in (task.run, task)], run_of)
+    recorded.write(runs.values(), paths.RECORDED)
+
+
+def found_by(protocol: Protocol) -> pd.DataFrame:
+    """The details of an evaluation."""
+    short, judged = f"PGD-{SHORT}", protocol.judged_radius
+    attacks = ["FGSM", short, protocol.longest, f"{short}, margin", f"{short}, targeted"]
+    attacks += ["AutoAttack", "Square", "transfer", "worst case"]
+    cells = [("corruption", kind, x) for kind in SEVERITIES for x in range(1, 6)]
+    cells += [("attack", name, x) for x in protocol.radii for name in attacks]
+    cells += [("masking", name, judged) for name in ("logits × 10", "logits ÷ 10", "float64")]
+    cells += [("attack", "clean", 0.0), ("masking", "unbounded", UNBOUNDED)]
+    frame = pd.DataFrame(cells, columns=["quantity", "case", "x"]).astype({"x": float})
+    return frame.assign(value=0.75)
+
+
 def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:
     """Logits and labels of a network that is often right."""
     generator, classes = np.random.default_rng(spec.seed), spec.num_classes
@@ -57,9 +154,10 @@ def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:
     return {f"{split}_{name}": both[name] for split in ("test", "validation") for name in both}
 
 
-def run_of(task: Task, status: str = "completed", images: int = 500) -> Run:
-    """What a task might have left, with so many test images."""
+def run_of(task: Task, status: str = "completed", images: int | None = None) -> Run:
+    """What a task might have left, with so many test images (five of each class)."""
     spec, seed = task.run, task.seed
+    images = 5 * spec.num_classes if images is None else images
     origin = {
         "device": "an abacus",
         "precision": "float32",
@@ -71,7 +169,9 @@ def run_of(task: Task, status: str = "completed", images: int = 500) -> Run:
     if isinstance(task, Evaluation):
         names = ("corrupted_error", "fgsm_error", "pgd_error", "worst_error", "overstated")
         scalars = dict(zip(names, (0.6, 0.7, 0.75, 0.8, 0.1), strict=True))
-        return Run(task, status, origin | {"seconds": {"total": 2.0}}, scalars)
+        scalars |= {"gradient_norm": 0.5, "zero_gradients": 0.0}
+        details, origin["seconds"] = found_by(task.protocol), {"total": 2.0}
+        return Run(task, status, origin, scalars, details=details)
     history = {"epoch": range(1, spec.epochs + 1), "train_nll": 1.25, "validation_nll": 1.5}
     if isinstance(spec.labels, NoisyLabels):
         history |= {"memorised": 0.25, "recovered": 0.125}
@@ -102,6 +202,9 @@ def run_of(task: Task, status: str = "completed", images: int = 500) -> Run:
                 scalars[measured + suffix] = 0.7
     if isinstance(spec.sample, LongTail):
         scalars |= {"rare_accuracy": 0.1, "rare_predicted": 0.2, "rare_elsewhere": 0.3}
+        scalars["few_accuracy"] = 0.1
+    if isinstance(spec.method, Distillation):
+        scalars["smoothness"] = 0.2
     run.scalars.update(scalars)
     outputs = outputs_of(spec, images)
     measure.of_test_images(run, outputs)

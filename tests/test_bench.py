@@ -1,20 +1,31 @@
-"""The benchmarks run and their table is complete; no test here asserts a time."""
+"""The benchmarks measure all that they should; no test here asserts a time."""
 
 import importlib
 import json
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from made_up import tiny
+from matplotlib import pyplot as plt
+from tiny_dataset import registered
+from traitlets.config import Config
 
+from lsce import data
 from lsce.machine import paths
-from lsce.report import figures, page
+from lsce.report import figures, speed
+from lsce.sweeps import sweep
+from lsce.sweeps.workers import Workers
+from lsce.training import precision, train
+from lsce.training.spec import Recipe
 
 FOLDER = paths.ROOT / "benchmarks"
 #: What every machine measures, and against whom: words of the rivals' names, module by module.
@@ -44,47 +55,82 @@ def row(monkeypatch, **changes):
     return load("pairing", monkeypatch).Row(**values | changes)
 
 
-@pytest.fixture(scope="module")
-def rehearsal(tmp_path_factory) -> tuple[Path, str]:
-    """What `run.py --quick` wrote and what it printed."""
-    out = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=out)
+def check(rows: list, module: str) -> None:
+    """Each rival is there, with numbers."""
+    rivals = " ".join(row.rival for row in rows)
+    assert all(word in rivals for word in EXPECTED[module]), rivals
+    keys = [(row.benchmark, row.case, row.rival, row.quantity) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        assert np.isfinite([row.ours, row.theirs, row.ratio_high]).all() and row.n >= 1
+        assert 0 < row.ratio_low <= row.ratio <= row.ratio_high and row.ours > 0 < row.theirs
+
+
+def test_a_rehearsal_writes_a_table_that_says_what_it_rests_on(tmp_path, runner, monkeypatch):
+    """Of one part; the others are called below."""
+    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--only", "loss"]
+    command += ["--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    return out, done.stdout
-
-
-@pytest.mark.slow
-def test_the_table_is_complete(rehearsal):
-    out, _ = rehearsal
-    (file,) = out.glob("*.csv")
-    table = pd.read_csv(file)
-    assert list(table["module"].unique()) == list(EXPECTED)
-    for module, words in EXPECTED.items():
-        rivals = " ".join(table.loc[table["module"] == module, "rival"])
-        assert all(word in rivals for word in words), (module, rivals)
-    assert not table.duplicated(["benchmark", "case", "rival", "quantity"]).any()
-    values = table[["ours", "theirs", "ratio", "ratio_low", "ratio_high"]].to_numpy()
-    assert np.isfinite(values).all() and (values > 0).all() and (table["n"] >= 1).all()
-    assert (table["ratio_low"] <= table["ratio"]).all()
-    assert (table["ratio"] <= table["ratio_high"]).all()
-    assert set(table["better"]) <= {"lower", "higher"}
-
-
-@pytest.mark.slow
-def test_the_table_says_what_it_rests_on(rehearsal):
-    out, printed = rehearsal
-    (file,) = out.glob("*.json")
-    about = json.loads(file.read_text())
-    table = pd.read_csv(file.with_suffix(".csv"))
+    (file,), (about,) = tmp_path.glob("*.csv"), tmp_path.glob("*.json")
+    table, about = pd.read_csv(file), json.loads(about.read_text())
+    assert set(table.pop("module")) == {"loss"} and set(table["better"]) == {"lower"}
+    check([row(monkeypatch, **found) for found in table.to_dict("records")], "loss")
     assert set(about["machine"]) == {"device", "cores"}
     assert file.stem.endswith(f"-{about['machine']['cores']}-cores")
-    assert list(about["modules"]) == list(table["module"].unique())
-    for entry in about["modules"].values():
-        assert set(entry) == {"versions", "commit", "date", "seconds", "load"}
-        assert {"torch", "python"} <= set(entry["versions"])
-    assert "these numbers mean nothing" in printed
-    assert all(case in printed for case in table["case"])
+    (part,) = about["modules"].values()
+    assert set(part) == {"versions", "commit", "date", "seconds", "load"}
+    assert {"torch", "python"} <= set(part["versions"])
+    assert "these numbers mean nothing" in done.stdout
+    assert all(case in done.stdout for case in table["case"])
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """One thread and float32, on any machine."""
+    monkeypatch.setattr(precision, "of", lambda *_: "float32")
+    monkeypatch.setattr(train, "_idle", {})
+    with train.one_thread(torch.device("cpu")):
+        yield
+
+
+def test_metrics_are_measured_beside_every_rival(monkeypatch, plain):
+    module = load("bench_evaluation", monkeypatch)
+    monkeypatch.setattr(module, "N", 500)
+    check(list(module.rows(quick=True)), "evaluation")
+
+
+def test_a_sweep_is_measured_beside_fewer_at_a_time(monkeypatch, plain):
+    module = load("bench_sweep", monkeypatch)
+    assert module.a_run(quick=True).data == "built-in"
+    # Workers are threads, as on a GPU: they know the tiny data set.
+    monkeypatch.setattr(sweep, "Workers", lambda count, processes: Workers(count, processes=False))
+    monkeypatch.setattr(sweep, "cores", lambda: 2)
+    monkeypatch.setattr(module, "a_run", lambda *, quick: tiny(epochs=1))
+    with registered():
+        check(list(module.rows(quick=True)), "sweep")
+
+
+def test_training_is_measured_beside_every_loop(monkeypatch, plain):
+    module = load("bench_training", monkeypatch)
+    shape = (128, 32, 32, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    training = data.Split(images, torch.arange(128) % 100)
+    test = data.Split(images[:1].expand(100, -1, -1, -1), torch.arange(100))  # one is right
+    monkeypatch.setattr(data, "decoded", lambda name: SimpleNamespace(train=training, test=test))
+    monkeypatch.setattr(module.workers, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(module, "matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr(sweep, "cores", lambda: 1)
+
+    def pool(job):
+        return ThreadPoolExecutor(1, initializer=module._start, initargs=(job,))
+
+    monkeypatch.setattr(module, "_pool", pool)
+    job, cpu = module.Job("any", "resnet6-half", 128, 1, Recipe()), torch.device("cpu")
+    rows = [*module.throughput_rows(job, cpu, turns=1), *module.accuracy_rows(job, cpu, seeds=1)]
+    check(rows, "training")
+    assert {row.ours for row in rows if row.quantity == "test accuracy"} == {0.01}
+    assert [row.rival for row in rows if row.quantity == "FLOP/s"] == ["matrix product"]
 
 
 def test_ratios_are_taken_turn_by_turn(monkeypatch):
@@ -219,73 +265,55 @@ def test_each_machine_has_a_panel_and_all_rivals_are_told_apart():
     assert [text.get_text() for text in legend.get_texts()] == list(many["rival"].unique())
 
 
-def appendix(root: Path, *more: str) -> str:
-    """The outputs of the appendix, executed and built in a checkout of its own."""
-    (root / "data").mkdir()
-    shutil.copy(paths.PUBLISHED, root / "data")
-    for folder in ("notebooks", "report", *more):
-        ignored = shutil.ignore_patterns(".ipynb_checkpoints")
-        shutil.copytree(paths.ROOT / folder, root / folder, ignore=ignored)
-    script = (
-        "from lsce.machine import paths; from lsce.report import site; out = paths.BUILD / 'executed' / 'A1_speed.ipynb'; "
-        "site.execute(paths.NOTEBOOKS / 'A1_speed.ipynb', {}, out); "
-        "first = site.stub('01_loss', 'The loss', 'm', out.parent); "
-        "site.build([out, first], paths.HTML)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"LSCE_ROOT": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return (root / "build" / "html" / "A1_speed.html").read_text()
+@pytest.fixture
+def appendix(monkeypatch, tmp_path) -> Iterator[Callable[[], str]]:
+    """Shows the appendix where nothing was measured yet, cell by cell in this process."""
+    monkeypatch.setattr(paths, "BENCHMARKS", tmp_path / "benchmarks")
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+
+    def run() -> str:
+        notebook = json.loads((paths.NOTEBOOKS / "A1_speed.ipynb").read_text(encoding="utf-8"))
+        with capture_output() as shown:
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "code":
+                    shell.run_cell("".join(cell["source"]), store_history=True).raise_error()
+        return "\n".join(str(value) for each in shown.outputs for value in each.data.values())
+
+    yield run
+    InteractiveShell.clear_instance()
+    plt.close("all")
 
 
-@pytest.mark.slow
-def test_the_appendix_shows_every_machine(runner, monkeypatch, tmp_path):
-    results = tmp_path / "benchmarks" / "results"
+def test_the_appendix_shows_every_machine(appendix, runner, monkeypatch, tmp_path):
     for device, case in (("NVIDIA H200", "on the GPU"), ("Some (R) CPU", "on the CPU")):
         here = {"device": device, "cores": 2}
         monkeypatch.setattr(runner, "machine", lambda here=here: here)
-        runner.save(
-            "loss", [row(monkeypatch, case=case), row(monkeypatch, rival="s")], 3.0, 0.1, results
-        )
-    html = appendix(tmp_path, "data/recorded")
-    assert 'id="fig-budgets"' in html and "core-minutes" in html
+        rows = [row(monkeypatch, case=case), row(monkeypatch, rival="s")]
+        runner.save("loss", rows, 3.0, 0.1, paths.BENCHMARKS)
+    shown = appendix()
     for words in (
-        "NVIDIA H200, 2 cores",
-        "Some (R) CPU, 2 cores",
-        "a: on the GPU",
-        "a: on the CPU",
+        *("NVIDIA H200, 2 cores", "Some (R) CPU, 2 cores", "a: on the GPU", "a: on the CPU"),
+        *(runner.versions()["torch"], "0.25 (0.2–0.5)", ">time</td>", ">3</td>"),
+        *("#fig-budgets", "core-minutes", "#fig-speed"),
     ):
-        assert words in html, words
-    for words in (
-        runner.versions()["torch"],
-        "0.25 (0.2–0.5)",
-        ">time</td>",
-        ">3</td>",
-        "Fig. 1",
-        'id="fig-speed"',
-    ):
-        assert words in html, words
-    for ending in ("svg", "png", "csv"):
-        assert (tmp_path / "figures" / f"speed.{ending}").stat().st_size > 100
-    index = (tmp_path / "build" / "html" / "index.html").read_text()
-    assert index.index("01_loss.html") < index.index("A1_speed.html") < index.index("how_to.html")
+        assert words in shown, words
+    for figure in ("speed", "budgets"):
+        for ending in ("svg", "png", "csv"):
+            assert (tmp_path / "figures" / f"{figure}.{ending}").stat().st_size > 100
+
+
+def test_the_appendix_without_a_table_says_how_to_make_one(appendix, tmp_path):
+    shown = appendix()
+    assert "No machine has been measured yet" in shown and "#fig-speed" not in shown
+    assert not (tmp_path / "figures" / "speed.svg").exists()
 
 
 def test_the_appendix_can_show_some_parts_alone():
-    every = page.benchmarks()
-    some = page.benchmarks(["loss"])
+    every = speed.benchmarks()
+    some = speed.benchmarks(["loss"])
     for machine, (_, rows) in every.items():
         assert set(rows["module"]) > {"loss"} == set(some[machine][1]["module"])
     with pytest.raises(ValueError, match="parts names 'los'; it must name some of .*loss"):
-        page.benchmarks(["los"])
-
-
-@pytest.mark.slow
-def test_the_appendix_without_a_table_says_how_to_make_one(tmp_path):
-    html = appendix(tmp_path)
-    assert "No machine has been measured yet" in html and "<figure" not in html
+        speed.benchmarks(["los"])

@@ -45,7 +45,7 @@ def make(peers):
         }
         return makers[style](
             images, labels, epsilon=0.3, workers=workers, recipe=recipe or Recipe(),
-            device=CPU, model="resnet6", epochs=2, seed=5,
+            device=CPU, network="resnet6", epochs=2, seed=5,
         )  # fmt: skip
 
     return make
@@ -109,7 +109,7 @@ def test_on_the_same_batches_a_peer_ends_where_ours_does(make, style, in_float64
     ]
     trainer = Trainer("resnet6", 100, CPU)
     criterion = LabelSmoothingCrossEntropy(0.3)
-    trainer.begin(recipe, criterion, steps=4, batch_size=128, seed=5)
+    trainer.begin(recipe, criterion, steps=4, batch_size=128, pixels=32, seed=5)
     start = {name: value.double() for name, value in trainer.network.state_dict().items()}
     for network in (loop.network, trainer.network):
         network.double().train()
@@ -147,7 +147,7 @@ def test_closing_a_loop_ends_its_processes(make, style):
     assert started
     loop.close()
     for process in started:
-        process.join(10)
+        process.join(600)
     assert not any(process.is_alive() for process in started)
 
 
@@ -160,8 +160,10 @@ def test_every_peer_has_something_to_train_in_every_case(bench, monkeypatch, dev
         return []
 
     def blank(job):
-        return torch.zeros(job.images, 32, 32, 3, dtype=torch.uint8), torch.zeros(job.images).long()
+        images = min(job.images, 1_024)
+        return torch.zeros(images, 32, 32, 3, dtype=torch.uint8), torch.zeros(images).long()
 
+    monkeypatch.setattr(bench.precision, "of", lambda *_: "bf16")
     monkeypatch.setattr(bench.train, "default_device", lambda: torch.device(device))
     monkeypatch.setattr(bench.data, "load", lambda name: None)
     for part in ("warm_up_rows", "throughput_rows", "accuracy_rows"):

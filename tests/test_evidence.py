@@ -1,249 +1,190 @@
 """Which runs a page shows, and what it says of the others."""
 
-import functools
+from dataclasses import replace
 
-import numpy as np
 import pytest
-from made_up import digest_of, record_of
+from made_up import enter, record, runs_of
+from matplotlib.figure import Figure
+from tiny_dataset import registered
 
-from lsce import studies
-from lsce.commands import record as record_command
-from lsce.judging import claims
 from lsce.machine import paths
-from lsce.report import page
+from lsce.report import findings, page
 from lsce.results import recorded
 from lsce.results.recorded import Recorded
-from lsce.studies import evidence, profiles
-from lsce.studies.evidence import Evidence, gather
+from lsce.studies import evidence
+from lsce.studies.evidence import Evidence, NothingToShow, gather
+from lsce.studies.parameters import Shows
+from lsce.studies.profiles import Profile
 from lsce.sweeps import sweep
-from lsce.training import networks
 
-PAGE = "02_epsilon_study"
+PAGES = ("00_overview", "02_epsilon_study", "03_calibration", "04_penultimate")
+PAGE = PAGES[1]
 
-
-def record(*names: str, seeds=(0, 1, 2)) -> None:
-    """Record made-up runs of these profiles, for some of their pages."""
-    specs = {}
-    for name in names:
-        wanted = record_command.wanted(profiles.load(name)).values()
-        specs |= {
-            run.spec.id: run.spec
-            for run in wanted
-            if run.spec.seed in seeds and run.spec.noise is None
-        }
-    recorded.write(map(made, specs.values()), paths.RECORDED)
-
-
-@functools.cache
-def made(spec):
-    return digest_of(spec, images=images(spec))
+#: Two profiles, of which pages show the larger one before the other.
+PROFILE = """
+data = "tiny"
+[shared]
+epsilons = {epsilons}
+regimes = {{few = {run}, more = {run2}}}
+seen_classes = 5
+[notebooks.02_epsilon_study]
+more_regimes = {{}}
+fraction_run = {run}
+"""
+RUN = '{{network = "resnet6", train_size = {}, epochs = {}, monitor_size = 50}}'
 
 
-def images(spec) -> int:
-    """Built-in data have 10,000 test images, with which the true posterior is computed."""
-    return 10_000 if spec.data == "built-in" else 4 * (spec.classes or 100)
+def profile(epsilons: list[float], epochs: int) -> str:
+    runs = {"run": RUN.format(100, epochs), "run2": RUN.format(200, epochs)}
+    return PROFILE.format(epsilons=epsilons, **runs)
 
 
 @pytest.fixture(autouse=True)
-def empty(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
-    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(recorded, "PER_CLASS", 4)
+def _checkout(tmp_path, monkeypatch):
+    texts = {"small": profile([0.0, 0.1, 0.3, 0.6], 4), "quick": profile([0.0, 0.1, 0.2], 2)}
+    with registered():
+        enter(tmp_path, monkeypatch, **texts)
+        yield
 
 
 @pytest.fixture
 def own(monkeypatch):
     """This machine's runs are made up, too."""
-    monkeypatch.setattr(
-        sweep, "ensure", lambda specs, **_: [record_of(spec, images=images(spec)) for spec in specs]
-    )
+    monkeypatch.setattr(sweep, "ensure", lambda tasks, **_: runs_of(tasks))
 
 
-def ask(profile: str = "quick", **changes) -> Evidence:
-    parameters = profiles.load(profile).notebooks[PAGE]
-    given = dict(profile=profile, data_name="cifar-100", runs="own", train_missing=True)
-    return gather(PAGE, **given | parameters | changes)
+def tasks(*names: str, seeds=(0, 1, 2)) -> list:
+    """What these profiles ask for on some of their pages."""
+    found = [task for name in names for page in PAGES for task in Profile(name).study(page).tasks]
+    return [task for task in found if task.seed in seeds]
+
+
+def keep(condition) -> None:
+    runs = [run for run in Recorded() if condition(run.spec)]
+    recorded.write(runs, paths.RECORDED)
+
+
+def ask(profile: str = "quick", notebook: str = PAGE, runs: str = "own", **changes) -> Evidence:
+    study = type(Profile(profile).study(notebook))
+    given = {"data_name": "tiny"} | Profile(profile).parameters(notebook) | changes
+    return gather(study(study.Parameters(**given)), profile=profile, runs=runs)
 
 
 def test_who_runs_a_notebook_sees_the_runs_that_the_parameters_ask_for(own):
     """Also where the recorded set is larger, and after a change of one parameter."""
-    record("small")
-    shown = ask(epsilons=[0.0, 0.1, 0.2])
-    assert not shown.recorded and sorted(shown.table["epsilon"].unique()) == [0.0, 0.1, 0.2]
-    assert (shown.beside.recorded, shown.beside.profile) == (True, "small")
-    assert shown.beside.beside is None
+    record(tasks("small"))
+    shown = ask(epsilons=[0.0, 0.1, 0.7])
+    assert not shown.recorded and sorted(shown.table["epsilon"].unique()) == [0.0, 0.1, 0.7]
 
 
 def test_recorded_runs_are_those_that_the_parameters_ask_for():
-    record("quick", "small")
+    record(tasks("quick", "small"))
     assert [one.profile for one in evidence.recorded(PAGE)] == ["small", "quick"]
     shown = ask(runs="recorded")
-    assert shown.recorded and len(shown.runs) == 36 and shown.beside is None
-    with pytest.raises(evidence.NothingToShow, match="9 of the .* runs that the parameters of 02_"):
-        ask(runs="recorded", epsilons=[0.0, 0.1, 0.2, 0.3, 0.6])
-    with pytest.raises(ValueError, match="bins is 10; recorded runs were measured with 15"):
-        ask(runs="recorded", bins=10)
+    assert shown.recorded and len(shown.pairs) == 18 and not shown.lacking
+    with pytest.raises(NothingToShow, match="6 of the .* runs that the parameters of 02_"):
+        ask(runs="recorded", epsilons=[0.0, 0.1, 0.2, 0.7])
 
 
-def test_a_page_is_remembered_as_it_was_last_run(own):
-    assert evidence.last(PAGE) is None
-    ask(epsilons=[0.0, 0.1, 0.2])
-    shown = evidence.last(PAGE)
-    assert sorted(shown.table["epsilon"].unique()) == [0.0, 0.1, 0.2]
-    assert (shown.recorded, shown.profile) == (False, "quick")
-    ask(seeds=[0, 1], epsilons=[0.0, *np.array([0.1, 0.2])])
-    assert evidence.last(PAGE).seeds == [0, 1]
-    (paths.RUNS / evidence.LAST / f"{PAGE}.json").write_text('{"profile": "quick", "epsilons')
-    assert evidence.last(PAGE) is None
-
-
-def test_three_seeds_come_before_a_larger_set_of_one():
-    record("small", seeds=[0])
-    small = list(Recorded())
-    record("quick")
-    recorded.write([*Recorded(), *small], paths.RECORDED)
-    quick, larger = evidence.recorded(PAGE)
-    assert (quick.profile, larger.profile) == ("quick", "small") and larger.work > quick.work
+@pytest.mark.parametrize(
+    ("notebook", "changes", "words"),
+    [
+        ("03_calibration", {"bins": 10}, "bins is 10; recorded runs were measured with 15"),
+        ("04_penultimate", {"similar_classes": ["class 7", "class 8", "class 9"]}, "must be None"),
+    ],
+)
+def test_what_recorded_runs_were_not_measured_with_is_refused(own, notebook, changes, words):
+    record(tasks("quick"))
+    assert ask(notebook=notebook, runs="recorded").recorded
+    with pytest.raises(ValueError, match=words):
+        ask(notebook=notebook, runs="recorded", **changes)
 
 
 def test_whose_runs_they_are_must_be_said():
-    with pytest.raises(ValueError, match="runs is 'both'; it must be one of own, recorded"):
-        ask(runs="both")
+    with pytest.raises(ValueError, match="runs is 'both'; it must be 'own' or 'recorded'"):
+        Shows(runs="both")
+    with pytest.raises(ValueError, match="profile is '../mine'; it must be of letters, digits"):
+        Shows(profile="../mine")
 
 
-def test_without_recorded_results_nothing_stands_beside(own):
-    assert ask().beside is None
-    with pytest.raises(evidence.NothingToShow, match="are not recorded"):
+def test_without_recorded_results_there_is_nothing_to_show():
+    with pytest.raises(NothingToShow, match="are not recorded"):
         ask(runs="recorded")
+    assert evidence.recorded(PAGE) == []
 
 
-def keep(condition) -> None:
-    recorded.write([run for run in Recorded() if condition(run.spec)], paths.RECORDED)
+def test_three_seeds_come_before_a_larger_set_of_one():
+    record([*tasks("small", seeds=[0]), *tasks("quick")])
+    assert [shown.profile for shown in evidence.recorded(PAGE)] == ["quick", "small"]
 
 
 def test_a_seed_that_is_not_complete_is_left_out():
-    record("quick")
+    record(tasks("quick"))
     # One run of one arm that is beside the main ones, then one of a pair.
     keep(lambda spec: (spec.seed, spec.recipe.weight_decay) != (1, 0.002))
     (found,) = evidence.recorded(PAGE)
-    assert found.seeds == [0, 1, 2] and len(found.runs) == 3 * 12
+    assert found.seeds == [0, 1, 2] and len(found.pairs) == 3 * 6
     assert found.others["alternatives"].seeds == [0, 2]
     assert found.others["fractions"].seeds == [0, 1, 2]
-    pair = {"model": "inception-tiny", "seed": 1, "epsilon": 0.1}
-    keep(lambda spec: any(getattr(spec, name) != value for name, value in pair.items()))
+    keep(lambda spec: (spec.images, spec.seed, spec.method.setting) != (200, 1, 0.1))
     (found,) = evidence.recorded(PAGE)
-    assert found.seeds == [0, 2] and len(found.runs) == 2 * 12
+    assert found.seeds == [0, 2] and len(found.pairs) == 2 * 6
 
 
 def test_an_epsilon_is_shown_once_all_seeds_have_it():
     """Plain cross entropy and the judged ε are enough to begin with."""
-    record("quick")
-    keep(lambda spec: spec.epsilon != 0.6 or spec.seed != 1)
+    record(tasks("quick"))
+    keep(lambda spec: (spec.method.setting, spec.seed) != (0.2, 1))
     (found,) = evidence.recorded("00_overview")
-    assert found.study.epsilons == [0.0, 0.1, 0.3] and found.seeds == [0, 1, 2]
+    assert found.study.epsilons == [0.0, 0.1] and found.seeds == [0, 1, 2]
     assert found.lacking == 2 and "2 of this page's runs are not there" in page.banner(found).data
-    shown = gather("00_overview", runs="recorded", **asked("00_overview"))
-    assert shown.study.epsilons == found.study.epsilons
-    with pytest.raises(evidence.NothingToShow):  # these are not the profile's parameters
-        gather("00_overview", runs="recorded", **asked("00_overview") | {"seeds": [0, 1]})
-
-
-def asked(notebook: str) -> dict:
-    given = dict(profile="quick", data_name="cifar-100", train_missing=False)
-    return given | profiles.load("quick").notebooks[notebook]
+    assert ask(notebook="00_overview", runs="recorded").study.epsilons == found.study.epsilons
+    with pytest.raises(NothingToShow):  # these are not the profile's parameters
+        ask(notebook="00_overview", runs="recorded", seeds=[0, 1])
 
 
 def test_a_group_that_a_profile_lacks_comes_from_another():
-    record("quick", "small")
-    rivals = ("loss", "mixup")
-    keep(lambda s: s.epochs != 60 or all(getattr(s, name) is None for name in rivals))
+    record(tasks("quick", "small"))
+    keep(lambda spec: spec.epochs != 4 or spec.method.kind == "smoothing")
     small, quick = evidence.recorded("03_calibration")
     assert (small.profile, quick.profile) == ("small", "quick")
     assert small.others["peers"].profile == "quick" and not quick.lacking
     assert small.others["known posterior"].profile == "small"
-    html = page.banner(small).data
-    assert "**profile** small (peers: quick, with that profile's parameters" in html
+    said = page.banner(small).data
+    assert "**profile** small (peers: quick, with that profile's parameters" in said
 
 
 def test_a_page_s_other_runs_are_set_apart():
-    record("quick")
+    record(tasks("quick"))
     (found,) = evidence.recorded("03_calibration")
-    known = found.others["known posterior"].runs
-    assert len(found.runs) == 24 and {run.spec.data for run in known} == {"built-in"}
-    assert {run.spec.data for run in found.runs} == {"cifar-100"}
-    assert len(found.all_runs) == 24 + 2 + 3 * 6
+    known = found.others["known posterior"].own_runs
+    assert len(found.own_runs) == 18 and {run.spec.data for run in known} == {"built-in"}
+    assert {run.spec.data for run in found.own_runs} == {"tiny"}
+    assert len(found.all_runs) == 18 + 2 + 3 * 6
 
 
 def test_what_a_page_keeps_of_a_run_must_be_recorded():
-    record("quick")
+    record(tasks("quick"))
     assert evidence.recorded("04_penultimate")
-    bare = list(Recorded())
-    for run in bare:
-        run.scalars.pop("nc1", None)
-    recorded.write(bare, paths.RECORDED)
+    recorded.write([replace(run, kept=frozenset()) for run in Recorded()], paths.RECORDED)
     assert evidence.recorded("04_penultimate") == [] and evidence.recorded("00_overview")
 
 
-def test_work_counts_images_times_multiplications():
-    record("quick", seeds=[0])
-    (found,) = evidence.recorded(PAGE)
-    work = sum(
-        run.spec.epochs * run.spec.train_size * networks.multiply_adds(run.spec.model)
-        for run in found.all_runs
-    )
-    assert found.work == work
-    # 0.56 billion for ResNet-18 in its CIFAR form, as is usually reported.
-    assert networks.multiply_adds("resnet18") == pytest.approx(0.556e9, rel=0.01)
-
-
 def test_the_banner_tells_whose_runs_are_shown(own):
-    record("small")
+    record(tasks("small"))
+    theirs = ask("small", runs="recorded")
+    findings.write(findings.of(theirs))
     mine = page.banner(ask()).data
     assert "These are the runs of this machine" in mine and "**profile** quick" in mine
     assert "what the recorded runs (profile small) say" in mine
-    theirs = page.banner(ask(profile="small", runs="recorded", seeds=[0, 1, 2])).data
-    assert "These are the recorded runs" in theirs and "**profile** small" in theirs
-    assert "this machine" not in theirs
+    said = page.banner(theirs).data
+    assert "These are the recorded runs" in said and "**profile** small" in said
+    assert "this machine" not in said
 
 
-def test_effects_say_whose_they_are(own):
-    declared = claims.of(PAGE)
-    numbers = page.effects(ask(), declared)
-    assert set(numbers["profile"]) == {"quick"} and not numbers["recorded"].any()
-    assert list(numbers["claim"].unique()) == [claim.claim for claim in declared]
-
-
-def test_a_figure_of_this_machine_s_runs_never_replaces_one_of_the_recorded(
-    own, tmp_path, monkeypatch
-):
-    from matplotlib.figure import Figure
-
-    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
-    record("small")
-    for one in (ask(), ask(profile="small", runs="recorded", seeds=[0, 1, 2])):
-        one.publish(Figure(), "some", one.table.head())
-    assert (tmp_path / "figures" / "some.csv").is_file()
-    assert (tmp_path / "figures" / "quick" / "some.csv").is_file()
-
-
-def plainly_trained(spec) -> bool:
-    """Plain cross entropy, by the spec alone."""
-    changed = ("loss", "mixup", "teacher", "weighting")
-    usual = spec.recipe.weight_decay in (5e-4, 0.0)
-    return usual and spec.epsilon == 0 and not any(getattr(spec, name) for name in changed)
-
-
-@pytest.mark.parametrize("page", studies.BY_NOTEBOOK)
-def test_epsilon_0_in_every_table_is_plain_cross_entropy(page):
-    """Of a record set in which every other arm is far off, whatever its ε."""
-    study = profiles.load("smoke").study(page, "built-in")
-    runs = {spec.id: digest_of(spec, images=images(spec)) for spec in study.specs}
-    for run in runs.values():
-        accuracies = (0.9, 0.8) if plainly_trained(run.spec) else (0.2, 0.1)
-        run.scalars.update(zip(("train_accuracy", "test_accuracy"), accuracies, strict=True))
-    whole = evidence._evidence(page, False, "smoke", {}, study, runs, 15)
-    for group in (whole, *whole.others.values()):
-        found = page.regimes(group).data["train, test accuracy at ε = 0"]
-        assert set(found) == {"90.0%, 80.0%"}
-        means = page.means(group, {"train_accuracy": "training"}).data
-        assert set(means[means["arm"] == "ε = 0"]["training"]) == {"0.900"}
+def test_a_figure_of_this_machine_s_runs_never_replaces_one_of_the_recorded(own):
+    record(tasks("small"))
+    for shown in (ask(), ask("small", runs="recorded")):
+        page.publish(shown, "some", shown.table.head(), lambda numbers: Figure())
+    assert (paths.FIGURES / "some.csv").is_file()
+    assert (paths.FIGURES / "quick" / "some.csv").is_file()

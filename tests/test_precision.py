@@ -19,9 +19,9 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "device_name", lambda kind: "a CPU, AMX")
     measured = []
 
-    def measure(model):
-        measured.append(model)
-        return {"bf16": 150.0 if model == "resnet18" else 110.0, "float32": 100.0}
+    def measure(name):
+        measured.append(name)
+        return {"bf16": 150.0 if name == "resnet18" else 110.0, "float32": 100.0}
 
     monkeypatch.setattr(precision, "measure", measure)
     return measured

@@ -1,49 +1,41 @@
 """Do numbers come out again: the rules on made-up runs."""
 
-import dataclasses
-
 import numpy as np
+import pandas as pd
 import pytest
-from made_up import digest_of
+from made_up import build, shown
 
 from lsce import studies
-from lsce.judging import claims
+from lsce.judging.claims import MAIN
+from lsce.machine import paths
 from lsce.report import reproduction
 from lsce.results import recorded
 from lsce.results.recorded import Recorded
 from lsce.studies.evidence import Evidence
+from lsce.studies.study import Study
 
-REGIMES = {
-    "few": {"model": "resnet6", "train_size": 300, "epochs": 2},
-    "many": {"model": "resnet6", "train_size": 600, "epochs": 1},
-}
+CLAIMS = studies.all_claims()
+RUN = {"network": "resnet6", "train_size": 300, "epochs": 1}
+REGIMES = {"few": RUN | {"epochs": 2}, "many": RUN | {"train_size": 600}}
 
 
-def evidence(seeds=(0, 1, 2, 3, 4), shift: float = 0.0, noise: float = 0.0) -> Evidence:
+def evidence(
+    seeds=(0, 1, 2, 3, 4), shift: float = 0.0, noise: float = 0.0, part=lambda label: True
+) -> Evidence:
     """Runs whose top-1 error is that of the seed, `shift` higher at ε = 0.1 in "few", with noise
     from rerun to rerun."""
-    study = studies.smoothing(
-        data_name="cifar-100",
-        regimes=REGIMES,
-        epsilons=[0.0, 0.05, 0.1],
-        seeds=seeds,
-        judged_epsilon=0.1,
-    )
-    generator = np.random.default_rng(1)
-    runs = [digest_of(spec, images=100) for spec in study.specs]
-    for label, run in zip(study.labels, runs, strict=True):
+    given = dict(data_name="cifar-100", regimes=REGIMES, epsilons=[0.0, 0.05, 0.1], seeds=seeds)
+    study = build("12_reproduction", **given)
+    generator, found = np.random.default_rng(1), shown(study.part(filter(part, study.labelled)))
+    for label, run in found.pairs:
         error = 0.5 + 0.01 * run.spec.seed + noise * generator.normal()
-        if label["regime"] == "few" and run.spec.epsilon == 0.1:
-            error += shift
-        run.scalars["top1_error"] = error
-    parameters = {"epsilons": [0.0, 0.05, 0.1]}
-    return Evidence("12_reproduction", False, "tiny", parameters, study, runs, 15, others={})
+        run.scalars["top1_error"] = error + shift * (label.regime == "few" and label.setting == 0.1)
+    return found
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch) -> Recorded:
-    monkeypatch.setattr(recorded, "PER_CLASS", 1)
-    recorded.write(evidence().runs, tmp_path)
+def results(tmp_path) -> Recorded:
+    recorded.write(evidence().own_runs, tmp_path)
     return Recorded(tmp_path)
 
 
@@ -106,29 +98,19 @@ def test_published_effects_are_differences_of_the_rows_named():
 
 
 def test_published_numbers_under_noise_say_which():
-    numbers = reproduction.with_published(evidence(), [claims.load()["robust-to-noise"]])
+    numbers = reproduction.with_published(evidence(), [CLAIMS["robust-to-noise"]])
     names = numbers[numbers["source"] == "published"]["name"]
     assert list(names.str.partition("ResNet-34")[2]) == [", symmetric, 40%", ", symmetric, 60%"]
 
 
 def test_published_students_stand_beside_the_arms_that_the_claim_compares():
-    study = studies.distillation(
-        data_name="built-in",
-        teacher_run={"model": "resnet6", "train_size": 300, "epochs": 1},
-        student_run={"model": "resnet6-half", "train_size": 300, "epochs": 1},
-        teacher_epsilons=[0.0, 0.1],
-        temperatures=[1.0],
-        student_epsilons=[0.1],
-        seeds=[0, 1],
-        judged_epsilon=0.1,
-    )
-    main = study.part(study.groups()[studies.MAIN])
-    runs = [digest_of(spec) for spec in main.specs]
-    for run in runs:
-        smooth = run.spec.teacher is not None and run.spec.teacher.epsilon > 0
-        run.scalars["top1_error"] = 0.5 + 0.03 * smooth + 0.001 * run.spec.seed
-    shown = Evidence("08_distillation", False, "tiny", {}, main, runs, 15, others={})
-    numbers = reproduction.with_published(shown, [claims.load()["smoothed-teacher"]])
+    given = dict(data_name="built-in", teacher_run=RUN, student_run=RUN, seeds=[0, 1])
+    study: Study = build("08_distillation", **given, temperatures=[1.0], student_epsilons=[0.1])
+    found = shown(study.part(study.groups()[MAIN]))
+    for label, run in found.pairs:
+        worse = 0.03 * (label.method == "distilled, smoothed teacher")
+        run.scalars["top1_error"] = 0.5 + worse + 0.001 * run.spec.seed
+    numbers = reproduction.with_published(found, [CLAIMS["smoothed-teacher"]])
     (ours,) = numbers[numbers["source"] == "here"].to_dict("records")
     assert ours["effect"] == pytest.approx(-3) and ours["n"] == 2
     theirs = numbers[numbers["source"] == "published"].set_index("name")["effect"]
@@ -137,13 +119,9 @@ def test_published_students_stand_beside_the_arms_that_the_claim_compares():
 
 
 def test_every_published_pair_is_one_network_without_and_with_smoothing():
-    import pandas as pd
-
-    from lsce.machine import paths
-
     rows = pd.read_csv(paths.PUBLISHED, index_col="id")
-    for claim in claims.load().values():
-        for plain, smoothed in (claim.published or {"pairs": []})["pairs"]:
+    for claim in CLAIMS.values():
+        for plain, smoothed in claim.published.pairs if claim.published else []:
             a, b = rows.loc[plain], rows.loc[smoothed]
             same = ["paper", "dataset", "architecture", "metric", "unit"]
             assert list(a[same]) == list(b[same]) and b["epsilon"] > 0
@@ -158,24 +136,19 @@ def test_every_published_pair_is_one_network_without_and_with_smoothing():
     [(0.0, "undecided"), (-0.1, "the same way"), (0.1, "the opposite way")],
 )
 def test_the_direction_is_that_of_the_interval(shift, direction):
-    shown = evidence(shift=shift, noise=1e-3)
-    claim = [claims.load()["lower-error"]]
-    rows = reproduction.directions(reproduction.with_published(shown, claim))
+    numbers = reproduction.with_published(
+        evidence(shift=shift, noise=1e-3), [CLAIMS["lower-error"]]
+    )
+    rows = reproduction.directions(numbers)
     at_01 = rows[rows["published"].str.startswith("Mueller")].iloc[0]
     assert at_01["few"] == direction and at_01["many"] == "undecided"
     at_005 = rows[rows["published"].str.endswith("DenseNet-121")].iloc[0]
     assert at_005["few"] == "undecided"  # the shift is at ε = 0.1 alone
 
 
-def test_regimes_may_have_other_epsilons(results):
-    more = dataclasses.replace(evidence(noise=1e-3))
-    keep = [i for i, run in enumerate(more.runs) if (i < 3) or run.spec.epsilon != 0.05]
-    study = dataclasses.replace(
-        more.study,
-        labels=[more.study.labels[i] for i in keep],
-        specs=[more.study.specs[i] for i in keep],
-    )
-    part = dataclasses.replace(more, study=study, runs=[more.runs[i] for i in keep])
-    numbers = reproduction.with_published(part, [claims.load()["lower-error"]])
+def test_regimes_may_have_other_epsilons():
+    fewer = evidence(part=lambda label: (label.regime, label.setting) != ("many", 0.05))
+    numbers = reproduction.with_published(fewer, [CLAIMS["lower-error"]])
     ours = numbers[numbers["source"] == "here"]
     assert set(ours[ours["name"] == "many"]["epsilon"]) == {0.1}
+    assert set(ours[ours["name"] == "few"]["epsilon"]) == {0.05, 0.1}

@@ -145,3 +145,9 @@ def test_a_corruption_keeps_images_images(kind, test_set):
     assert min(distances) > 0.3
     if kind not in ("saturation", "pixelate"):  # up and down; one grid may fit by chance
         assert distances == sorted(distances)
+
+
+@pytest.mark.parametrize("kind", robustness.SEVERITIES)
+def test_a_corruption_takes_images_of_any_size(kind):
+    images = torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
+    assert robustness.corrupt(images, kind, 5).shape == (2, 3, 16, 16)

@@ -1,38 +1,27 @@
 """Which runs each page asks for, and the tables it makes of what they left."""
 
-import itertools
+import inspect
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny_dataset
-from made_up import run_of
+from made_up import GRID, REGIMES, build, on_tiny, run_of, shown
 
-from lsce import data, studies
+from lsce import studies
 from lsce.judging import arms
 from lsce.judging.claims import MAIN
 from lsce.measures import calibration
 from lsce.report import notes, page
 from lsce.studies.calibration import KNOWN_POSTERIOR
-from lsce.studies.evidence import Evidence, _grouped
+from lsce.studies.evidence import Evidence, grouped
 from lsce.studies.number_of_classes import EQUAL_EPOCHS, SAME_IMAGES
 from lsce.studies.profiles import Profile
 from lsce.studies.study import Study
 from lsce.training.methods import Distillation, WeightedSmoothing
 from lsce.training.spec import LongTail, NoisyLabels, Recipe, RunSpec, SomeClasses, Superclasses
 
-REGIMES = {
-    "few": {"network": "resnet6", "train_size": 300, "epochs": 2},
-    "many": {"network": "resnet6", "train_size": 600, "epochs": 1, "recipe": {"batch_size": 32}},
-}
-GRID = dict(data_name="built-in", regimes=REGIMES, epsilons=[0.0, 0.1], seeds=[3, 4])
-GRID |= {"judged_epsilon": 0.1}
 RUN = {"network": "resnet6", "train_size": 300, "epochs": 3}
-
-
-def build(notebook: str, **given) -> Study:
-    study = studies.of(notebook)
-    return study(study.Parameters(**given))
 
 
 def grid(**changes) -> Study:
@@ -41,12 +30,6 @@ def grid(**changes) -> Study:
 
 def group(study: Study, name: str) -> list:
     return [label.task for label in study.groups()[name]]
-
-
-def shown(study: Study, **changes) -> Evidence:
-    """A page's evidence, made up."""
-    runs = {task.id: run_of(task, images=4 * task.run.num_classes) for task in study.tasks}
-    return _grouped(study, runs, False, "tiny")
 
 
 def test_a_study_holds_every_cell_once_with_shared_seeds():
@@ -66,14 +49,14 @@ def test_a_parameter_changed_touches_only_its_runs():
     ("changes", "words"),
     [
         ({"epsilons": [0.0, 1.5]}, "epsilons.1 is 1.5; it must be at most 1"),
-        ({"epsilons": []}, r"epsilons is \[\]; it must be one or more values, each once"),
-        ({"epsilons": [0.1, 0.1]}, "each once"),
+        ({"epsilons": []}, r"epsilons is \[\]; it must be of 1 or more entries"),
+        ({"epsilons": [0.1, 0.1]}, "it must be of values that differ"),
         ({"judged_epsilon": 0.2}, "judged_epsilon is 0.2; it must be one of epsilons"),
         ({"judged_epsilon": 0.0}, "judged_epsilon is 0; it must be one of epsilons above 0"),
         ({"epsilons": [0.1, 0.2]}, r"epsilons is \[0.1, 0.2\]; it must hold 0, to compare with"),
         ({"epsilons": [0.0]}, r"epsilons is \[0.0\]; it must hold 0, to compare with, and more"),
         ({"seeds": [0.5]}, "seeds.0 is 0.5; it must be a valid integer"),
-        ({"seeds": 3}, "seeds is 3; it must be a valid tuple"),
+        ({"seeds": 3}, "seeds is 3; it must be a list"),
         ({"data_name": "cifar10"}, "data_name is 'cifar10'; it must be one of cifar-100, built-in"),
         ({"epsilon": [0.1]}, "no parameter 'epsilon'; did you mean 'epsilons'?"),
         ({"momentum": 0.5}, "no parameter 'momentum'; it has data_name, epsilons"),
@@ -307,14 +290,10 @@ def test_a_study_adds_regimes_of_a_published_recipe_with_its_own_epsilons():
 
 
 def test_a_diverged_run_is_a_gap_and_not_a_number():
-    study = grid()
-    runs = {
-        task.id: run_of(
-            task, "diverged" if task.seed == 4 and task.method.epsilon == 0 else "completed"
-        )
-        for task in study.tasks
-    }
-    table = _grouped(study, runs, False, "tiny").table
+    study = grid(data_name="cifar-100")
+    lost = [task for task in study.tasks if task.seed == 4 and task.method.epsilon == 0]
+    runs = {t.id: run_of(t, "diverged" if t in lost else "completed") for t in study.tasks}
+    table = grouped(study, runs, False, "tiny").table
     gaps = table[table["status"] == "diverged"]
     assert len(gaps) == 2 and gaps["top1_error"].isna().all()
 
@@ -400,33 +379,34 @@ def test_epsilon_0_in_every_table_is_plain_cross_entropy(notebook):
 
 # ---- another data set ----
 
-#: What a page is asked on ten classes of 16 × 16 pixels.
-TINY = {"network": "resnet6", "train_size": 100, "epochs": 2, "monitor_size": 50}
-ASKED = {
-    "02_epsilon_study": dict(fraction_run=TINY, more_regimes={}),
-    "04_penultimate": dict(seen_classes=5),
-    "05_noisy_labels": dict(noise_run=TINY, warmup_epochs=1, asymmetric_rates=[0.4]),
-    "06_robustness": dict(corrupted_images=50, attacked_images=20),
-    "07_number_of_classes": dict(class_run=TINY, class_counts=[5, 10]),
-    "08_distillation": dict(teacher_run=TINY, student_run=TINY),
-    "09_class_weights": dict(long_tail_run=TINY, imbalances=[5]),
-    "10_costs": dict(seen_classes=5),
-}
+
+def tables_of(found: Evidence) -> dict[str, pd.DataFrame]:
+    """Every table that a study makes of its runs."""
+    study, made = found.study, {}
+    for name, method in inspect.getmembers(type(study), inspect.isfunction):
+        arguments = [*inspect.signature(method).parameters]
+        if name in vars(Study) or name.startswith("_") or arguments[1:] not in ([], ["main"]):
+            continue
+        made[name] = method(study, found) if arguments[1:] else method(study)
+    return {name: table for name, table in made.items() if isinstance(table, pd.DataFrame)}
 
 
 @pytest.mark.parametrize("notebook", studies.with_runs())
 def test_every_page_can_be_about_another_data_set(notebook):
-    study = studies.of(notebook)
     with tiny_dataset.registered() as entry:
-        given = {"regimes": {"few": TINY}} if "regimes" in study.Parameters.model_fields else {}
-        given |= ASKED.get(notebook, {})
-        found = shown(build(notebook, data_name=entry.name, **given))
+        found = shown(on_tiny(notebook))
         of_data = {run.spec.data for run in found.all_runs}
         assert of_data <= {entry.name, "built-in"} and entry.name in of_data
         assert set(found.table["classes"]) <= {5, 10}
-        page.regimes(found)
-        if found.study.columns:
-            page.numbers(found)
+        made = tables_of(found)
+        assert all(len(table) and table.notna().any().all() for table in made.values())
+        assert bool(made) == bool(found.study.columns) and len(page.regimes(found).data)
+        if made:
+            assert len(page.numbers(found).data) == found.table.groupby(["regime", "arm"]).ngroups
+        judges = studies.claims_of(notebook)
+        assert set(found.judgements) == {claim.id for claim in judges}
+        for claim in judges:
+            assert " = 3 paired seeds" in page.verdict(claim, found).data
 
 
 def test_samples_and_labels_of_the_pages_are_those_of_their_names():
@@ -441,19 +421,8 @@ def test_samples_and_labels_of_the_pages_are_those_of_their_names():
     assert all(isinstance(t.sample, SomeClasses) for t in unseen)
 
 
-def test_epsilon_walks_from_the_parameters_to_the_figure():
-    found = shown(over_fitting(epsilons=[0.0, 0.1, 0.35]))
-    numbers = found.study.errors(found)
-    assert sorted(numbers["epsilon"].unique()) == [0.0, 0.1, 0.35]
-    assert 0.35 in set(found.study.histograms(found)["epsilon"])
-
-
 def test_pages_of_a_profile_share_their_runs():
     quick = Profile("quick")
     main = {task.id for task in quick.study("00_overview").tasks}
     for notebook in ("02_epsilon_study", "03_calibration", "04_penultimate"):
         assert main < {task.id for task in quick.study(notebook).tasks}
-
-
-def test_data_names_are_those_of_entries():
-    assert set(itertools.chain(data.names())) >= {"cifar-100", "built-in"}

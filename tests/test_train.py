@@ -1,58 +1,81 @@
+"""Runs are trained as their specs say, on the tiny data set."""
+
 import contextlib
+import functools
 import math
-import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
-from flat import flat, outcome_of
+from made_up import tiny
+from tiny_dataset import registered
 from torch.nn import functional as F
 
 from lsce import data
 from lsce.losses import LabelSmoothingCrossEntropy
+from lsce.measures import information
+from lsce.results.measure import measure
 from lsce.training import methods, networks, precision, step, train
 from lsce.training.batches import Augmenter, evaluate
 from lsce.training.methods import Distillation, Smoothing, WeightedSmoothing
-from lsce.training.spec import Recipe
+from lsce.training.spec import (
+    Balanced,
+    LongTail,
+    NoisyLabels,
+    Recipe,
+    RunSpec,
+    SomeClasses,
+    Superclasses,
+)
 from lsce.training.step import Trainer, make_optimizer, one_cycle
 from lsce.training.train import material
 
+CPU = torch.device("cpu")
+RECIPE = Recipe(batch_size=100)
+PLAIN = Smoothing(epsilon=0.0)
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="module", autouse=True)
 def dataset():
-    return data.load("built-in")
+    """In float32, whatever pays on this machine, and with one thread."""
+    with registered(), train.one_thread(CPU), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "of", lambda *_: "float32")
+        patch.setattr(train, "_idle", {})
+        yield data.load("tiny")
+
+
+def spec(**changes) -> RunSpec:
+    usual = dict(sample=Balanced(train_size=300), recipe=RECIPE, keep=("weights",))
+    return tiny(**usual | changes)
+
+
+def left_by(spec: RunSpec, **given) -> SimpleNamespace:
+    """A trained run, its history row by row, and what it was measured from."""
+    if "information" in spec.keep:
+        examples = spec.entry.examples
+        given["monitors"] = lambda material: [information.monitor(material, examples)]
+    with train.train(spec, data.load(spec.data), device=CPU, **given) as trained:
+        run, tensors = measure(trained, {"step": trained.step, "seconds": trained.seconds})
+        return SimpleNamespace(run=run, history=trained.history, **tensors)
 
 
 @pytest.fixture(scope="module")
-def outcome(dataset):
-    return outcome_of(flat(keep=("features",)), dataset)
+def usual(dataset):
+    return left_by(spec())
 
 
-def test_same_seed_same_bits(dataset, outcome):
-    again = outcome_of(flat(keep=("features",)), dataset)
-    assert again.history == outcome.history
-    for name, tensor in outcome.outputs.items():
-        assert torch.equal(tensor, again.outputs[name])
-    other = outcome_of(flat(seed=1), dataset)
-    assert not torch.equal(other.outputs["test_logits"], outcome.outputs["test_logits"])
+def same(ours, theirs) -> bool:
+    return all(torch.equal(ours.weights[name], theirs.weights[name]) for name in ours.weights)
 
 
-def test_an_outcome_has_what_a_record_promises(outcome):
-    assert outcome.run.status == "completed"
-    assert [row["epoch"] for row in outcome.history] == [1, 2]
-    assert outcome.outputs["test_logits"].shape == (10_000, 100)
-    assert outcome.outputs["validation_logits"].shape == (5_000, 100)
-    assert outcome.tensors["features"]["train_features"].shape == (300, 128)
-    assert outcome.tensors["features"]["train_labels"].bincount().tolist() == [3] * 100
-    rebuilt = F.linear(
-        outcome.tensors["features"]["test_features"],
-        outcome.tensors["features"]["classifier_weight"],
-        outcome.tensors["features"]["classifier_bias"],
-    )
-    torch.testing.assert_close(rebuilt, outcome.outputs["test_logits"])
-    assert outcome.final["temperature"] > 0
+def test_same_seed_same_bits_whatever_was_trained_between(usual):
+    other = left_by(spec(seed=1, method=Smoothing(epsilon=0.3)))
+    again = left_by(spec())
+    assert again.history == usual.history and same(again, usual) and not same(other, usual)
+    assert torch.equal(again.outputs["test_logits"], usual.outputs["test_logits"])
 
 
-def test_reported_losses_are_hard_label_nll(dataset, outcome, monkeypatch):
+def test_reported_losses_are_hard_label_nll(usual, monkeypatch):
     """Never the training criterion: shifted by 100, it shifts the training loss alone."""
 
     class Shifted(LabelSmoothingCrossEntropy):
@@ -60,45 +83,37 @@ def test_reported_losses_are_hard_label_nll(dataset, outcome, monkeypatch):
             return super().forward(preds, targets) + 100
 
     monkeypatch.setattr(methods, "LabelSmoothingCrossEntropy", Shifted)
-    found = outcome_of(flat(), dataset)
-    for row, plain in zip(found.history, outcome.history, strict=True):
+    found = left_by(spec())
+    for row, plain in zip(found.history, usual.history, strict=True):
         assert row.pop("train_loss") == pytest.approx(plain["train_loss"] + 100, abs=1e-3)
         assert row == {name: plain[name] for name in row}
-    assert found.final == {name: outcome.final[name] for name in found.final}
-    logits, labels = found.outputs["test_logits"], found.outputs["test_labels"]
-    nll = F.cross_entropy(logits.double(), labels).item()
-    assert found.final["test_nll"] == pytest.approx(nll, abs=1e-12)
-    assert found.final["test_accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+    assert found.run.scalars == usual.run.scalars
 
 
-def test_without_smoothing_the_criterion_is_the_nll(dataset):
-    row = outcome_of(flat(epsilon=0.0, epochs=1), dataset).history[0]
+def test_without_smoothing_the_criterion_is_the_nll():
+    (row,) = left_by(spec(method=PLAIN, epochs=1)).history
     assert row["train_loss"] == pytest.approx(row["train_nll"], abs=1e-5)
 
 
-def test_a_run_that_diverges_ends_and_says_so(dataset):
-    wild = flat(epochs=5, recipe=Recipe(batch_size=100, peak_learning_rate=1e30))
-    found = outcome_of(wild, dataset)
-    assert found.run.status == "diverged"
-    assert len(found.history) < 5
-    assert found.outputs == {} and found.final == {}
+def test_a_run_that_diverges_ends_and_says_so():
+    found = left_by(spec(epochs=5, recipe=Recipe(batch_size=100, peak_learning_rate=1e30)))
+    assert found.run.status == "diverged" and len(found.history) < 5
 
 
-def test_other_data_than_the_spec_names_are_refused(dataset):
+def test_other_data_than_the_spec_names_are_refused():
     with pytest.raises(ValueError, match="wants data abc"):
-        outcome_of(flat(data_checksum="abc"), dataset)
+        left_by(spec(data_checksum="abc"))
 
 
 def test_noise_is_on_training_and_validation_labels_and_not_on_test(dataset):
-    noisy = flat(noise="symmetric", rate=0.5)
-    cpu = torch.device("cpu")
-    (_, labels, truth), (_, validation, right) = material(noisy, dataset, cpu)[2:]
-    (_, clean, same_truth), (_, same_right, _) = material(flat(), dataset, cpu)[2:]
+    noisy = spec(labels=NoisyLabels(noise="symmetric", rate=0.5))
+    (_, labels, truth), (_, validation, right) = material(noisy, dataset, CPU)[2:]
+    (_, clean, same_truth), (_, same_right, _) = material(spec(), dataset, CPU)[2:]
     assert torch.equal(truth, same_truth) and torch.equal(clean, truth)
     assert torch.equal(right, dataset.validation.labels) and torch.equal(right, same_right)
-    assert 0.4 < (labels != truth).double().mean() < 0.6
-    assert 0.45 < (validation != right).double().mean() < 0.55
-    found = outcome_of(noisy, dataset)
+    for given, true in ((labels, truth), (validation, right)):
+        assert 0.35 < (given != true).double().mean() < 0.65
+    found = left_by(noisy)
     assert torch.equal(found.outputs["test_labels"], dataset.test.labels)
     assert torch.equal(found.outputs["validation_labels"], validation)
 
@@ -127,6 +142,18 @@ def test_arms_of_a_seed_see_the_same_batches():
     assert all(same) and not any(other)
 
 
+def test_without_augmentation_images_are_only_shuffled():
+    images, labels = torch.randint(0, 256, (200, 32, 32, 3), dtype=torch.uint8), torch.arange(200)
+    plain = Augmenter(images, labels, 50, seed=0, augment=False)
+    as_they_are, orders = images.permute(0, 3, 1, 2).float() / 255, []
+    for _ in range(2):
+        epoch, order = (torch.cat(part) for part in zip(*plain.epoch(), strict=True))
+        assert torch.equal(epoch, as_they_are[order])
+        assert order.unique().tolist() == list(range(200))
+        orders.append(order)
+    assert not torch.equal(*orders)
+
+
 def test_weight_decay_spares_biases_and_normalisation():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     optimizer = make_optimizer(network, Recipe(), torch.tensor(0.1))
@@ -151,46 +178,52 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(steps):
             torchs.step()
 
 
-def test_threads_are_given_back(dataset):
-    before = torch.get_num_threads()
-    outcome_of(flat(epochs=1), dataset)
-    assert torch.get_num_threads() == before
-
-
-def test_a_run_that_ends_leaves_the_others_their_one_thread():
-    before, cpu = torch.get_num_threads(), torch.device("cpu")
-    torch.set_num_threads(2)
-    try:
+def test_the_last_run_that_ends_gives_the_threads_back():
+    with pytest.MonkeyPatch.context() as patch:
+        for own in ("_running", "_threads"):  # of this module's one thread
+            patch.setattr(train, own, 0)
+        torch.set_num_threads(2)
+        left_by(spec(epochs=1))
+        assert torch.get_num_threads() == 2
         with contextlib.ExitStack() as longer:
-            with train.one_thread(cpu):
-                longer.enter_context(train.one_thread(cpu))
+            with train.one_thread(CPU):
+                longer.enter_context(train.one_thread(CPU))
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
-def test_a_trainer_used_before_gives_the_same_bits(dataset, outcome):
-    outcome_of(flat(seed=5, epsilon=0.3), dataset)
-    again = outcome_of(flat(), dataset)
-    assert torch.equal(again.outputs["test_logits"], outcome.outputs["test_logits"])
-
+# ---- the step ----
 
 PUBLISHED = {"milestones": (0.4, 0.8), "loss_factor": 3.0, "clip_norm": 0.5}
 
 
-@pytest.mark.parametrize("special", [{}, PUBLISHED], ids=["one-cycle", "published"])
-def test_the_step_is_sgd_with_the_scheduled_rate(special, monkeypatch):
-    """Against a loop of PyTorch's own parts, on a network without a second thought."""
-    monkeypatch.setattr(precision, "of", lambda *_: "float32")
-    steps, recipe = 5, Recipe(batch_size=20, **special)
-    device = torch.device("cpu")
-    batches = [(torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))) for _ in range(steps)]
-    trainer = Trainer("resnet6", 10, device)
-    trainer.begin(recipe, F.cross_entropy, steps=steps, batch_size=20, pixels=32, seed=3)
+def begin(trainer: Trainer, recipe: Recipe, criterion=F.cross_entropy, steps=4, seed=3) -> None:
+    trainer.begin(recipe, criterion, steps=steps, batch_size=20, pixels=32, seed=seed)
     trainer.network.train()
-    for images, labels in batches:
-        trainer.step(images, labels)
+
+
+def batches(steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    drawn = [(torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))) for _ in range(steps)]
+    return [(x.to(memory_format=torch.channels_last), y) for x, y in drawn]
+
+
+def losses(trainer: Trainer, given: list) -> list[float]:
+    """The criterion at each step."""
+    found = []
+    for batch in given:
+        trainer.totals.zero_()
+        trainer.step(*batch)
+        found.append(trainer.totals[0].item())
+    return found
+
+
+@pytest.mark.parametrize("special", [{}, PUBLISHED], ids=["one-cycle", "published"])
+def test_the_step_is_sgd_with_the_scheduled_rate(special):
+    """Against a loop of PyTorch's own parts, on a network without a second thought."""
+    trainer, given = Trainer("resnet6", 10, CPU), batches(5)
+    begin(trainer, Recipe(batch_size=20, **special), steps=5)
+    losses(trainer, given)
 
     torch.manual_seed(3)
     plain = networks.build("resnet6", 10).to(memory_format=torch.channels_last)
@@ -200,10 +233,10 @@ def test_the_step_is_sgd_with_the_scheduled_rate(special, monkeypatch):
         for p, decay in zip(plain.parameters(), decays, strict=True)
     ]
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
-    rates = [0.3 * one_cycle(step, steps, 0.25) for step in range(steps)]
+    rates = [0.3 * one_cycle(step, 5, 0.25) for step in range(5)]
     if special:
         rates = [0.3, 0.3, 0.03, 0.03, 0.003]
-    for rate, (images, labels) in zip(rates, batches, strict=True):
+    for rate, (images, labels) in zip(rates, given, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
@@ -216,192 +249,170 @@ def test_the_step_is_sgd_with_the_scheduled_rate(special, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_step_is_reused_by_every_run_of_its_shape():
-    device, recipe = torch.device("cpu"), Recipe(batch_size=20)
-    images, labels = torch.rand(20, 3, 32, 32), torch.randint(0, 10, (20,))
-    images = images.to(memory_format=torch.channels_last)  # as batches are
+def test_a_compiled_step_is_reused_by_every_run_of_its_shape(monkeypatch):
+    """Traced as for a compiler; `test_gpu_check.py` compiles."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()  # other tests compile too, in this process
-    counters = torch._dynamo.utils.counters["stats"]
-
-    def losses(trainer: Trainer, epsilon: float, seed: int) -> torch.Tensor:
-        criterion = LabelSmoothingCrossEntropy(epsilon)
-        trainer.begin(recipe, criterion, steps=4, batch_size=20, pixels=32, seed=seed)
-        trainer.network.train()
-        for _ in range(2):
-            trainer.step(images, labels)
-        return trainer.totals.clone()
-
-    fast, plain = (Trainer("resnet6", 10, device, compiled=c) for c in (True, False))
+    torch._dynamo.utils.counters.clear()
+    given = batches(2)
+    fast, plain = (Trainer("resnet6-half", 10, CPU, compiled=c) for c in (True, False))
     for epsilon, seed in ((0.0, 0), (0.1, 1)):
-        torch.testing.assert_close(
-            losses(fast, epsilon, seed), losses(plain, epsilon, seed), rtol=2e-2, atol=2e-2
-        )
-        assert counters["unique_graphs"] == 1
-
-
-def losses_of(trainer: Trainer, recipe: Recipe, steps: int = 4) -> list[float]:
-    torch.manual_seed(5)
-    images, labels = torch.rand(steps, 20, 3, 32, 32), torch.randint(0, 10, (steps, 20))
-    trainer.begin(
-        recipe, LabelSmoothingCrossEntropy(0.1), steps=steps, batch_size=20, pixels=32, seed=1
-    )
-    trainer.network.train()
-    found = []
-    for batch in zip(images, labels, strict=True):
-        trainer.totals.zero_()
-        trainer.step(*batch)
-        found.append(trainer.totals[0].item())
-    return found
+        found = []
+        for trainer in (fast, plain):
+            begin(trainer, RECIPE, LabelSmoothingCrossEntropy(epsilon), seed=seed)
+            found.append(losses(trainer, given))
+        assert found[0] == pytest.approx(found[1], rel=1e-4)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert (fast.mode, fast.fallbacks, plain.mode) == ("compiled", [], "eager")
 
 
 def test_training_goes_on_where_compiling_and_capturing_fail(monkeypatch):
-    device, recipe = torch.device("cpu"), Recipe(batch_size=20)
-    plain = Trainer("resnet6", 10, device)
-    assert (plain.mode, plain.fallbacks) == ("eager", [])
+    plain, given = Trainer("resnet6", 10, CPU), batches(4)
+    begin(plain, RECIPE)
 
     def broken(images):
         raise RuntimeError("no compiler\nat all")
 
     monkeypatch.setattr(torch, "compile", lambda network, **_: broken)
-    with pytest.warns(RuntimeWarning, match="goes on uncompiled, and slower: RuntimeError: no co"):
-        other = Trainer("resnet6", 10, device, compiled=True, captured=True)
-        losses = losses_of(other, recipe)
+    with pytest.warns(RuntimeWarning, match="goes on .*, and slower") as warned:
+        other = Trainer("resnet6", 10, CPU, compiled=True, captured=True)
+        begin(other, RECIPE)
     # Without CUDA there is nothing to capture with, either.
     compiling, capturing = other.fallbacks
     assert compiling == "uncompiled: RuntimeError: no compiler"
-    assert capturing.startswith("without a captured step: ")
-    assert other.mode == "eager" and losses == losses_of(plain, recipe)
-    assert len(other.fallbacks) == 2
-    losses_of(other, recipe)
+    assert capturing.startswith("without a captured step: ") and len(warned) == 2
+    assert other.mode == "eager" and losses(other, given) == losses(plain, given)
+    begin(other, RECIPE)
     assert len(other.fallbacks) == 2  # the next run does not try again
 
 
 def test_early_steps_are_on_smaller_images():
-    recipe = Recipe(batch_size=20, early_resolution=(0.5, 16))
-    trainer, seen = Trainer("resnet6", 10, torch.device("cpu")), []
+    trainer, seen = Trainer("resnet6", 10, CPU), []
     trainer.network.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-1]))
-    losses_of(trainer, recipe, steps=5)
+    begin(trainer, Recipe(batch_size=20, early_resolution=(0.5, 16)), steps=5)
+    losses(trainer, batches(5))
     assert seen == [16, 16, 16, 32, 32]
 
 
-def test_without_augmentation_images_are_only_shuffled(dataset):
-    images, labels = dataset.train.images[:200], dataset.train.labels[:200]
-    plain = Augmenter(images, labels, 50, seed=0, augment=False)
-    first, second = (torch.cat([batch for batch, _ in plain.epoch()]) for _ in range(2))
-    as_they_are = images.permute(0, 3, 1, 2).float() / 255
-    for epoch in (first, second):
-        found = (epoch[:, None, 0, 0, :8] - as_they_are[None, :, 0, 0, :8]).abs().amax(2) < 1e-6
-        assert found.any(1).all()
-    assert not torch.equal(first, second)
-    assert torch.equal(first.flatten().sort().values, second.flatten().sort().values)
+def test_no_network_is_drawn_while_another_thread_draws_its_own(monkeypatch):
+    """Threads share the generator: a network that is drawn in between would change a run."""
+    build, locked = networks.build, []
+
+    def watched(*arguments):
+        locked.append(step._one_at_a_time.locked())
+        return build(*arguments)
+
+    monkeypatch.setattr(networks, "build", watched)
+    one = Trainer("resnet6", 10, CPU)
+    begin(one, RECIPE)
+    train.network_of(spec(), one.network.state_dict(), CPU)
+    assert locked == [True] * 3
 
 
-def test_a_run_s_fixed_first_layer_is_set_from_its_images(dataset):
+def test_a_run_s_fixed_first_layer_is_set_from_its_images():
     def filters(**changes):
-        kept = flat(network="resnet8-half", epochs=1, keep=("weights",), **changes)
-        return outcome_of(kept, dataset).tensors["weights"]["body.0.weight"]
+        return left_by(spec(network="resnet8-half", epochs=1, **changes)).weights["body.0.weight"]
 
     first = filters(seed=0)
     assert torch.equal(first[:16], -first[16:])
-    assert torch.equal(first, filters(seed=0, epsilon=0.5))
-    assert not torch.equal(first, filters(seed=1))  # another subset of the images
+    assert torch.equal(first, filters(seed=0, method=PLAIN))
+    fewer = Balanced(train_size=100)
+    assert not torch.equal(filters(seed=0, sample=fewer), filters(seed=1, sample=fewer))
 
 
-def test_a_run_says_how_its_steps_were_done_and_what_they_took(outcome):
-    assert outcome.run.origin["step"] == {"mode": "eager", "fallbacks": []}
-    assert set(outcome.run.origin["seconds"]) == {"training", "core"}
+def test_a_run_says_how_its_steps_were_done_and_what_they_took(usual):
+    assert usual.run.origin["step"] == {"mode": "eager", "fallbacks": []}
+    assert set(usual.run.origin["seconds"]) == {"training", "core"}
 
 
-# ---- what other studies ask of a run ----
+# ---- what studies ask of a run ----
 
 
-def test_what_is_measured_beside_does_not_change_the_run(dataset, outcome):
-    """`outcome` keeps features alone."""
-    found = outcome_of(flat(keep=("features", "information", "selected")), dataset)
-    for row, plain in zip(found.history, outcome.history, strict=True):
+def test_what_is_measured_beside_does_not_change_the_run(usual):
+    extras = ("features", "information", "selected", "selective", "weights")
+    found = left_by(spec(keep=extras))
+    for row, plain in zip(found.history, usual.history, strict=True):
         assert {name: row[name] for name in plain} == plain
         assert 0 < row["information_similar"] < math.log(300)
-    assert found.final["test_nll"] == outcome.final["test_nll"]
-    assert found.final["nc1"] == outcome.final["nc1"] > 0
-    assert 0.05 < found.final["superclass_probe"] < 1
+    assert same(found, usual) and usual.run.scalars.items() <= found.run.scalars.items()
 
 
-def test_the_selected_epoch_is_that_of_the_best_validation_accuracy(dataset):
-    wanted = flat(epochs=4, recipe=Recipe(batch_size=100, milestones=(0.5,)), keep=("selected",))
-    found = outcome_of(wanted, dataset)
+def test_the_selected_epoch_is_that_of_the_best_validation_accuracy():
+    recipe = Recipe(batch_size=100, milestones=(0.5,))
+    found = left_by(spec(epochs=4, recipe=recipe, keep=("selected",)))
     accuracies = [row["validation_accuracy"] for row in found.history]
-    best = accuracies.index(max(accuracies)) + 1
-    assert found.final["selected_epoch"] == best
-    assert found.final["selected_validation_accuracy"] >= max(accuracies) - 0.1
+    best, scalars = accuracies.index(max(accuracies)) + 1, found.run.scalars
+    assert scalars["selected_epoch"] == best
+    assert scalars["selected_validation_accuracy"] == max(accuracies)  # all images are monitored
     # The schedule knows only steps: the run cut off at that epoch had the same weights there.
     milestones = tuple(m for m in (0.5 * 4 / best,) if m < 1)
-    short = flat(epochs=best, recipe=Recipe(batch_size=100, milestones=milestones))
-    again = outcome_of(short, dataset).final
+    short = left_by(spec(epochs=best, recipe=Recipe(batch_size=100, milestones=milestones)))
     names = ("nll", "ece", "top1_error")
-    assert {n: again[n] for n in names} == {n: found.final[f"{n}_selected"] for n in names}
+    assert all(short.run.scalars[name] == scalars[f"{name}_selected"] for name in names)
 
 
-def test_wrong_labels_that_are_learned_are_memorised(dataset):
-    wanted = flat(
-        train_size=200,
-        epochs=60,
-        noise="symmetric",
-        rate=0.5,
-        epsilon=0.0,
-        recipe=Recipe(batch_size=50, weight_decay=0.0),
-    )
-    rows = outcome_of(wanted, dataset).history
-    assert rows[0]["memorised"] < 0.1
+def test_wrong_labels_that_are_learned_are_memorised():
+    rows = left_by(
+        spec(
+            sample=Balanced(train_size=100),
+            labels=NoisyLabels(noise="symmetric", rate=0.5),
+            method=PLAIN,
+            recipe=Recipe(batch_size=50, weight_decay=0.0, augment=False),
+            epochs=40,
+        )
+    ).history
+    assert rows[0]["memorised"] < 0.3
     assert rows[-1]["memorised"] > 0.8 and rows[-1]["recovered"] < 0.1
 
 
 def test_classes_left_out_are_never_seen(dataset):
-    wanted = flat(classes=80, train_size=240, monitor_size=80, keep=("features",))
-    found = outcome_of(wanted, dataset)
-    assert found.outputs["test_logits"].shape == (8_000, 80)
-    seen, unseen = material(wanted, dataset, torch.device("cpu"))[:2]
+    some = SomeClasses(classes=8, train_size=240)
+    seen, unseen, training, validation = material(spec(sample=some, monitor_size=80), dataset, CPU)
     assert set(seen.classes) | set(unseen.classes) == set(dataset.classes)
-    assert len(seen.classes) == 80 and len(unseen.test) == 2_000
-    assert seen.train.labels.unique().tolist() == list(range(80))
-    assert 1 / 20 < found.final["unseen_probe"] < 1 and "superclass_probe" not in found.final
+    assert len(seen.classes) == 8 and len(unseen.test) == 20
+    for labels in (training.labels, validation.labels, seen.test.labels):
+        assert labels.unique().tolist() == list(range(8))
 
 
-def test_a_warm_up_is_plain_cross_entropy(dataset):
-    plain = outcome_of(flat(epsilon=0.0, epochs=3), dataset).history
-    warmed = outcome_of(
-        flat(method=Smoothing(epsilon=-0.5, warmup_epochs=2), epochs=3), dataset
-    ).history
-    scratch = outcome_of(flat(epsilon=-0.5, epochs=3), dataset).history
+def test_a_warm_up_is_plain_cross_entropy():
+    plain, warmed, scratch = (
+        left_by(spec(method=method, epochs=3)).history
+        for method in (
+            PLAIN,
+            Smoothing(epsilon=-0.5, warmup_epochs=2),
+            Smoothing(epsilon=-0.5),
+        )
+    )
     for epoch in (0, 1):
         assert warmed[epoch]["train_loss"] == pytest.approx(plain[epoch]["train_loss"], rel=1e-4)
         assert abs(scratch[epoch]["train_loss"] - plain[epoch]["train_loss"]) > 0.01
     assert warmed[2]["train_loss"] < warmed[2]["train_nll"] - 0.01
 
 
+NOISE = {name: NoisyLabels(noise=name, rate=0.2) for name in ("symmetric", "asymmetric")}
+
+
 @pytest.mark.parametrize(
-    ("method", "noise"),
+    ("method", "given"),
     [
         (methods.Focal(gamma=2.0), {}),
         (methods.MaxSup(weight=0.1), {}),
-        (methods.GeneralizedCE(q=0.7), {"noise": "symmetric", "rate": 0.2}),
-        (methods.Correction(direction="forward"), {"noise": "asymmetric", "rate": 0.4}),
-        (methods.Correction(direction="backward"), {"noise": "symmetric", "rate": 0.2}),
+        (methods.GeneralizedCE(q=0.7), {"labels": NOISE["symmetric"]}),
+        (methods.Correction(direction="forward"), {"labels": NOISE["asymmetric"]}),
+        (methods.Correction(direction="backward"), {"labels": NOISE["symmetric"]}),
         (methods.Mixup(alpha=0.4), {}),
     ],
     ids=lambda each: getattr(each, "name", ""),
 )
-def test_another_method_shares_all_but_the_loss(dataset, method, noise):
+def test_another_method_shares_all_but_the_loss(method, given):
     """Same first batch and weights, so the same NLL before the first step; then another way."""
-    given = {"train_size": 100, "epochs": 1} | noise
-    found = outcome_of(flat(**given, method=method), dataset).history[0]
-    plain = outcome_of(flat(**given, epsilon=0.0), dataset).history[0]
-    if not isinstance(method, methods.Mixup):
-        assert found["train_nll"] == plain["train_nll"]
-    assert found["train_loss"] != plain["train_loss"]
-    assert outcome_of(flat(**given, method=method), dataset).history[0] == found
+    given |= {"sample": Balanced(train_size=100), "epochs": 1}
+    found, again, plain = (
+        left_by(spec(method=each, **given)).history for each in (method, method, PLAIN)
+    )
+    if method.kind != "mixup":
+        assert found[0]["train_nll"] == plain[0]["train_nll"]
+    assert found[0]["train_loss"] != plain[0]["train_loss"] and again == found
 
 
 def test_mixed_images_have_mixed_labels():
@@ -415,82 +426,50 @@ def test_mixed_images_have_mixed_labels():
 
 
 def test_superclasses_label_the_very_same_images(dataset):
-    wanted = flat(superclasses=True)
-    _, unseen, (images, labels, _), _ = material(wanted, dataset, torch.device("cpu"))
-    fine = data.subset(dataset.train.labels, 300, seed=0)
-    assert torch.equal(images, dataset.train.images[fine]) and unseen is None
-    assert torch.equal(labels, torch.tensor(dataset.superclass)[dataset.train.labels[fine]])
-    found = outcome_of(wanted, dataset)
-    assert found.outputs["test_logits"].shape == (10_000, 20)
-    assert found.outputs["test_labels"].bincount().tolist() == [500] * 20
+    given = dict(sample=Balanced(train_size=100))
+    _, unseen, (images, labels, _), _ = material(spec(labels=Superclasses(), **given), dataset, CPU)
+    fine = material(spec(**given), dataset, CPU).training
+    assert torch.equal(images, fine.images) and unseen is None
+    assert torch.equal(labels, torch.tensor(dataset.superclass)[fine.labels])
 
 
-def test_a_long_tail_is_trained_on_and_measured(dataset):
-    wanted = flat(train_size=3_000, imbalance=10, epsilon=0.0)
-    labels = material(wanted, dataset, torch.device("cpu")).training.labels
-    assert labels.bincount().tolist() == data.long_tail_counts(30, 100, 10)
-    found = outcome_of(wanted, dataset).final
-    assert {"medium_accuracy", "few_accuracy", "rare_elsewhere"} <= set(found)
-    assert "many_accuracy" not in found  # no class has more than 100 images
+def test_a_long_tail_has_fewer_images_of_the_later_classes(dataset):
+    tail = LongTail(train_size=300, imbalance=10)
+    counts = material(spec(sample=tail), dataset, CPU).training.labels.bincount()
+    assert counts.tolist() == data.long_tail_counts(30, 10, 10)
 
 
-def test_without_smoothing_weights_on_terms_and_on_samples_are_the_same(dataset):
-    fields = dict(train_size=3_000, imbalance=10, epochs=1)
-    losses = {
-        (weighting, epsilon): outcome_of(
-            flat(**fields, method=WeightedSmoothing(epsilon=epsilon, weighting=weighting)),
-            dataset,
-        ).history[0]["train_loss"]
+def test_without_smoothing_weights_on_terms_and_on_samples_are_the_same():
+    tail = LongTail(train_size=300, imbalance=10)
+    terms, samples = (
+        [
+            left_by(spec(sample=tail, epochs=1, method=method)).history[0]["train_loss"]
+            for epsilon in (0.0, 0.3)
+            for method in [WeightedSmoothing(epsilon=epsilon, weighting=weighting)]
+        ]
         for weighting in ("terms", "samples")
-        for epsilon in (0.0, 0.3)
-    }
-    assert losses["terms", 0.0] == pytest.approx(losses["samples", 0.0], rel=1e-3)
-    assert losses["terms", 0.3] != pytest.approx(losses["samples", 0.3], rel=1e-2)
+    )
+    assert terms[0] == pytest.approx(samples[0], rel=1e-3)
+    assert terms[1] != pytest.approx(samples[1], rel=1e-2)
 
 
-def test_a_student_learns_what_its_teacher_says(dataset):
-    teacher = flat(epochs=6, epsilon=0.0, seed=1, keep=("weights",))
-    taught = outcome_of(teacher, dataset)
-    weights = {name: value.clone() for name, value in taught.tensors["weights"].items()}
-    student = flat(epochs=6, method=Distillation(teacher=teacher, temperature=1.0))
-    found = outcome_of(student, dataset, networks=lambda _: weights)
-    alone = outcome_of(flat(epochs=6, epsilon=0.0), dataset)
+def test_a_student_learns_what_its_teacher_says():
+    teacher = left_by(spec(epochs=6, method=PLAIN, seed=1))
+    weights = {name: value.clone() for name, value in teacher.weights.items()}
+    method = Distillation(teacher=teacher.run.spec, temperature=1.0)
+    student = left_by(spec(epochs=6, method=method), networks=lambda _: weights)
+    alone = left_by(spec(epochs=6, method=PLAIN))
 
-    def distance(outcome):
-        theirs = taught.outputs["test_logits"].log_softmax(1)
-        mine = outcome.outputs["test_logits"].log_softmax(1)
+    def distance(outcome) -> float:
+        mine, theirs = (each.outputs["test_logits"].log_softmax(1) for each in (outcome, teacher))
         return F.kl_div(mine, theirs, log_target=True, reduction="batchmean").item()
 
-    assert distance(found) < distance(alone)
-    assert 0 < found.final["smoothness"] < 1
-    for name, value in taught.tensors["weights"].items():
-        assert torch.equal(value, weights[name])  # the teacher itself is not trained
+    assert distance(student) < distance(alone)
+    assert all(torch.equal(value, weights[name]) for name, value in teacher.weights.items())
 
 
 def test_kept_weights_are_the_network_and_stay_when_it_is_used_again(dataset):
-    first = outcome_of(flat(keep=("weights",)), dataset)
-    outcome_of(flat(seed=1), dataset)
-    network = train.network_of(flat(), first.tensors["weights"], torch.device("cpu"))
-    logits = evaluate(network, dataset.test.images)[0]
-    assert torch.equal(logits, first.outputs["test_logits"])
-
-
-def test_images_of_classes_never_seen_are_told_apart(dataset):
-    wanted = flat(classes=80, train_size=240, monitor_size=80, keep=("unseen",))
-    assert 0.3 < outcome_of(wanted, dataset).final["unseen_auroc"] < 1
-
-
-def test_no_network_is_drawn_while_another_thread_draws_its_own(monkeypatch):
-    """Threads share the generator: a network that is drawn in between would change a run."""
-    build, locked = networks.build, []
-
-    def watched(*arguments):
-        locked.append(step._one_at_a_time.locked())
-        return build(*arguments)
-
-    monkeypatch.setattr(networks, "build", watched)
-    cpu = torch.device("cpu")
-    one = Trainer("resnet6", 100, cpu)
-    one.begin(Recipe(), torch.nn.CrossEntropyLoss(), steps=1, batch_size=2, pixels=32, seed=0)
-    train.network_of(flat(), one.network.state_dict(), cpu)
-    assert locked == [True] * 3
+    first = left_by(spec())
+    left_by(spec(seed=1))
+    network = train.network_of(spec(), first.weights, CPU)
+    assert torch.equal(evaluate(network, dataset.test.images)[0], first.outputs["test_logits"])

@@ -14,14 +14,12 @@ _STREAM = 2
 def transition_matrix(kind: str, rate: float, superclass: Sequence[int]) -> torch.Tensor:
     """The probabilities T[i, j] that an image of class i is labelled j.
 
-    Args:
-        kind: ``"symmetric"`` (excluding the true class: the code of Wei et al., ICML 2022): the
-            label becomes each of the K - 1 other classes with probability rate / (K - 1).
-            ``"asymmetric"`` (Patrini et al., CVPR 2017): it becomes, with probability rate, the
-            next class of the same superclass, in the order of the class indices, the last one
-            becoming the first.
-        rate: probability in [0, 1] that a label is wrong.
-        superclass: superclass of each of the K classes.
+    kind: with ``"symmetric"`` (excluding the true class: the code of Wei et al., ICML 2022) the
+    label becomes each of the K - 1 other classes with probability rate / (K - 1); with
+    ``"asymmetric"`` (Patrini et al., CVPR 2017) it becomes, with probability rate, the next class
+    of the same superclass, in the order of the class indices, the last one becoming the first.
+    rate: probability in [0, 1] that a label is wrong.
+    superclass: superclass of each of the K classes.
 
     Returns float64 (K, K); each row sums to one. Raises ValueError or TypeError for another kind, a
     rate outside [0, 1], fewer than two classes, and, if asymmetric, a superclass of one class.

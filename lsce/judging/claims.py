@@ -250,24 +250,3 @@ def _slopes(
     decades = np.log10(by_seed.columns.to_numpy(dtype=float))
     decades *= -1 if direction == "fewer" else 1
     return pd.Series(np.polyfit(decades, by_seed.to_numpy().T, 1)[0], by_seed.index)
-
-
-def effects(judged: Mapping[Claim, list[Judgement]]) -> pd.DataFrame:
-    """Every effect in smallest effects that matter, for `lsce.report.figures.effects`."""
-    return pd.DataFrame(
-        [
-            {
-                "claim": claim.claim,
-                "regime": found.regime,
-                "n": found.effect.n,
-                "effect": found.effect.mean / claim.matters,
-                "low": found.effect.low / claim.matters,
-                "high": found.effect.high / claim.matters,
-                "p": found.p,
-                "verdict": found.verdict,
-            }
-            for claim, judgements in judged.items()
-            for found in judgements
-            if found.effect is not None
-        ]
-    )

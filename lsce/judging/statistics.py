@@ -42,8 +42,6 @@ class Verdict:
     """What an effect says of a claim: "supported", "refuted" or "undecided"."""
 
     verdict: str
-    effect: Interval
-    smallest: float
     #: For an undecided claim, how many more runs would decide it if the mean and the standard
     #: deviation stayed as they are; None for a decided one, and where that can't be told.
     more_runs: int | None
@@ -131,10 +129,10 @@ def judge_family(effects: Sequence[Interval], smallest: Sequence[float]) -> list
     for (effect, least), corrected in zip(pairs, p, strict=True):
         if corrected >= alpha:
             more = _more_runs(effect, least, 1 - alpha / left)
-            found.append(Verdict(UNDECIDED, effect, least, more, float(corrected)))
+            found.append(Verdict(UNDECIDED, more, float(corrected)))
         else:
             word = SUPPORTED if effect.mean >= least else REFUTED
-            found.append(Verdict(word, effect, least, None, float(corrected)))
+            found.append(Verdict(word, None, float(corrected)))
     return found
 
 

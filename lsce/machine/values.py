@@ -42,7 +42,8 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     kind, value, context = found["type"], found["input"], found.get("ctx", {})
     name = ".".join(str(part) for part in found["loc"])
     if kind == "value_error" and not isinstance(context["error"], MustBe):
-        return str(context["error"])  # by a model's own check, whole
+        whole = str(context["error"])  # by a model's own check, perhaps by that of a field's model
+        return f"{name}: {whole}" if name and isinstance(value, dict) else whole
     if kind == "missing":
         return f"{name} is missing; {model.__name__} needs it"
     if kind == "extra_forbidden":
@@ -60,14 +61,17 @@ def _wanted(found: ErrorDetails) -> str:
         return "a dictionary with a kind"
     if found["type"] == "union_tag_invalid":
         return f"one of {context['expected_tags']}"
+    if found["type"] == "too_short":
+        return f"of {context['min_length']} or more entries"
     words = found["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+    words = words.replace("a valid tuple", "a list")
     return words.replace("greater than or equal to", "at least").replace(
         "less than or equal to", "at most"
     )
 
 
-def unknown(name: str, known: list[str], whose: str) -> str:
+def unknown(name: str, known: list[str], whose: str, what: str = "parameter") -> str:
     """The sentence for a name that is not known, with the likeliest of those that are."""
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
-    return f"{whose} has no parameter {name!r}; {meant}"
+    return f"{whose} has no {what} {name!r}; {meant}"

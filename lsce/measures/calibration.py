@@ -31,7 +31,7 @@ from lsce.measures.arrays import (
 
 
 def expected_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """ECE in [0, 1]: the mean gap of accuracy and confidence over equal-width bins, by their counts.
+    """ECE in [0, 1]: mean of ``|accuracy − confidence|`` over equal-width bins, weighted by counts.
 
     Naeini et al. 2015; Guo et al. 2017. Biased upwards at finite N, most of all for a calibrated
     model: read it beside `debiased_calibration_error` and `confidence_gap`.
@@ -42,7 +42,7 @@ def expected_calibration_error(probs: Values, labels: Values, n_bins: int = 15) 
 
 
 def maximum_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """MCE in [0, 1]: the largest gap of accuracy and confidence in a non-empty equal-width bin.
+    """MCE in [0, 1]: the largest ``|accuracy − confidence|`` of a non-empty equal-width bin.
 
     Guo et al. 2017. One nearly empty bin can decide it.
     """

@@ -56,7 +56,7 @@ def examine(
     """Errors of a network on corrupted and on attacked test images.
 
     network, and source, an independently trained one for transfer: in float32, on the device of
-    images, uint8 (N, 32, 32, 3), and labels, int64 (N,). The same seed gives the same numbers.
+    images, uint8 (N, P, P, 3), and labels, int64 (N,). The same seed gives the same numbers.
 
     Returns scalars, all but the gradient's norm in [0, 1]: `corrupted_error`, the mean over kinds
     and severities; `fgsm_error`, `pgd_error` and `worst_error` at the judged radius; `overstated`,
@@ -93,8 +93,8 @@ def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
     """Images with a corruption in the manner of Hendrycks & Dietterich 2019 (ICLR,
     arXiv:1903.12261), as far as torchvision has them; these are not the files of CIFAR-100-C.
 
-    images: uint8 (N, 32, 32, 3). kind: one of `SEVERITIES`; severity: 1 to 5. Returns uint8
-    (N, 3, 32, 32); the same draws every time.
+    images: uint8 (N, P, P, 3). kind: one of `SEVERITIES`; severity: 1 to 5. Returns uint8
+    (N, 3, P, P); the same draws every time.
     """
     from torchvision.transforms.v2 import functional as v2
 
@@ -114,9 +114,9 @@ def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
     elif kind == "Gaussian blur":
         x = v2.gaussian_blur(x, [7, 7], [amount, amount])
     elif kind == "pixelate":
-        size = int(32 * amount)
-        small = F.interpolate(x, (size, size), mode="area")
-        x = F.interpolate(small, (32, 32), mode="nearest")
+        shape = x.shape[2:]
+        small = F.interpolate(x, [int(side * amount) for side in shape], mode="area")
+        x = F.interpolate(small, shape, mode="nearest")
     else:
         adjust = {
             "brightness": v2.adjust_brightness,
@@ -143,7 +143,7 @@ def _error(network: ImageClassifier, images: Tensor, labels: Tensor) -> float:
 
 # ---- attacks ----
 
-#: Makes attacked images, float32 (N, 3, 32, 32), for a radius in [0, 1].
+#: Makes attacked images, float32 (N, 3, P, P), for a radius in [0, 1].
 Attack = Callable[[float], np.ndarray]
 
 

@@ -1,5 +1,6 @@
 """What a page found, written beside its figures as JSON; the summary and the front page read it."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -71,7 +72,7 @@ def of(shown: Evidence) -> Finding:
         shown.lacking,
         groups,
         shown.judgements,
-        [{str(name): value for name, value in row.items()} for row in numbers.to_dict("records")],
+        _in_json(numbers.to_dict("records")),
     )
 
 
@@ -108,13 +109,13 @@ def _in_json(value: Any) -> Any:
 
 def read(notebook: str, runs: Shown) -> Finding | None:
     """What a page found: with "own" when it was last run on this machine with its own runs, if it
-    was; else of the recorded ones. None if nothing is there."""
+    was; else of the recorded ones. None if nothing is there that this version can read."""
     files = [_file(notebook, None)]
     if runs == "own":
         own = list(paths.FIGURES.glob(f"*/{notebook}.json"))
         files = [*sorted(own, key=lambda file: -file.stat().st_mtime), *files]
     for file in files:
-        if file.is_file():
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             return _of_json(json.loads(file.read_text(encoding="utf-8")))
     return None
 

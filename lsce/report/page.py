@@ -91,7 +91,8 @@ def _assigned(cell: str) -> list[str]:
     try:
         for line in ast.parse(cell).body:
             ast.literal_eval(line.value)  # type: ignore[attr-defined]
-            names += [node.id for node in line.targets]  # type: ignore[attr-defined]
+            targets = getattr(line, "targets", None) or [line.target]  # type: ignore[attr-defined]
+            names += [node.id for node in targets]
     except (SyntaxError, ValueError, AttributeError):
         return []
     return names

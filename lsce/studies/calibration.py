@@ -1,7 +1,7 @@
 """Does smoothing improve calibration, beside temperature scaling and other losses?"""
 
+import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,18 @@ from lsce import data
 from lsce.judging.claims import MAIN
 from lsce.measures import calibration
 from lsce.studies import tables
-from lsce.studies.parameters import ComparedParameters, Epsilons, Settings, equal_effort, parameter
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import (
+    ComparedParameters,
+    Epsilons,
+    Positive,
+    Settings,
+    Some,
+    equal_effort,
+    parameter,
+)
+from lsce.studies.study import Labelled, Study, smoothed, trained
 from lsce.training.methods import Focal, MaxSup, Method, Mixup
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
 
 #: The group of runs on data whose posterior is known.
 KNOWN_POSTERIOR = "known posterior"
@@ -40,7 +46,9 @@ class CalibrationParameters(ComparedParameters):
         None, "ε beside other methods; None: as many as these have settings"
     )
     focal_gammas: Settings = parameter((1.0, 3.0), "focal loss: γ ≥ 0")
-    mixup_alphas: Settings = parameter((0.2, 1.0), "mixup: shares are drawn from Beta(α, α), α > 0")
+    mixup_alphas: Some[Positive] = parameter(
+        (0.2, 1.0), "mixup: shares are drawn from Beta(α, α), α > 0"
+    )
     maxsup_weights: Settings = parameter((0.1, 0.3), "MaxSup: weight of its penalty, at least 0")
 
 
@@ -69,7 +77,7 @@ class Calibration(Study):
         p = self.parameters
         yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds)
         known = next(name for name in data.names() if data.entry(name).posterior)
-        first = dict([next(iter(p.regimes.items()))])
+        first = {name: regime.fitted(known) for name, regime in [*p.regimes.items()][:1]}
         epsilons = p.truth_epsilons or (0.0, p.judged)
         yield from smoothed(KNOWN_POSTERIOR, known, first, epsilons, p.seeds[:1])
         rivals = {
@@ -81,13 +89,10 @@ class Calibration(Study):
         peers: list[Method] = [Focal(gamma=gamma) for gamma in focal]
         peers += [Mixup(alpha=alpha) for alpha in mixup]
         peers += [MaxSup(weight=weight) for weight in maxsup]
-        for name, regime in p.compared.items():
-            for method in peers:
-                for seed in p.seeds:
-                    spec = regime.spec(p.data_name, seed, method)
-                    yield Labelled.by_method("peers", name, spec)
+        for (name, regime), method in itertools.product(p.compared.items(), peers):
+            yield from trained("peers", p.data_name, {name: regime}, [method], p.seeds)
 
-    def reliability(self, main: "Evidence") -> pd.DataFrame:
+    def reliability(self, main: Evidence) -> pd.DataFrame:
         """`lsce.measures.calibration.reliability_table` of the first seed's runs, as trained and
         with temperature, without smoothing and at the judged ε. The columns `regime` and `panel`
         name each run."""
@@ -106,7 +111,7 @@ class Calibration(Study):
                 parts.append(found.assign(regime=label.regime, panel=panel))
         return pd.concat(parts, ignore_index=True)
 
-    def errors(self, main: "Evidence") -> pd.DataFrame:
+    def errors(self, main: Evidence) -> pd.DataFrame:
         """Five calibration errors by ε, before and after temperature scaling."""
         words = {
             "ece": "ECE",
@@ -117,14 +122,14 @@ class Calibration(Study):
         }
         return tables.before_and_after(main.table, words)
 
-    def scores(self, main: "Evidence") -> pd.DataFrame:
+    def scores(self, main: Evidence) -> pd.DataFrame:
         """NLL, Brier score, signed gap and temperature by ε."""
         words = {"nll": "NLL", "brier": "Brier score", "confidence_gap": "confidence − accuracy"}
         columns = [("temperature", "{regime}: temperature T", "as trained")]
         parts = [tables.before_and_after(main.table, words), tables.tidy(main.table, columns)]
         return pd.concat(parts, ignore_index=True)
 
-    def estimators(self, main: "Evidence") -> pd.DataFrame:
+    def estimators(self, main: Evidence) -> pd.DataFrame:
         """How far calibration estimators are from the true error, by the number of test images.
 
         Each estimator sees random subsets of the test images; the true errors use the known
@@ -140,7 +145,7 @@ class Calibration(Study):
                 for norm in (1, 2)
             }
             rng = np.random.default_rng(0)
-            for size in (size for size in SIZES if size <= len(correct)):
+            for size in [size for size in SIZES if size < len(correct)] + [len(correct)]:
                 draws = 1 if size == len(correct) else DRAWS
                 chosen = [rng.permutation(len(correct))[:size] for _ in range(draws)]
                 for name, (estimate, norm) in ESTIMATORS.items():
@@ -151,7 +156,7 @@ class Calibration(Study):
                     rows.append(named | found | {"norm": norm, "truth": truth[norm]})
         return pd.DataFrame(rows)
 
-    def smooth_errors(self, main: "Evidence") -> pd.DataFrame:
+    def smooth_errors(self, main: Evidence) -> pd.DataFrame:
         """ECE and the smooth calibration error (Błasiok & Nakkiran 2024) without smoothing and at
         the judged ε, as trained and after temperature scaling."""
         from relplot import smECE  # two seconds to import
@@ -170,7 +175,7 @@ class Calibration(Study):
         ]
         return pd.DataFrame(rows)
 
-    def peers(self, main: "Evidence") -> pd.DataFrame:
+    def peers(self, main: Evidence) -> pd.DataFrame:
         """NLL and calibration error by method and setting."""
         measures = {
             "nll_scaled": "NLL after temperature scaling",

@@ -2,25 +2,19 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated
 
 import pandas as pd
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import Field
 
 from lsce import data
 from lsce.judging.claims import MAIN
 from lsce.measures import long_tail
 from lsce.studies import tables
-from lsce.studies.parameters import Epsilons, Parameters, Regime, distinct, judged_of, parameter
-from lsce.studies.study import Labelled, Study
+from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import Epsilons, Parameters, Regime, Some, parameter
+from lsce.studies.study import Labelled, Study, trained
 from lsce.training.methods import Method, Smoothing, WeightedSmoothing
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
-
-Imbalances = Annotated[
-    tuple[Annotated[float, Field(gt=1)], ...], Strict(False), AfterValidator(distinct)
-]
 
 
 class WeightsParameters(Parameters):
@@ -28,19 +22,10 @@ class WeightsParameters(Parameters):
         Regime(network="resnet6", train_size=45000, epochs=4, monitor_size=1000),
         "what every run is, but for its images and loss; train_size is that of the balanced set",
     )
-    imbalances: Imbalances = parameter(
+    imbalances: Some[Annotated[float, Field(gt=1)]] = parameter(
         (100.0,), "how many times more images the commonest class has than the rarest"
     )
     epsilons: Epsilons = parameter((0.0, 0.1), "values in [0, 1]; 0 must be one of them")
-
-    @property
-    def judged(self) -> float:
-        return judged_of("epsilons", self.epsilons, self.judged_epsilon)
-
-    @model_validator(mode="after")
-    def _check_judged(self) -> Self:
-        judged_of("epsilons", self.epsilons, self.judged_epsilon)
-        return self
 
 
 class ClassWeights(Study):
@@ -65,28 +50,28 @@ class ClassWeights(Study):
         methods += [weighted(epsilon=e, weighting="terms") for e in p.epsilons]
         methods += [weighted(epsilon=p.judged, weighting="terms", convention="include-true")]
         methods += [weighted(epsilon=e, weighting="samples") for e in p.epsilons if e > 0]
-        for imbalance, seed, method in itertools.product(p.imbalances, p.seeds, methods):
-            spec = p.long_tail_run.spec(p.data_name, seed, method, imbalance=imbalance)
-            yield Labelled.by_method(MAIN, f"imbalance {imbalance:g}", spec)
+        for imbalance in p.imbalances:
+            run = {f"imbalance {imbalance:g}": p.long_tail_run}
+            yield from trained(MAIN, p.data_name, run, methods, p.seeds, imbalance=imbalance)
 
-    def errors(self, main: "Evidence") -> pd.DataFrame:
+    def errors(self, main: Evidence) -> pd.DataFrame:
         """Error and calibration error by method and setting."""
         measures = {"top1_error": "top-1 error", "debiased_ce": "debiased CE"}
         return tables.compared_measures(main.table, measures, self.chosen_by)
 
-    def shots(self, main: "Evidence") -> pd.DataFrame:
+    def shots(self, main: Evidence) -> pd.DataFrame:
         """Accuracy on classes of many and of few images."""
         words = {"many": "many-shot", "medium": "medium-shot", "few": "few-shot"}
         words["rare"] = "rarest fifth"
         named = {f"{name}_accuracy": each for name, each in words.items()}
         return self._cases(main, named).dropna(subset="value")
 
-    def trap(self, main: "Evidence") -> pd.DataFrame:
+    def trap(self, main: Evidence) -> pd.DataFrame:
         """How often the rarest classes are predicted, and how probable they are elsewhere."""
         named = {"rare_elsewhere": "probability elsewhere", "rare_predicted": "share predicted"}
         return self._cases(main, named)
 
-    def _cases(self, main: "Evidence", words: dict[str, str]) -> pd.DataFrame:
+    def _cases(self, main: Evidence, words: dict[str, str]) -> pd.DataFrame:
         numbers = tables.stacked(main.table, words)
         return numbers.rename(columns={"regime": "panel", "words": "case"})
 

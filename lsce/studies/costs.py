@@ -1,17 +1,14 @@
 """What does smoothing cost where a network may abstain, or sees classes that it never learned?"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from lsce.judging.claims import MAIN
 from lsce.studies import tables
+from lsce.studies.evidence import Evidence
 from lsce.studies.penultimate import SeenParameters, of_seen
 from lsce.studies.study import Labelled, Study, smoothed
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
 
 #: Suffix of a measure → the score that it is of.
 SCORES = {
@@ -44,7 +41,7 @@ class Costs(Study):
         yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds, keep=keep)
         yield from of_seen(p, "unseen")
 
-    def risks(self, main: "Evidence") -> pd.DataFrame:
+    def risks(self, main: Evidence) -> pd.DataFrame:
         """Risk by coverage, without smoothing, at the judged ε and at the largest."""
         numbers = tables.details(main, "risk", "coverage")
         shown = [0.0, self.judged, main.table["epsilon"].max()]
@@ -52,7 +49,7 @@ class Costs(Study):
         means = numbers.groupby(["panel", "arm", "coverage"], sort=False)["value"].mean()
         return means.reset_index()
 
-    def selective(self, main: "Evidence") -> pd.DataFrame:
+    def selective(self, main: Evidence) -> pd.DataFrame:
         """Four measures of selective classification by ε."""
         measures = {
             "excess_aurc": "E-AURC × 1000",
@@ -69,7 +66,7 @@ class Costs(Study):
         thousand = numbers["panel"].str.contains("× 1000").map({True: 1000, False: 1})
         return numbers.assign(value=numbers["value"] * thousand)
 
-    def unseen(self, main: "Evidence") -> pd.DataFrame:
+    def unseen(self, main: Evidence) -> pd.DataFrame:
         """How well scores tell images of classes never seen."""
         names = SCORES | {"": "confidence", "_logit": "largest logit", "_energy": "energy"}
         measures = {"unseen_auroc": "AUROC", "unseen_fpr95": "unseen accepted"}

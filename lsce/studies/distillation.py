@@ -2,19 +2,27 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from dataclasses import replace
+from typing import Self
 
 import pandas as pd
 from pydantic import model_validator
 
 from lsce.judging.claims import MAIN
 from lsce.studies import tables
-from lsce.studies.parameters import Epsilons, Parameters, Regime, Settings, judged_of, parameter
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import (
+    Epsilon,
+    Epsilons,
+    Parameters,
+    Positive,
+    Regime,
+    Some,
+    judged_of,
+    parameter,
+)
+from lsce.studies.study import Labelled, Study, smoothed, trained
 from lsce.training.methods import Distillation, Smoothing
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
 
 
 class DistillationParameters(Parameters):
@@ -29,11 +37,11 @@ class DistillationParameters(Parameters):
     teacher_epsilons: Epsilons | None = parameter(
         None, "ε of the teachers, 0 and the judged one among them; None: these two"
     )
-    temperatures: Settings = parameter((4.0,), "temperatures of the distillation")
-    student_epsilons: Settings = parameter(
+    temperatures: Some[Positive] = parameter((4.0,), "temperatures of the distillation")
+    student_epsilons: Epsilons = parameter(
         (0.1,), "ε of students without a teacher: as many values as temperatures"
     )
-    judged_epsilon: float | None = parameter(
+    judged_epsilon: Epsilon | None = parameter(
         None, "ε that claims compare with 0; None: of student_epsilons the nearest to 0.1"
     )
 
@@ -85,20 +93,17 @@ class DistillationStudy(Study):
             teacher = p.teacher_run.spec(p.data_name, seed, Smoothing(epsilon=epsilon))
             for temperature in p.temperatures:
                 method = Distillation(teacher=teacher, temperature=temperature)
-                label = Labelled.by_method(
-                    MAIN, regime, p.student_run.spec(p.data_name, seed, method)
-                )
+                (label,) = trained(MAIN, p.data_name, alone, [method], [seed])
                 if epsilon not in (0.0, p.judged):  # these have a name; others say their ε
                     name = f"distilled, teacher with ε = {epsilon:g}"
-                    words = f"{name}, T = {temperature:g}"
-                    label = Labelled(MAIN, regime, label.task, name, temperature, words)
+                    label = replace(label, method=name, arm=f"{name}, T = {temperature:g}")
                 yield label
 
-    def errors(self, main: "Evidence") -> pd.DataFrame:
+    def errors(self, main: Evidence) -> pd.DataFrame:
         """The student's error by arm."""
         return tables.compared(main.table, "top1_error", self.chosen_by)
 
-    def by_smoothness(self, main: "Evidence") -> pd.DataFrame:
+    def by_smoothness(self, main: Evidence) -> pd.DataFrame:
         """Test accuracy against the smoothness of the targets that a network learned from (γ of
         Müller et al. 2019): columns panel, arm, smoothness, seed and value."""
         students = main.table
@@ -119,7 +124,7 @@ class DistillationStudy(Study):
             parts.append(part.assign(arm=arm, panel="test accuracy"))
         return pd.concat(parts, ignore_index=True)
 
-    def teachers(self, main: "Evidence") -> pd.DataFrame:
+    def teachers(self, main: Evidence) -> pd.DataFrame:
         """Accuracy, resemblance and information by the teacher's ε."""
         columns = [
             ("test_accuracy", "test accuracy", "teachers"),

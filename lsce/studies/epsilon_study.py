@@ -1,32 +1,29 @@
 """Does smoothing reduce over-fitting, and does it lower the error, beside weight decay and early
 stopping?"""
 
+import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from lsce import data
 from lsce.judging.claims import MAIN
 from lsce.results.run import WIDTHS
 from lsce.studies import tables
+from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import (
     ComparedParameters,
     Epsilons,
     Regime,
     Settings,
+    Share,
+    Some,
     equal_effort,
     parameter,
 )
 from lsce.studies.study import Labelled, Study, smoothed
-from lsce.training.methods import Smoothing
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
-
-Fractions = Annotated[Settings, Field(min_length=1)]
 
 
 class EpsilonParameters(ComparedParameters):
@@ -38,9 +35,7 @@ class EpsilonParameters(ComparedParameters):
         },
         "regimes of this page alone: here another network",
     )
-    fractions: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False, min_length=1)
-    ] = parameter((0.1, 1.0), "shares of the training images")
+    fractions: Some[Share] = parameter((0.1, 1.0), "shares of the training images")
     fraction_run: Regime = parameter(
         Regime(network="resnet6", epochs=1, monitor_size=1000),
         "the run with all training images; with fewer it has as many more epochs",
@@ -85,27 +80,24 @@ class EpsilonStudy(Study):
         )
         group, keep = "alternatives", ("selected",)
         yield from smoothed(group, p.data_name, p.compared, [0.0, *tuned], p.seeds, keep=keep)
-        for name, regime in p.compared.items():
-            for decay in rivals["weight_decays"]:
-                recipe = regime.recipe.model_copy(update={"weight_decay": decay})
-                for seed in p.seeds:
-                    spec = regime.changed(recipe=recipe).spec(
-                        p.data_name, seed, Smoothing(epsilon=0.0), keep=keep
-                    )
-                    words = f"weight decay {decay:g}".replace("-", "−")
-                    yield Labelled(group, name, spec, "weight decay", decay, words)
+        for (name, regime), decay in itertools.product(p.compared.items(), rivals["weight_decays"]):
+            recipe = regime.recipe.model_copy(update={"weight_decay": decay})
+            decayed = {name: regime.changed(recipe=recipe)}
+            words = f"weight decay {decay:g}".replace("-", "−")
+            for label in smoothed(group, p.data_name, decayed, [0.0], p.seeds, keep=keep):
+                yield replace(label, method="weight decay", setting=decay, arm=words)
 
     def _fractions(self) -> dict[str, Regime]:
         p, found = self.parameters, {}
         every = data.entry(p.data_name).num_classes
         for fraction in p.fractions:
-            size = every * round(fraction * p.fraction_run.images(p.data_name) / every)
+            size = every * max(1, round(fraction * p.fraction_run.images(p.data_name) / every))
             epochs = round(p.fraction_run.epochs / fraction)
             words = f"{fraction:.0%} of the images"
             found[words] = p.fraction_run.changed(train_size=size, epochs=epochs)
         return found
 
-    def errors(self, main: "Evidence") -> pd.DataFrame:
+    def errors(self, main: Evidence) -> pd.DataFrame:
         """Top-1 and top-5 error by ε."""
         columns = [
             ("top1_error", "top-1 error", "{regime}"),
@@ -113,7 +105,7 @@ class EpsilonStudy(Study):
         ]
         return tables.tidy(main.table, columns)
 
-    def both_sides(self, main: "Evidence") -> pd.DataFrame:
+    def both_sides(self, main: Evidence) -> pd.DataFrame:
         """NLL and accuracy on training and test images by ε."""
         return tables.tidy(
             main.table,
@@ -124,12 +116,12 @@ class EpsilonStudy(Study):
             ],
         )
 
-    def histories(self, main: "Evidence") -> pd.DataFrame:
+    def histories(self, main: Evidence) -> pd.DataFrame:
         """Training and validation NLL by epoch, for a few values of ε."""
         numbers = tables.mean_histories(main, ["train_nll", "validation_nll"])
         return numbers[numbers["epsilon"].isin(tables.few(self.epsilons, self.judged))]
 
-    def histograms(self, main: "Evidence") -> pd.DataFrame:
+    def histograms(self, main: Evidence) -> pd.DataFrame:
         """Densities over the test images, pooled over seeds, for a few values of ε.
 
         quantity is "confidence" or "gap": the largest logit less the mean of the others. Columns:
@@ -153,7 +145,7 @@ class EpsilonStudy(Study):
             rows.append(pd.DataFrame({**named, **bars, "density": density}))
         return pd.concat(rows, ignore_index=True)
 
-    def by_images(self, main: "Evidence") -> pd.DataFrame:
+    def by_images(self, main: Evidence) -> pd.DataFrame:
         """NLL gap and error by the number of training images."""
         columns = [
             ("nll_gap", "test NLL − training NLL, nats", "ε"),
@@ -162,7 +154,7 @@ class EpsilonStudy(Study):
         numbers = tables.tidy(main.others["fractions"].table, columns, x="train_size")
         return numbers.assign(arm=numbers["epsilon"].map("ε = {:g}".format))
 
-    def alternatives(self, main: "Evidence") -> pd.DataFrame:
+    def alternatives(self, main: Evidence) -> pd.DataFrame:
         """The error by ε, by weight decay, and stopped early."""
         table = main.others["alternatives"].table
         stopped = tables.compared(

@@ -1,12 +1,12 @@
 """Which runs a page shows: those of the machine that it is run on, or the recorded ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
 
-from lsce import studies
+from lsce import data, studies
 from lsce.judging import claims
 from lsce.judging.claims import MAIN
 from lsce.results import measure
@@ -66,10 +66,6 @@ class Evidence:
         return claims.judge(family, tables, self.study.judged)
 
     @property
-    def name(self) -> str:
-        return f"{'recorded results' if self.recorded else 'this machine'}, profile {self.profile}"
-
-    @property
     def own_runs(self) -> list[Run]:
         """The main runs, each once."""
         return list({label.task.id: run for label, run in self.pairs}.values())
@@ -99,16 +95,17 @@ def gather(
     still being recorded what there is. `profile` is their name.
 
     Raises SweepFailed if a run cannot be trained, NothingToShow if recorded runs are wanted and are
-    not there.
+    not there, and ValueError if they were measured otherwise.
     """
     if runs == "own":
         store = Store()
         found = sweep.ensure(study.tasks, train_missing=train_missing, store=store)
-        return _grouped(study, _remeasured(study, found, store), False, profile)
+        return grouped(study, _remeasured(study, found, store), False, profile)
+    _check_measured(study)
     have = results()
     missing = have.missing(study.tasks)
     if not missing:
-        return _grouped(study, {t.id: have.load(t) for t in study.tasks}, True, profile)
+        return grouped(study, {t.id: have.load(t) for t in study.tasks}, True, profile)
     if profile in profiles.names():
         whole = Profile(profile).study(study.notebook)
         if {task.id for task in whole.tasks} == {task.id for task in study.tasks}:
@@ -121,11 +118,26 @@ def gather(
     )
 
 
+def _check_measured(study: Study) -> None:
+    """Of recorded runs there is what was measured when they were trained."""
+    bins, classes = _asked(study)
+    if bins != measure.BINS:
+        raise ValueError(f"bins is {bins}; recorded runs were measured with {measure.BINS}")
+    if classes not in (None, data.entry(study.parameters.data_name).examples):
+        words = "similar_classes and unlike_classes must be None"
+        raise ValueError(f"{words}; recorded runs show the examples of the data set")
+
+
+def _asked(study: Study) -> tuple[int, Mapping[str, Sequence[str]] | None]:
+    """The bins and the projected classes that a page asks for."""
+    p = study.parameters
+    return getattr(p, "bins", measure.BINS), getattr(p, "classes", None)
+
+
 def _remeasured(study: Study, runs: Mapping[str, Run], store: Store) -> Mapping[str, Run]:
     """The runs with the bins and the projected classes that a page asks for, where they are not the
     usual ones: from the tensors that this machine has."""
-    bins = getattr(study.parameters, "bins", measure.BINS)
-    classes = getattr(study.parameters, "classes", None)
+    bins, classes = _asked(study)
     for run in runs.values():
         if run.diverged:
             continue
@@ -152,7 +164,7 @@ def recorded(notebook: str) -> list[Evidence]:
         if MAIN in study.groups():
             runs = {task.id: have.load(task) for task in study.tasks}
             lacking = len(have.missing(whole.tasks))
-            found.append(replace(_grouped(study, runs, True, name), lacking=lacking))
+            found.append(replace(grouped(study, runs, True, name), lacking=lacking))
     found.sort(key=lambda shown: -min(len(shown.seeds), SEEDS))
     others: dict[str, Evidence] = {}
     for shown in reversed(found):
@@ -188,7 +200,8 @@ def part(study: Study, have: Recorded) -> Study:
     return study.part(kept)
 
 
-def _grouped(study: Study, runs: Mapping[str, Run], from_recorded: bool, profile: str) -> Evidence:
+def grouped(study: Study, runs: Mapping[str, Run], from_recorded: bool, profile: str) -> Evidence:
+    """The main runs of a study with its other groups."""
     groups = {
         name: Evidence(study.part(labelled), runs, from_recorded, profile)
         for name, labelled in study.groups().items()

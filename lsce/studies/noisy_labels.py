@@ -1,26 +1,22 @@
 """Does smoothing make training robust to wrong labels?"""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated
 
 import pandas as pd
-from pydantic import Field, Strict, model_validator
+from pydantic import Field
 
 from lsce.judging.claims import MAIN
 from lsce.studies import tables
-from lsce.studies.parameters import Epsilons, Parameters, Regime, Settings, judged_of, parameter
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import EachOnce, Epsilons, Parameters, Regime, Share, parameter
+from lsce.studies.study import Labelled, Study, smoothed, trained
 from lsce.training.methods import Correction, GeneralizedCE, Method, Smoothing
 from lsce.training.spec import Labels, NoisyLabels, Recipe, TrueLabels
 
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
-
-Rates = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Strict(False)]
-Negative = Annotated[tuple[Annotated[float, Field(lt=0)], ...], Strict(False)]
-
 
 class NoiseParameters(Parameters):
+    # Few images for long, and no weight decay: wrong labels get learned by heart.
     noise_run: Regime = parameter(
         Regime(
             network="resnet6",
@@ -31,25 +27,18 @@ class NoiseParameters(Parameters):
         ),
         "what every run with wrong labels is, apart from its labels and its loss",
     )
-    symmetric_rates: Rates = parameter((0.4,), "shares of the labels that become any other class")
-    asymmetric_rates: Rates = parameter(
+    symmetric_rates: EachOnce[Share] = parameter(
+        (0.4,), "shares of the labels that become any other class"
+    )
+    asymmetric_rates: EachOnce[Share] = parameter(
         (), "shares of the labels that become the next class of their superclass"
     )
     epsilons: Epsilons = parameter((0.0, 0.1, 0.6), "values in [0, 1]; 0 must be one of them")
-    negative_epsilons: Negative = parameter(
+    negative_epsilons: EachOnce[Annotated[float, Field(lt=0)]] = parameter(
         (-0.4,), "values of ε below 0, from the start and after a warm-up"
     )
     warmup_epochs: int = parameter(8, "epochs of plain cross entropy in such a warm-up", ge=1)
-    gce_qs: Settings = parameter((0.7,), "generalised cross entropy: q in (0, 1]")
-
-    @property
-    def judged(self) -> float:
-        return judged_of("epsilons", self.epsilons, self.judged_epsilon)
-
-    @model_validator(mode="after")
-    def _check_judged(self) -> Self:
-        judged_of("epsilons", self.epsilons, self.judged_epsilon)
-        return self
+    gce_qs: EachOnce[Share] = parameter((0.7,), "generalised cross entropy: q in (0, 1]")
 
 
 class NoisyLabelsStudy(Study):
@@ -82,9 +71,7 @@ class NoisyLabelsStudy(Study):
             group, runs = MAIN if noisy else "clean", {regime: p.noise_run}
             yield from smoothed(group, p.data_name, runs, p.epsilons, p.seeds, **given)
             for method in self._rivals() if noisy else ():
-                for seed in p.seeds:
-                    spec = p.noise_run.spec(p.data_name, seed, method, **given)
-                    yield Labelled.by_method(group, regime, spec)
+                yield from trained(group, p.data_name, runs, [method], p.seeds, **given)
 
     def _rivals(self) -> list[Method]:
         p, found = self.parameters, list[Method]()
@@ -94,7 +81,7 @@ class NoisyLabelsStudy(Study):
         found += [GeneralizedCE(q=q) for q in p.gce_qs]
         return found + [Correction(direction="forward"), Correction(direction="backward")]
 
-    def by_rate(self, main: "Evidence", measures: Mapping[str, str]) -> pd.DataFrame:
+    def by_rate(self, main: Evidence, measures: Mapping[str, str]) -> pd.DataFrame:
         """Measures of smoothed runs against the share of wrong labels: columns panel (kind of noise
         and words of the measure), arm, rate, seed and value; clean runs are those of rate 0."""
         clean, parts = main.others["clean"].table, []
@@ -106,17 +93,17 @@ class NoisyLabelsStudy(Study):
                 parts.append(part.assign(rate=rows["noise_rate"], value=rows[column]))
         return pd.concat(parts, ignore_index=True)
 
-    def errors(self, main: "Evidence") -> pd.DataFrame:
+    def errors(self, main: Evidence) -> pd.DataFrame:
         """The error at the last and at the chosen epoch by the share of wrong labels."""
         return self.by_rate(
             main, {"top1_error": "last epoch", "top1_error_selected": "chosen epoch"}
         )
 
-    def methods(self, main: "Evidence") -> pd.DataFrame:
+    def methods(self, main: Evidence) -> pd.DataFrame:
         """The error by method and setting."""
         return tables.compared(main.table, "top1_error", self.chosen_by)
 
-    def memorisation(self, main: "Evidence") -> pd.DataFrame:
+    def memorisation(self, main: Evidence) -> pd.DataFrame:
         """Memorised and recovered shares by epoch."""
         histories = main.histories
         shown = ["smoothing", "forward correction", "generalised cross entropy"]
@@ -124,7 +111,7 @@ class NoisyLabelsStudy(Study):
         groups = histories.groupby(["regime", "arm", "epoch"], sort=False)
         return groups[["memorised", "recovered"]].mean().reset_index()
 
-    def calibration(self, main: "Evidence") -> pd.DataFrame:
+    def calibration(self, main: Evidence) -> pd.DataFrame:
         """Calibration error and signed gap by the share of wrong labels."""
         measures = {"debiased_ce": "debiased CE", "debiased_ce_scaled": "debiased CE, scaled"}
         return self.by_rate(main, measures | {"confidence_gap": "confidence − accuracy"})

@@ -2,20 +2,18 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 import pandas as pd
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import Field, model_validator
 
 from lsce import data, studies
 from lsce.judging import claims
 from lsce.judging.claims import MAIN
-from lsce.studies.parameters import Epsilon, Parameters, Regime, distinct, parameter
+from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import Parameters, Positive, Regime, Some, parameter
 from lsce.studies.study import Labelled, Study, smoothed
-from lsce.training.spec import Superclasses
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
+from lsce.training.spec import Labels, Superclasses, TrueLabels
 
 #: The names of the designs beside the main one of equal steps.
 EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
@@ -27,16 +25,18 @@ GAINS = {
     "NLL gap, nats": "less-overfitting-with-more-classes",
 }
 
-Counts = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Strict(False), AfterValidator(distinct)]
-
 
 class ClassesParameters(Parameters):
     class_run: Regime = parameter(
         Regime(network="resnet6", train_size=4500, epochs=10, monitor_size=1000),
         "the run with all classes; those with fewer have as many images of each",
     )
-    class_counts: Counts = parameter((5, 100), "numbers of classes, from 2 on")
-    judged_epsilon: Epsilon = parameter(0.1, "the ε at which the claims are judged, against 0")
+    class_counts: Some[Annotated[int, Field(ge=2)]] = parameter(
+        (5, 100), "numbers of classes, from 2 on"
+    )
+    judged_epsilon: Positive = parameter(
+        0.1, "the ε at which the claims are judged, against 0", le=1
+    )
 
     @property
     def judged(self) -> float:
@@ -82,20 +82,17 @@ class NumberOfClasses(Study):
             yield from smoothed(
                 group, p.data_name, regimes, [0.0, p.judged], p.seeds, classes=count
             )
-        superclasses = f"{len(entry.superclasses)} superclasses"
-        for words, given in {
-            superclasses: {"labels": Superclasses()},
-            f"{every} classes": {},
-        }.items():
-            epsilons = [0.0, p.judged]
-            yield from smoothed(SAME_IMAGES, p.data_name, {words: run}, epsilons, p.seeds, **given)
+        kinds: dict[str, Labels] = {f"{len(entry.superclasses)} superclasses": Superclasses()}
+        for words, labels in (kinds | {f"{every} classes": TrueLabels()}).items():
+            regimes, epsilons = {words: run}, [0.0, p.judged]
+            yield from smoothed(SAME_IMAGES, p.data_name, regimes, epsilons, p.seeds, labels=labels)
 
-    def designs(self, main: "Evidence") -> dict[str, pd.DataFrame]:
+    def designs(self, main: Evidence) -> dict[str, pd.DataFrame]:
         """The table of each design."""
         others = {name: main.others[name].table for name in (EQUAL_EPOCHS, SAME_IMAGES)}
         return {"equal steps": main.table} | others
 
-    def errors(self, main: "Evidence") -> pd.DataFrame:
+    def errors(self, main: Evidence) -> pd.DataFrame:
         """The test error by the number of classes."""
         parts = [
             part.assign(panel=design, value=part["top1_error"])
@@ -103,7 +100,7 @@ class NumberOfClasses(Study):
         ]
         return pd.concat(parts)[["panel", "arm", "classes", "seed", "value"]]
 
-    def gains(self, main: "Evidence") -> pd.DataFrame:
+    def gains(self, main: Evidence) -> pd.DataFrame:
         """What the judged ε gains by the number of classes: columns panel, arm, classes, seed and
         value. What an effect is, a claim says."""
         judges = {claim.id: claim for claim in studies.claims_of(self.notebook)}

@@ -4,8 +4,9 @@ A notebook's cell of parameters, the profiles, and the documentation of paramete
 against these models. A parameter's default is its value in a notebook that is opened in Jupyter.
 """
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -18,6 +19,7 @@ from lsce.training.spec import (
     Extra,
     Labels,
     LongTail,
+    NetworkName,
     Recipe,
     RunSpec,
     Sample,
@@ -29,23 +31,30 @@ from lsce.training.spec import (
 USUAL_EPSILON = 0.1
 
 
-def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values or len(set(values)) < len(values):
-        raise MustBe("one or more values, each once")
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise MustBe("of values that differ")
     return values
 
 
+#: Values of which none is there twice, and one or more of these. Lists are taken, too.
+T = TypeVar("T")
+EachOnce = Annotated[tuple[T, ...], Strict(False), AfterValidator(_once)]
+Some = Annotated[tuple[T, ...], Strict(False), AfterValidator(_once), Field(min_length=1)]
+
 Epsilon = Annotated[float, Field(ge=0, le=1)]
-Epsilons = Annotated[tuple[Epsilon, ...], Strict(False), AfterValidator(distinct)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), AfterValidator(distinct)]
-Settings = Annotated[tuple[float, ...], Strict(False)]
-Names = Annotated[tuple[str, ...], Strict(False)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Epsilons = Some[Epsilon]
+Seeds = Some[Annotated[int, Field(ge=0)]]
+Settings = Some[Annotated[float, Field(ge=0)]]
+Names = Some[str]
 
 
 class Regime(Value):
     """How a network is trained, whatever it is trained by."""
 
-    network: str
+    network: NetworkName
     train_size: int | None = Field(None, ge=1)
     """All of the data set's, unless given."""
     epochs: int = Field(ge=1)
@@ -91,6 +100,15 @@ class Regime(Value):
             keep=frozenset(keep),
         )
 
+    def fitted(self, data_name: str) -> "Regime":
+        """The same with about as many images as another data set can have, equally many of each of
+        its classes."""
+        entry, sizes = data.entry(data_name), {}
+        for name, split in (("train_size", "train"), ("monitor_size", "validation")):
+            wanted = min(getattr(self, name) or entry.sizes[split], entry.sizes[split])
+            sizes[name] = max(1, wanted // entry.num_classes) * entry.num_classes
+        return self.changed(**sizes)
+
     def changed(self, **fields: Any) -> "Regime":
         """The same with other fields."""
         return Regime(**vars(self) | fields)
@@ -118,10 +136,16 @@ def parameter(default: Any, description: str, **limits: Any) -> Any:
 Shown = Literal["own", "recorded"]
 
 
+def _folder(name: str) -> str:
+    if not re.fullmatch(r"[\w-]+", name):
+        raise MustBe("of letters, digits, - and _")
+    return name
+
+
 class Shows(Value):
     """Which runs a page shows."""
 
-    profile: str = parameter(
+    profile: Annotated[str, AfterValidator(_folder)] = parameter(
         "quick",
         "a name for this machine's runs; figures of them are saved below figures/<profile>",
     )
@@ -146,8 +170,13 @@ class Parameters(Value):
 
     @property
     def judged(self) -> float:
-        """The ε at which claims are judged."""
-        raise NotImplementedError
+        """The ε at which claims are judged; ValueError if none can be."""
+        return judged_of("epsilons", getattr(self, "epsilons"), self.judged_epsilon)
+
+    @model_validator(mode="after")
+    def _check_judged(self) -> Self:
+        self.judged
+        return self
 
 
 def judged_of(name: str, epsilons: Sequence[float], wanted: float | None) -> float:
@@ -171,15 +200,6 @@ class GridParameters(Parameters):
     )
     epsilons: Epsilons = parameter((0.0, 0.1, 0.3, 0.6), "values in [0, 1]; 0 must be one of them")
 
-    @property
-    def judged(self) -> float:
-        return judged_of("epsilons", self.epsilons, self.judged_epsilon)
-
-    @model_validator(mode="after")
-    def _check_judged(self) -> Self:
-        judged_of("epsilons", self.epsilons, self.judged_epsilon)
-        return self
-
 
 class ComparedParameters(GridParameters):
     """Those of a page that trains more in some of its regimes."""
@@ -190,18 +210,15 @@ class ComparedParameters(GridParameters):
 
     @model_validator(mode="after")
     def _check_compared(self) -> Self:
-        for name in self.compared_regimes or ():
-            if name not in self.regimes:
-                wanted = f"some of {', '.join(self.regimes)}"
-                raise ValueError(
-                    f"compared_regimes is {list(self.compared_regimes or ())}; it must be {wanted}"
-                )
+        given, wanted = list(self.compared_regimes or ()), f"some of {', '.join(self.regimes)}"
+        if not set(given) <= set(self.regimes):
+            raise ValueError(f"compared_regimes is {given}; it must be {wanted}")
         return self
 
     @property
     def compared(self) -> dict[str, Regime]:
         """The compared regimes by their names."""
-        names = self.compared_regimes if self.compared_regimes is not None else [*self.regimes][:1]
+        names = self.compared_regimes or [*self.regimes][:1]
         return {name: self.regimes[name] for name in names}
 
 

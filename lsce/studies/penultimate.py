@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import pandas as pd
 from pydantic import model_validator
@@ -10,17 +10,22 @@ from pydantic import model_validator
 from lsce import data
 from lsce.judging.claims import MAIN
 from lsce.studies import tables
+from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import ComparedParameters, Names, parameter
 from lsce.studies.study import Labelled, Study, smoothed
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
 
 
 class SeenParameters(ComparedParameters):
     seen_classes: int = parameter(
         80, "classes of the networks of the compared regimes that never see the others", ge=2
     )
+
+    @model_validator(mode="after")
+    def _check_seen(self) -> Self:
+        most = data.entry(self.data_name).num_classes - 2  # the others are told apart, too
+        if self.seen_classes > most:
+            raise ValueError(f"seen_classes is {self.seen_classes}; it must be at most {most}")
+        return self
 
 
 class PenultimateParameters(SeenParameters):
@@ -80,7 +85,7 @@ class Penultimate(Study):
         yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds, keep=keep)
         yield from of_seen(p, "features")
 
-    def projections(self, main: "Evidence") -> pd.DataFrame:
+    def projections(self, main: Evidence) -> pd.DataFrame:
         """The first seed's projections in the first regime, without smoothing and at the judged
         ε."""
         regime, parts = main.regimes[0], []
@@ -97,12 +102,12 @@ class Penultimate(Study):
                     parts.append(part.assign(row=row, column=label.arm, name=name))
         return pd.concat(parts, ignore_index=True)
 
-    def collapse(self, main: "Evidence") -> pd.DataFrame:
+    def collapse(self, main: Evidence) -> pd.DataFrame:
         """Scatter ratio and neural collapse by ε."""
         names = [*self.columns][:5]
         return tables.tidy(main.table, [(name, self.columns[name], "{regime}") for name in names])
 
-    def transfer(self, main: "Evidence") -> pd.DataFrame:
+    def transfer(self, main: Evidence) -> pd.DataFrame:
         """Accuracy of linear probes by ε."""
         coarse = len(data.entry(self.parameters.data_name).superclasses)
         of_seen = [("superclass_probe", f"{coarse} superclasses", "{regime}")]
@@ -113,6 +118,6 @@ class Penultimate(Study):
         ]
         return pd.concat(parts, ignore_index=True)
 
-    def information(self, main: "Evidence") -> pd.DataFrame:
+    def information(self, main: Evidence) -> pd.DataFrame:
         """Information by epoch."""
         return tables.mean_histories(main, ["information_similar", "information_unlike"])

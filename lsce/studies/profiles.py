@@ -55,13 +55,13 @@ class Profile:
             raise ProfileError(f"{self.file}: {error}") from error
         pages = studies.with_runs()
         taken = {name for study in pages.values() for name in study.Parameters.model_fields}
-        for words, given, known in (
-            ("notebooks", self.content.notebooks, list(pages)),
-            ("shared", self.content.shared, sorted(taken)),
+        for whose, what, given, known in (
+            ("notebooks", "page", self.content.notebooks, list(pages)),
+            ("shared", "parameter", self.content.shared, sorted(taken)),
         ):
             for each in given:
                 if each not in known:
-                    raise ProfileError(f"{self.file}: {unknown(each, known, words)}")
+                    raise ProfileError(f"{self.file}: {unknown(each, known, whose, what)}")
 
     @property
     def data(self) -> str:

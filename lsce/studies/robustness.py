@@ -1,25 +1,20 @@
 """Does smoothing make networks robust to corrupted and to attacked images?"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import Annotated
 
 import pandas as pd
-from pydantic import Field, Strict
+from pydantic import Field
 
 from lsce.judging.claims import MAIN
 from lsce.measures.robustness import SHORT
 from lsce.studies import tables
-from lsce.studies.parameters import ComparedParameters, Epsilons, parameter
-from lsce.studies.study import Labelled, Study
+from lsce.studies.evidence import Evidence
+from lsce.studies.parameters import ComparedParameters, Epsilons, Some, parameter
+from lsce.studies.study import Labelled, Study, smoothed
 from lsce.training.methods import Smoothing
 from lsce.training.spec import Evaluation, Protocol
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
-
-Radii = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=255)], ...], Strict(False), Field(min_length=1)
-]
 
 #: Points by which an error may be above the one that it must not exceed, by chance.
 SLACK = 1.0
@@ -33,7 +28,7 @@ class RobustnessParameters(ComparedParameters):
     attacked_images: int = parameter(
         200, "test images that are attacked, a multiple of the number of classes"
     )
-    radii: Radii = parameter(
+    radii: Some[Annotated[float, Field(gt=0, le=255)]] = parameter(
         (1.0, 4.0, 8.0), "radii of the attacks in the maximum norm, in units of 1/255, ascending"
     )
     judged_radius: float | None = parameter(
@@ -71,31 +66,29 @@ class Robustness(Study):
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
-        for name, regime in p.compared.items():
-            for seed in p.seeds:
-                source = regime.spec(p.data_name, seed + 1, Smoothing(epsilon=0.0))
-                for epsilon in p.epsilons:
-                    run = regime.spec(p.data_name, seed, Smoothing(epsilon=epsilon))
-                    task = Evaluation(run=run, source=source, protocol=self.protocol)
-                    yield Labelled.by_method(MAIN, name, task)
+        for label in smoothed(MAIN, p.data_name, p.compared, p.epsilons, p.seeds):
+            run, plain = label.task.run, Smoothing(epsilon=0.0)
+            source = p.compared[label.regime].spec(p.data_name, run.seed + 1, plain)
+            task = Evaluation(run=run, source=source, protocol=self.protocol)
+            yield replace(label, task=task)
 
-    def corruptions(self, main: "Evidence") -> pd.DataFrame:
+    def corruptions(self, main: Evidence) -> pd.DataFrame:
         """The error by corruption and severity."""
         return tables.panelled(tables.details(main, "corruption", "severity"), "regime", "case")
 
-    def attacks(self, main: "Evidence") -> pd.DataFrame:
+    def attacks(self, main: Evidence) -> pd.DataFrame:
         """The error by attack and radius."""
         numbers = tables.details(main, "attack", "radius")
         return tables.panelled(numbers[numbers["case"] != "clean"], "regime", "case")
 
-    def at_judged_radius(self, main: "Evidence") -> pd.DataFrame:
+    def at_judged_radius(self, main: Evidence) -> pd.DataFrame:
         """The error under every attack at the judged radius, and without one."""
         parts = [tables.details(main, quantity, "x") for quantity in ("attack", "masking")]
         numbers = pd.concat(parts, ignore_index=True)
         numbers = numbers[numbers["x"].isin([0, self.protocol.judged_radius])]
         return numbers.assign(panel=numbers["regime"])
 
-    def masking(self, main: "Evidence") -> pd.DataFrame:
+    def masking(self, main: Evidence) -> pd.DataFrame:
         """The checks of Athalye et al. (2018) and Carlini et al. (2019) for each ε and regime: what
         would hold if gradients led attacks as well as they can. Errors in points, means over
         seeds; columns regime, arm, check, error, against and passes."""
@@ -109,21 +102,14 @@ class Robustness(Study):
             error = 100 * at.groupby("case")["value"].mean()
             other = 100 * extra.groupby("case")["value"].mean()
             repeated = other[["logits × 10", "logits ÷ 10", "float64"]].max()
+            most = error[long]
             checks = [
                 ("many steps find more than one", error["FGSM"], error[short]),
-                ("more steps find no less", error[short], error[long]),
-                ("a black box finds no more than gradients", error["Square"], error[long]),
-                (
-                    "transferred attacks find no more than direct ones",
-                    error["transfer"],
-                    error[long],
-                ),
-                (
-                    "another loss finds no more than cross entropy",
-                    error[f"{short}, margin"],
-                    error[long],
-                ),
-                ("rescaled logits or float64 find no more", repeated, error[long]),
+                ("more steps find no less", error[short], most),
+                ("a black box finds no more than gradients", error["Square"], most),
+                ("transferred attacks find no more than direct ones", error["transfer"], most),
+                ("another loss finds no more than cross entropy", error[f"{short}, margin"], most),
+                ("rescaled logits or float64 find no more", repeated, most),
                 ("a huge radius leaves nothing", 100.0, other["unbounded"]),
             ]
             for words, least, found in checks:

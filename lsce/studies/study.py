@@ -5,6 +5,7 @@ the same name beside it.
 """
 
 import copy
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -14,7 +15,7 @@ import pandas as pd
 
 from lsce.results.run import Run
 from lsce.studies.parameters import Parameters, Regime
-from lsce.training.methods import Smoothing
+from lsce.training.methods import Method, Smoothing
 from lsce.training.spec import Balanced, NoisyLabels, Task, TrueLabels
 
 
@@ -51,11 +52,25 @@ def smoothed(
     **changes: Any,
 ) -> Iterator[Labelled]:
     """Every ε with every seed in every regime; `changes` as in `Regime.spec`."""
-    for name, regime in regimes.items():
-        for seed in seeds:
-            for epsilon in epsilons:
-                spec = regime.spec(data_name, seed, Smoothing(epsilon=epsilon), **changes)
-                yield Labelled.by_method(group, name, spec)
+    methods = [Smoothing(epsilon=epsilon) for epsilon in epsilons]
+    return trained(group, data_name, regimes, methods, seeds, **changes)
+
+
+def trained(
+    group: str,
+    data_name: str,
+    regimes: Mapping[str, Regime],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    **changes: Any,
+) -> Iterator[Labelled]:
+    """The same by other methods."""
+    for (name, regime), seed, method in itertools.product(regimes.items(), seeds, methods):
+        try:
+            spec = regime.spec(data_name, seed, method, **changes)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from error
+        yield Labelled.by_method(group, name, spec)
 
 
 class Study:

@@ -1,15 +1,12 @@
 """Long tables for figures, from a page's tables of runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from lsce.judging import arms
+from lsce.studies.evidence import Evidence
 from lsce.studies.study import about
-
-if TYPE_CHECKING:
-    from lsce.studies.evidence import Evidence
 
 
 def tidy(
@@ -63,7 +60,7 @@ def compared_measures(
     return panelled(numbers, "regime", "words")
 
 
-def details(main: "Evidence", quantity: str, x: str) -> pd.DataFrame:
+def details(main: Evidence, quantity: str, x: str) -> pd.DataFrame:
     """What runs measured of a quantity (see `lsce.results.run.Run.details`), with the words for its
     x: columns regime, arm, epsilon, seed, case, x and value."""
     parts = []
@@ -94,7 +91,7 @@ def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def mean_histories(main: "Evidence", columns: Sequence[str]) -> pd.DataFrame:
+def mean_histories(main: Evidence, columns: Sequence[str]) -> pd.DataFrame:
     """Columns of the histories by regime, arm, ε and epoch, means over seeds."""
     keys = ["regime", "epsilon", "arm", "epoch"]
     histories = main.histories

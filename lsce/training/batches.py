@@ -14,7 +14,7 @@ EVALUATION_BATCH = 500
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 (N, 32, 32, 3) to float32 (N, 3, 32, 32) in [0, 1], channels last in memory."""
+    """uint8 (N, P, P, 3) to float32 (N, 3, P, P) in [0, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
@@ -40,7 +40,7 @@ class Augmenter:
         return len(self.labels) // self.batch_size
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of images, float32 (B, 3, 32, 32) in [0, 1], and labels, int64 (B,)."""
+        """Batches of images, float32 (B, 3, P, P) in [0, 1], and labels, int64 (B,)."""
         order = torch.randperm(len(self.labels), generator=self.generator).to(self.labels.device)
         shifts, flips = self._draws()
         for start in range(0, self.steps() * self.batch_size, self.batch_size):
@@ -49,7 +49,7 @@ class Augmenter:
             yield self._crop(chosen, shifts[:, batch], flips[batch]), self.labels[chosen]
 
     def once(self) -> Tensor:
-        """Every image in its order, randomly cropped and flipped: float32 (N, 3, 32, 32)."""
+        """Every image in its order, randomly cropped and flipped: float32 (N, 3, P, P)."""
         return self._crop(torch.arange(len(self.labels), device=self.labels.device), *self._draws())
 
     def _draws(self) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def evaluate(network: networks.ImageClassifier, images: Tensor) -> tuple[Tensor,
     """Logits, float32 (N, C), and penultimate features, float32 (N, D), in evaluation mode; every
     part of the network is then in the mode that it came in.
 
-    images: uint8 (N, 32, 32, 3), or float32 (N, 3, 32, 32) in [0, 1].
+    images: uint8 (N, P, P, 3), or float32 (N, 3, P, P) in [0, 1].
     """
     logits, features = [], []
     with evaluating(network), torch.inference_mode():

@@ -29,6 +29,7 @@ def _known(name: str) -> str:
 
 
 DataName = Annotated[str, AfterValidator(_known)]
+NetworkName = Annotated[str, AfterValidator(networks.known)]
 
 
 class Recipe(Value):
@@ -138,7 +139,7 @@ class RunSpec(_Identified):
     sample: Sample
     labels: Labels = TrueLabels()
     method: AnyMethod
-    network: Annotated[str, AfterValidator(networks.known)]
+    network: NetworkName
     recipe: Recipe = Recipe()
     epochs: int = Field(ge=1)
     monitor_size: int = Field(ge=1)

@@ -4,7 +4,7 @@ import torch
 from lsce.training import networks
 
 
-@pytest.mark.parametrize("name", networks.MODELS)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 def test_forward_is_classifier_of_features(name):
     network = networks.build(name, 100).eval()
     images = torch.rand(2, 3, 32, 32)
