@@ -1,7 +1,6 @@
 """Fixtures that several test files share."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +30,18 @@ def cifar100_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar100(
-    cifar100_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[data.Dataset]:
-    """The real CIFAR-100, decoded once into a cache of the test session's own."""
+def cifar100_cache(cifar100_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the test session's own, which holds CIFAR-100 decoded."""
+    folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "CACHE", tmp_path_factory.mktemp("cache"))
-        dataset = data.load("cifar-100", cifar100_dir)
-    yield dataset
+        patch.setattr(paths, "CACHE", folder)
+        data.load("cifar-100", cifar100_dir)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar100(cifar100_dir: Path, cifar100_cache: Path) -> data.Dataset:
+    """The real CIFAR-100."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "CACHE", cifar100_cache)
+        return data.load("cifar-100", cifar100_dir)

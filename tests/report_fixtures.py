@@ -1,7 +1,12 @@
-"""The sample notebooks executed, and the site made of them; load with `pytest_plugins`."""
+"""Sites that several test files look at; load with `pytest_plugins`.
 
+A test that uses one belongs to the group of that name, so that two processes do not both build it.
+"""
+
+import shutil
 from pathlib import Path
 
+import checkouts
 import pytest
 from report_samples import BANNER, FIRST, SECOND, write_notebook
 
@@ -24,5 +29,22 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def site(executed: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a built site with a banner; who needs other pages overrides `executed`."""
-    return web.build(executed, tmp_path_factory.mktemp("site") / "html", banner=BANNER).parent
+    """The folder of a site with a banner, built where another report was."""
+    out = tmp_path_factory.mktemp("site") / "html"
+    out.mkdir()
+    (out / "old.html").write_text("the old report")
+    return web.build(executed, out, banner=BANNER).parent
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone after `make report`: every page, from the recorded results."""
+    root = tmp_path_factory.mktemp("clone") / "checkout"
+    for folder in ("notebooks", "report", "data/recorded", "benchmarks/results"):
+        left_out = shutil.ignore_patterns(".ipynb_checkpoints")
+        shutil.copytree(checkouts.ROOT / folder, root / folder, ignore=left_out)
+    for name in ("published.csv", "recipes.csv"):
+        shutil.copy(checkouts.ROOT / "data" / name, root / "data")
+    with checkouts.inside(root):
+        assert checkouts.lsce("report") == 0
+    return root

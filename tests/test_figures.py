@@ -1,72 +1,81 @@
 """`make report` from the recorded results alone, and the figures that come with the project."""
 
+import json
 import re
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from test_reproduce import lsce
 
+from lsce import studies
 from lsce.machine import paths
 from lsce.results.recorded import Recorded
 
-FIGURES = sorted(path.stem for path in paths.ROOT.glob("figures/*.svg"))
+pytest_plugins = ["report_fixtures"]
+pytestmark = pytest.mark.xdist_group("report")
+
+FIGURES = sorted(path.stem for path in paths.FIGURES.glob("*.svg"))
 #: A coordinate; and the name of a path, which is a hash of its coordinates.
 NUMBER, NAME = re.compile(r"-?\d+\.\d+"), re.compile(r"\b[mp][0-9a-f]{10}\b")
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> tuple[Path, str]:
-    """A fresh clone after `make report`, and what that said."""
-    root = tmp_path_factory.mktemp("clone") / "checkout"
-    for folder in ("notebooks", "report", "data/recorded", "benchmarks/results"):
-        shutil.copytree(
-            paths.ROOT / folder, root / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
-        )
-    for file in (paths.PUBLISHED, paths.RECIPES):
-        shutil.copy(file, root / "data")
-    done = lsce(root, "report")
-    assert done.returncode == 0, done.stderr
-    return root, done.stdout
+@pytest.mark.slow
+@pytest.mark.parametrize("page", studies.with_runs())
+def test_every_page_with_runs_shows_recorded_results_of_cifar_100(report, page):
+    text = (report / "build" / "html" / f"{page}.html").read_text(encoding="utf-8")
+    assert "These are the recorded runs" in text and "runs of this machine" not in text
+    assert "<strong>data</strong> CIFAR-100" in text and "bd-header-announcement" not in text
+    assert f"Recorded results: {len(Recorded())} runs" in text
 
 
 @pytest.mark.slow
-def test_every_page_with_runs_shows_recorded_results_of_cifar_100(drawn):
-    root, said = drawn
-    assert "no results yet" not in said
-    for page in ("00_overview", "02_epsilon_study", "03_calibration", "12_reproduction"):
-        text = (root / "build" / "html" / f"{page}.html").read_text()
-        assert "These are the recorded runs" in text and "runs of this machine" not in text, page
-        assert "CIFAR-100" in text and "<strong>profile</strong> cpu" in text, page
-        assert f"Recorded results: {len(Recorded())} runs" in text, page
+def test_figures_are_exactly_what_the_recorded_results_draw(report):
+    names = {path.name for path in (report / "figures").iterdir()}
+    kept = {path.name for path in paths.FIGURES.iterdir() if path.is_file()}
+    assert names == kept - {".gitignore"}, "run `make report` in a fresh clone and commit figures/"
 
 
-@pytest.mark.slow
-def test_figures_are_exactly_what_the_recorded_results_draw(drawn):
-    root, _ = drawn
-    names = {path.name for path in (root / "figures").iterdir()}
-    assert names == {path.name for path in paths.FIGURES.iterdir() if path.is_file()} - {
-        ".gitignore"
-    }, "run `make report` in a fresh clone and commit figures/"
+# Another processor rounds otherwise, so numbers may differ by less than can be seen.
+
+
+def apart(read: Callable[[Path], tuple[str, list[float]]], *files: Path) -> float:
+    """The largest difference of the numbers in two files that are else the same."""
+    (text, numbers), (expected_text, expected) = map(read, files)
+    assert text == expected_text
+    pairs = zip(numbers, expected, strict=True)
+    return max((abs(one - other) for one, other in pairs), default=0.0)
+
+
+def image(file: Path) -> tuple[str, list[float]]:
+    text = NAME.sub("name", file.read_text(encoding="utf-8"))
+    return NUMBER.sub("#", text), [float(number) for number in NUMBER.findall(text)]
+
+
+def finding(file: Path) -> tuple[str, list[float]]:
+    numbers: list[float] = []
+    text = file.read_text(encoding="utf-8")
+    rest = json.loads(text, parse_float=lambda number: numbers.append(float(number)))
+    return json.dumps(rest), numbers
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_what_the_recorded_results_draw(drawn, name):
-    root, _ = drawn
-    new, kept = root / "figures" / name, paths.FIGURES / name
+def test_a_figure_is_what_the_recorded_results_draw(report, name):
+    new, kept = report / "figures" / name, paths.FIGURES / name
     pd.testing.assert_frame_equal(
         pd.read_csv(f"{new}.csv"), pd.read_csv(f"{kept}.csv"), rtol=1e-4, atol=1e-9
     )
-    # Another processor rounds otherwise, so numbers may differ by less than can be seen.
-    texts = [NAME.sub("name", Path(f"{path}.svg").read_text()) for path in (new, kept)]
-    assert NUMBER.sub("#", texts[0]) == NUMBER.sub("#", texts[1])
-    places = [np.array([float(n) for n in NUMBER.findall(text)]) for text in texts]
-    assert np.abs(places[0] - places[1]).max() < 0.1
+    assert apart(image, Path(f"{new}.svg"), Path(f"{kept}.svg")) < 0.1
     assert Path(f"{kept}.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", studies.with_runs())
+def test_what_a_page_found_is_what_the_recorded_results_say(report, page):
+    name = f"{page}.json"
+    assert apart(finding, report / "figures" / name, paths.FIGURES / name) < 1e-4
 
 
 def test_figures_take_little_room():

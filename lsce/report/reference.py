@@ -1,6 +1,7 @@
 """The documentation of parameters, from the models of the studies."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from lsce.studies.parameters import Regime, Shows
 from lsce.training.spec import Recipe, RunSpec
 
 
-def write(folder: Path) -> None:
-    """Write the page `parameters.md` and, for programs, the JSON Schema of a run."""
-    (folder / "parameters.md").write_text(_page(), encoding="utf-8")
+def write(folder: Path, pages: Collection[str]) -> None:
+    """Write the page `parameters.md`, with links to `pages`, and, for programs, the JSON Schema of a
+    run."""
+    (folder / "parameters.md").write_text(_page(pages), encoding="utf-8")
     schema = json.dumps(RunSpec.model_json_schema(), indent=1, ensure_ascii=False)
     (folder / "_static" / "run.schema.json").write_text(schema, encoding="utf-8")
 
 
-def _page() -> str:
+def _page(pages: Collection[str]) -> str:
     parts = [
         "# Parameters",
         "Every notebook's parameters with their defaults, which are the profile `quick`. A profile "
@@ -29,7 +31,8 @@ def _page() -> str:
         _table(Shows),
     ]
     for notebook, study in studies.with_runs().items():
-        parts += [f"## [{notebook}]({notebook})", _table(study.Parameters)]
+        heading = f"[{notebook}]({notebook})" if notebook in pages else notebook
+        parts += [f"## {heading}", _table(study.Parameters)]
     parts += ["## Of a regime", _table(Regime), "## Of a recipe", _table(Recipe)]
     return "\n\n".join(parts) + "\n"
 

@@ -199,7 +199,7 @@ def _assemble(pages: list[Path], source: Path) -> Path:
         raise ValueError(f"pages must be one or more files of different names, not {names}.")
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(paths.REPORT, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    reference.write(source)
+    reference.write(source, names)
     for page in pages:
         if page.suffix == ".ipynb":
             nbformat.write(_publishable(page, source / "_static"), source / page.name)
