@@ -169,7 +169,7 @@ class Calibration(Study):
             {"panel": label.regime, "arm": f"{name}, {words}", "epsilon": label.setting}
             | {"seed": run.spec.seed, "value": error(run.samples[arm], run.samples["correct"])}
             for label, run in main.pairs
-            if "confidence" in run.samples and self.decisive(label)
+            if "confidence" in run.samples and self.decisive(label)  # type: ignore[no-untyped-call]
             for arm, words in (("confidence", "as trained"), ("scaled", "scaled"))
             for name, error in found.items()
         ]
