@@ -30,7 +30,8 @@ from traitlets.config import Config
 
 from lsce import cli
 from lsce.machine import paths
-from lsce.report import figures, site
+from lsce.report import site
+from lsce.report.figures import publishing
 from lsce.sweeps import sweep
 from lsce.sweeps.workers import Workers
 
@@ -149,7 +150,7 @@ def _shell() -> Iterator[tuple[InteractiveShell, list[dict[str, Any]]]]:
     InteractiveShell.clear_instance()
     with pytest.MonkeyPatch.context() as patch, mpl.rc_context():
         patch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # which a shell replaces
-        patch.setattr(figures, "display", _display_saved)
+        patch.setattr(publishing, "display", _display_saved)
         shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
         shell.display_pub = CapturingDisplayPublisher(shell=shell)
         outputs = shell.display_pub.outputs

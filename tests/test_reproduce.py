@@ -18,8 +18,6 @@ from lsce.studies import evidence
 from lsce.studies.profiles import Profile
 from lsce.sweeps import sweep
 
-pytestmark = pytest.mark.xdist_group("reproduce")
-
 PAGES = ("01_loss", "02_epsilon_study", "11_summary", "12_reproduction")
 REPRODUCE = ("reproduce", "--profile", "tiny")
 #: Two seeds: without smoothing, with it, and with more weight decay.
