@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from lsce.measures import features
+from lsce.measures.features import (
+    STRENGTHS,
+    linear_probe,
+    mutual_information,
+    neural_collapse,
+    projection,
+)
 
 
 def images(n=120, width=6, classes=4, seed=0):
@@ -29,7 +35,7 @@ def collapsed(classes):
 @pytest.mark.parametrize("classes", [(0, 1, 2), (3, 0, 4), (4, 3, 1)])
 def test_templates_span_the_plane_in_their_order(classes):
     weight = np.random.default_rng(0).normal(size=(5, 7))
-    first, second, third = features.projection(weight, weight, classes)[list(classes)]
+    first, second, third = projection(weight, weight, classes)[list(classes)]
     assert first == pytest.approx([0, 0]) and second[1] == pytest.approx(0)
     assert second[0] > 0 and third[1] > 0
     # In the plane nothing is lost: distances between templates are those in D dimensions.
@@ -47,26 +53,26 @@ def test_projection_is_gram_and_schmidts_and_drops_what_leaves_the_plane():
     up = up - along * (along @ up)
     up /= np.linalg.norm(up)
     expected = [[along @ (x - weight[1]), up @ (x - weight[1])] for x in features]
-    points = features.projection(features, weight, (1, 3, 0))
+    points = projection(features, weight, (1, 3, 0))
     assert points.dtype == np.float64
     np.testing.assert_allclose(points, expected, atol=1e-12)
 
     outside = np.linalg.svd(np.stack([along, up]))[2][2:]
     shifted = features + np.random.default_rng(1).normal(size=(len(features), 4)) @ outside
-    np.testing.assert_allclose(features.projection(shifted, weight, (1, 3, 0)), points, atol=1e-12)
+    np.testing.assert_allclose(projection(shifted, weight, (1, 3, 0)), points, atol=1e-12)
 
 
 def test_projection_does_not_depend_on_the_signs_of_the_factorisation(monkeypatch):
     features, _, weight, _ = images()
-    points = features.projection(features, weight, (0, 1, 2))
+    points = projection(features, weight, (0, 1, 2))
     turned = weight @ rotation(6)
-    again = features.projection(features @ rotation(6), turned, (0, 1, 2))
+    again = projection(features @ rotation(6), turned, (0, 1, 2))
     np.testing.assert_allclose(again, points, atol=1e-12)
     qr = np.linalg.qr
     for signs in ([1, -1], [-1, 1], [-1, -1]):
         flip = np.diag(signs)
         monkeypatch.setattr(np.linalg, "qr", lambda a, f=flip: (qr(a)[0] @ f, f @ qr(a)[1]))
-        again = features.projection(features, weight, (0, 1, 2))
+        again = projection(features, weight, (0, 1, 2))
         np.testing.assert_allclose(again, points, atol=1e-12)
 
 
@@ -84,7 +90,7 @@ def test_projection_does_not_depend_on_the_signs_of_the_factorisation(monkeypatc
 def test_classes_that_give_no_plane_are_named(classes, message):
     weight = np.array([[0.0, 0, 1], [1, 1, 1], [3, 3, 1], [0, 0, 1]])
     with pytest.raises(ValueError, match=message):
-        features.projection(np.zeros((2, 3)), weight, classes)
+        projection(np.zeros((2, 3)), weight, classes)
 
 
 def slow_neural_collapse(features, labels, weight, bias):
@@ -125,25 +131,25 @@ def slow_neural_collapse(features, labels, weight, bias):
 @pytest.mark.parametrize(("width", "classes"), [(6, 4), (3, 7), (12, 2), (9, 10)])
 def test_neural_collapse_equals_the_definitions(width, classes):
     made = images(width=width, classes=classes)
-    found = features.neural_collapse(*made)
+    found = neural_collapse(*made)
     assert found == pytest.approx(slow_neural_collapse(*made), rel=1e-9)
     assert all(type(value) is float for value in found.values())
     tensors = [torch.tensor(part) for part in made]
-    assert features.neural_collapse(*tensors) == found
+    assert neural_collapse(*tensors) == found
 
 
 @pytest.mark.parametrize("classes", range(4, 11))
 def test_a_simplex_is_collapsed(classes):
-    found = features.neural_collapse(*collapsed(classes))
+    found = neural_collapse(*collapsed(classes))
     assert found.pop("between") == pytest.approx(25 * (1 - 1 / classes))
     assert found == pytest.approx(dict.fromkeys(found, 0.0), abs=1e-12)
 
 
 def test_neural_collapse_ignores_where_how_large_and_how_turned_the_features_are():
     features, labels, weight, bias = images()
-    found = features.neural_collapse(features, labels, weight, bias)
+    found = neural_collapse(features, labels, weight, bias)
     turn, shift = rotation(6), np.arange(6.0)
-    moved = features.neural_collapse(
+    moved = neural_collapse(
         3 * features @ turn + shift, labels, weight @ turn, 3 * bias - weight @ turn @ shift
     )
     for name in ("within", "between"):
@@ -154,13 +160,13 @@ def test_neural_collapse_ignores_where_how_large_and_how_turned_the_features_are
 def test_nc4_counts_disagreeing_images():
     features, labels, weight, bias = collapsed(5)
     bias = bias + 100 * (np.arange(5) == 2)  # the network says 2, the means four times not
-    assert features.neural_collapse(features, labels, weight, bias)["nc4"] == 0.8
+    assert neural_collapse(features, labels, weight, bias)["nc4"] == 0.8
 
 
 def test_a_class_without_images_is_named():
     features, labels, weight, bias = images()
     with pytest.raises(ValueError, match="labels hold .*3"):
-        features.neural_collapse(features, np.minimum(labels, 2), weight, bias)
+        neural_collapse(features, np.minimum(labels, 2), weight, bias)
 
 
 def splits(spread=0.3, shuffled=False, scale=1.0):
@@ -177,18 +183,18 @@ def splits(spread=0.3, shuffled=False, scale=1.0):
 @pytest.mark.filterwarnings("error")
 def test_linear_probe_separates_what_can_be_separated():
     # All strengths do as well: the smallest.
-    assert features.linear_probe(*splits()) == (1.0, 0.01)
-    assert features.linear_probe(*splits(shuffled=True))[0] == pytest.approx(1 / 3, abs=0.07)
-    assert features.linear_probe(*map(torch.tensor, splits())) == (1.0, 0.01)
-    assert features.linear_probe(*splits(2, scale=1e-3)) == features.linear_probe(*splits(2))
+    assert linear_probe(*splits()) == (1.0, 0.01)
+    assert linear_probe(*splits(shuffled=True))[0] == pytest.approx(1 / 3, abs=0.07)
+    assert linear_probe(*map(torch.tensor, splits())) == (1.0, 0.01)
+    assert linear_probe(*splits(2, scale=1e-3)) == linear_probe(*splits(2))
 
 
 def test_the_choice_split_alone_chooses_the_strength():
     *known, features, labels = splits(2)
-    accuracy, strength = features.linear_probe(*known, features, labels)
+    accuracy, strength = linear_probe(*known, features, labels)
     for other in ([10, -4, 7], [-4, 7, 10], [99, 99, 99]):
         changed = np.select([labels == 10, labels == -4, labels == 7], other)
-        again, chosen = features.linear_probe(*known, features, changed)
+        again, chosen = linear_probe(*known, features, changed)
         assert chosen == strength and (again == accuracy) == (other == [10, -4, 7])
 
 
@@ -199,13 +205,13 @@ def test_linear_probe_is_converged():
     mean, scale = train.mean(axis=0), np.append(train[:, :-1].std(axis=0), 1)
     train, choice, test = ((part - mean) / scale for part in (train, choice, test))
     tried = []
-    for strength in features.STRENGTHS:
+    for strength in STRENGTHS:
         exact = LogisticRegression(C=strength, tol=1e-9, max_iter=10_000).fit(train, train_labels)
         tried.append(
             (exact.score(choice, choice_labels), -strength, exact.score(test, test_labels))
         )
     _, strength, accuracy = max(tried)
-    found = features.linear_probe(*splits(2))
+    found = linear_probe(*splits(2))
     assert found == (pytest.approx(accuracy, abs=0.002), -strength)
 
 
@@ -235,29 +241,29 @@ def around(means, size=5, width=1.0):
 def test_mutual_information_equals_the_definition(size):
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(30, 1)) + 0.5 * rng.normal(size=(30, size))
-    found = features.mutual_information(draws)
+    found = mutual_information(draws)
     assert found == pytest.approx(slow_information(draws), rel=1e-10)
     assert 0 < found < math.log(30)
-    assert features.mutual_information(torch.tensor(draws)) == found
-    assert features.mutual_information(100 - 7 * draws) == pytest.approx(found, rel=1e-9)
+    assert mutual_information(torch.tensor(draws)) == found
+    assert mutual_information(100 - 7 * draws) == pytest.approx(found, rel=1e-9)
 
 
 def test_mutual_information_counts_what_can_be_told_apart():
     clusters = np.repeat([-50.0, 50.0], 20)
-    assert features.mutual_information(around(clusters)) == pytest.approx(math.log(2))
-    assert features.mutual_information(around(1e3 * np.arange(600))) == pytest.approx(math.log(600))
-    assert features.mutual_information(around(np.full(40, 3.0))) == pytest.approx(0)
+    assert mutual_information(around(clusters)) == pytest.approx(math.log(2))
+    assert mutual_information(around(1e3 * np.arange(600))) == pytest.approx(math.log(600))
+    assert mutual_information(around(np.full(40, 3.0))) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("size", [2, 5, 50])
 def test_mutual_information_is_as_biased_as_documented(size):
     draws = np.random.default_rng(0).normal(size=(600, size))
     bias = (math.log1p(1 / size) + 1 / (size * (size + 1))) / 2
-    assert features.mutual_information(draws) == pytest.approx(bias, rel=0.1)
+    assert mutual_information(draws) == pytest.approx(bias, rel=0.1)
 
 
 @pytest.mark.parametrize("differences", [np.ones((3, 1)), np.ones(3), np.zeros((3, 2))])
 @pytest.mark.filterwarnings("error")
 def test_differences_that_tell_nothing_are_refused(differences):
     with pytest.raises(ValueError, match="differences"):
-        features.mutual_information(differences)
+        mutual_information(differences)
