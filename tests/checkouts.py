@@ -29,9 +29,11 @@ from nbformat.v4 import new_code_cell, new_output
 from traitlets.config import Config
 
 from lsce import cli
-from lsce.commands import reproduce
 from lsce.machine import paths
-from lsce.report import figures, site
+from lsce.report import site
+from lsce.report.figures import publishing
+from lsce.sweeps import sweep
+from lsce.sweeps.workers import Workers
 
 ROOT = paths.ROOT
 
@@ -97,7 +99,7 @@ def python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def inside(root: Path) -> Iterator[pytest.MonkeyPatch]:
-    """Here `root` is the checkout, for workers too, and notebooks are executed in this process."""
+    """Here `root` is the checkout, runs are trained in this process, and notebooks executed."""
     with pytest.MonkeyPatch.context() as patch:
         for name, path in vars(paths).copy().items():
             if isinstance(path, Path):
@@ -105,7 +107,8 @@ def inside(root: Path) -> Iterator[pytest.MonkeyPatch]:
         for name, value in environment(root).items():
             patch.setenv(name, value)
         patch.setattr(site, "execute", execute)
-        patch.setattr(reproduce, "MOST_NOTEBOOKS", 1)
+        patch.setattr(sweep, "cores", lambda: 1)
+        patch.setattr(sweep, "Workers", lambda count, processes: Workers(count, processes=False))
         yield patch
 
 
@@ -147,7 +150,7 @@ def _shell() -> Iterator[tuple[InteractiveShell, list[dict[str, Any]]]]:
     InteractiveShell.clear_instance()
     with pytest.MonkeyPatch.context() as patch, mpl.rc_context():
         patch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # which a shell replaces
-        patch.setattr(figures, "display", _display_saved)
+        patch.setattr(publishing, "display", _display_saved)
         shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
         shell.display_pub = CapturingDisplayPublisher(shell=shell)
         outputs = shell.display_pub.outputs

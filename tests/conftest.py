@@ -12,6 +12,17 @@ from lsce.machine import paths
 ROOT = Path(__file__).resolve().parent.parent
 
 
+#: What takes long to make, for many tests.
+SHARED = ("cifar100_cache", "report", "reproduced", "site")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (pytest -n) one runs all tests that share such a thing."""
+    for item in items:
+        for name in set(SHARED) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(autouse=True)
 def _same_draws() -> None:
     """A test that fails by an unlucky draw fails every time."""

@@ -1,7 +1,4 @@
-"""Sites that several test files look at; load with `pytest_plugins`.
-
-A test that uses one belongs to the group of that name, so that two processes do not both build it.
-"""
+"""Sites that several test files look at; load with `pytest_plugins`."""
 
 import shutil
 from pathlib import Path

@@ -9,8 +9,6 @@ playwright = pytest.importorskip("playwright.sync_api")
 pytest_plugins = ["report_fixtures"]
 pytestmark = pytest.mark.slow
 
-of_sample = pytest.mark.xdist_group("site")
-
 PHONE = {"width": 390, "height": 844}
 FLAGS = [
     "--headless",
@@ -75,7 +73,6 @@ def open_page(page: "playwright.Page", site: Path, name: str) -> None:
         page.wait_for_function("document.querySelectorAll('mjx-container').length > 0")
 
 
-@pytest.mark.xdist_group("report")
 def test_every_page_opens_and_fits_a_phone(page, report):
     site = report / "build" / "html"
     page.set_viewport_size(PHONE)
@@ -97,7 +94,6 @@ def test_every_page_opens_and_fits_a_phone(page, report):
         assert not escaped, name
 
 
-@of_sample
 def test_math_is_typeset(page, site):
     open_page(page, site, "01_sample_loss.html")
     assert page.locator("mjx-container").count() == page.locator(".math").count() >= 2
@@ -105,7 +101,6 @@ def test_math_is_typeset(page, site):
     assert page.evaluate("document.fonts.check('16px MJXTEX-I')")
 
 
-@of_sample
 def test_search_finds_a_word_of_a_notebook(page, site):
     page.goto((site / "search.html").as_uri())
     field = page.locator(".bd-search-container input[name=q], .bd-article input[name=q]").first
@@ -118,7 +113,6 @@ def test_search_finds_a_word_of_a_notebook(page, site):
     page.wait_for_url("**/01_sample_loss.html*")
 
 
-@of_sample
 def test_pages_link_to_each_other(page, site):
     open_page(page, site, "index.html")
     page.locator(".bd-article").get_by_role("link", name="Sample study").click()
@@ -130,7 +124,6 @@ def test_pages_link_to_each_other(page, site):
     page.wait_for_url("**/bibliography.html#*")
 
 
-@of_sample
 def test_theme_switches_and_figures_stay_legible(page, site):
     open_page(page, site, "01_sample_loss.html")
     theme = "document.documentElement.dataset.theme"
@@ -150,7 +143,6 @@ def test_theme_switches_and_figures_stay_legible(page, site):
     assert page.evaluate(theme) == "dark"
 
 
-@of_sample
 def test_code_is_folded_until_asked_for(page, site):
     open_page(page, site, "01_sample_loss.html")
     code = page.locator("div.cell_input pre", has_text="subplots")

@@ -14,7 +14,6 @@ from lsce.machine import paths
 from lsce.results.recorded import Recorded
 
 pytest_plugins = ["report_fixtures"]
-pytestmark = pytest.mark.xdist_group("report")
 
 FIGURES = sorted(path.stem for path in paths.FIGURES.glob("*.svg"))
 #: A coordinate; and the name of a path, which is a hash of its coordinates.

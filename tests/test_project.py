@@ -1,26 +1,27 @@
 """The files around the package agree with each other."""
 
-import ast
 import itertools
 import json
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import papermill
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pybtex.database import parse_file
 
 from lsce import studies
 from lsce.commands import record
-from lsce.judging import claims
 from lsce.machine import paths
 from lsce.studies import profiles
+from lsce.studies.parameters import Shows
+from lsce.studies.profiles import Profile
 
 ROOT = paths.ROOT
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
@@ -41,24 +42,42 @@ def test_the_lock_pins_every_dependency_by_hash():
         )
     }
     declared = project()
-    for line in [
-        *declared["dependencies"],
-        *declared["optional-dependencies"]["report"],
-        *declared["optional-dependencies"]["test"],
-    ]:
+    for line in itertools.chain(
+        declared["dependencies"], *declared["optional-dependencies"].values()
+    ):
         wanted = Requirement(line)
-        version, hashes = pins[wanted.name]
-        assert version in wanted.specifier and hashes, line
+        if wanted.name != "lsce":
+            version, hashes = pins[wanted.name]
+            assert version in wanted.specifier and hashes, line
     assert "://" not in lock
 
 
-def test_the_training_core_needs_only_the_core_dependencies():
-    """A bare GPU machine has PyTorch and the like, and nothing that the report is made with."""
-    extras = ["IPython", "papermill", "yaml", "matplotlib", "seaborn", "scipy", "torchmetrics",
-              "sphinx", "myst_nb", "sklearn"]  # fmt: skip
-    script = f"import sys; sys.modules.update(dict.fromkeys({extras})); "
-    script += "from lsce import studies; from lsce.measures import temperature; from lsce.commands import record; from lsce.sweeps import sweep; from lsce.training import train"
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+def test_the_loss_and_training_need_only_the_dependencies_declared_for_them():
+    """A bare GPU machine has nothing that the report is made with."""
+    distributions = packages_distributions()
+
+    def modules(*extras: str) -> set[str]:
+        lines = itertools.chain(*(project()["optional-dependencies"][extra] for extra in extras))
+        wanted = {canonicalize_name(Requirement(line).name) for line in lines} - {"lsce"}
+        names = {m: {canonicalize_name(d) for d in found} for m, found in distributions.items()}
+        return {module for module, found in names.items() if found & wanted}
+
+    study, report = modules("study"), modules("report", "bench", "test")
+    assert {"sklearn", "yaml"} <= study and {"papermill", "seaborn"} <= report
+    script = f"""
+import sys
+missing = {study | report | {"IPython"}}
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"{{name}} is missing")
+sys.meta_path.insert(0, Missing())
+import lsce.losses.alternatives
+missing -= {study}
+from lsce.commands import record, verify
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_conda_installs_the_same_lock():
@@ -119,51 +138,35 @@ def test_a_notebook_reads_well_in_plain_jupyter(notebook):
     assert all(f"](#{name})" in text for name in figures)
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_in_jupyter_a_notebook_is_the_quick_profile(notebook):
-    found = papermill.inspect_notebook(notebook)
-    defaults = {name: ast.literal_eval(p["default"]) for name, p in found.items()}
-    quick = profiles.load("quick")
-    for name, value in quick.notebooks[notebook.stem].items():
-        assert defaults[name] == value, name
-    if notebook.stem in studies.BY_NOTEBOOK:
-        assert (defaults["profile"], defaults["data_name"]) == ("quick", quick.data)
-        assert (defaults["runs"], defaults["train_missing"]) == ("own", True)
-        common = {"profile", "data_name", "runs", "train_missing"}
-        assert set(defaults) - {"bins"} == common | set(studies.parameters(notebook.stem))
+def test_in_jupyter_notebooks_are_the_quick_profile():
+    quick = Profile("quick")
+    for notebook, study in studies.with_runs().items():
+        assert quick.study(notebook).parameters == study.Parameters()
+    assert (Shows().profile, quick.data) == ("quick", study.Parameters().data_name)
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "cpu", "gpu", "full", "small"])
-def test_a_profile_covers_every_notebook_with_parameters_that_it_has(name):
-    profile = profiles.load(name)
-    assert sorted(profile.notebooks) == [path.stem for path in NOTEBOOKS]
-    for notebook, parameters in profile.notebooks.items():
-        assert set(parameters) <= set(
-            papermill.inspect_notebook(paths.NOTEBOOKS / f"{notebook}.ipynb")
-        )
-        study = profile.study(notebook, "cifar-100")
-        assert (study is None) == (notebook not in studies.BY_NOTEBOOK)
+@pytest.mark.parametrize("name", profiles.names())
+def test_a_profile_is_of_every_page(name):
+    found = dict(Profile(name).studies())
+    assert set(studies.with_runs()) <= set(found) and all(s.tasks for s in found.values())
 
 
 def test_the_hours_that_the_recorded_profile_took_are_said_alike():
     """A run was trained by one core of two."""
     runs = json.loads((paths.RECORDED / "manifest.json").read_text())["runs"]
-    wanted = record.wanted(profiles.load("small"))
+    wanted = record.wanted(Profile("small"))
     hours = sum(runs[run]["seconds"]["total"] for run in wanted) / 2 / 3600
     words = {5: "five", 6: "six", 7: "seven"}[round(hours)]
     for file in ("README.md", "report/how_to.md", "notebooks/profiles/small.toml"):
         assert f"some {words} hours of two CPU cores" in (ROOT / file).read_text(), file
 
 
-def test_the_pages_of_a_profile_share_their_runs():
-    profile = profiles.load("quick")
-    main = {s.id for s in profile.study("00_overview", "cifar-100").specs}
-    for page in ("02_epsilon_study", "03_calibration", "04_penultimate"):
-        assert main < {s.id for s in profile.study(page, "cifar-100").specs}
-
-
 def test_claims_belong_to_notebooks():
-    assert {c.notebook for c in claims.load().values()} <= {path.stem for path in NOTEBOOKS}
+    declared = {path.stem for path in (ROOT / "lsce" / "studies").glob("*.yaml")}
+    assert declared <= {path.stem.partition("_")[2] for path in NOTEBOOKS}
+    for claim in studies.all_claims().values():
+        text = (paths.NOTEBOOKS / f"{claim.notebook}.ipynb").read_text(encoding="utf-8")
+        assert f'"name": "{claim.figure}"' in text, claim.id
 
 
 def test_nothing_tracked_is_large():

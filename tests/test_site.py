@@ -14,7 +14,6 @@ from lsce.machine import paths
 from lsce.report import site
 
 pytest_plugins = ["report_fixtures"]
-pytestmark = pytest.mark.xdist_group("site")
 
 PARAMETERS = new_code_cell(
     "epsilon: float | None = None\nseeds = [0, 1]\nname = None", metadata={"tags": ["parameters"]}

@@ -124,7 +124,9 @@ def rerender() -> Path:
         else:
             stubs.append(notebook)
     if set(stubs) == set(studies.with_runs()):
-        stubs += set(LATER) - set(stubs)  # nothing to sum up
+        stubs += [
+            name for name in LATER if name in given and name not in stubs
+        ]  # nothing to sum up
     index = _render(given, None, _footer(_recorded_facts()), stubs)
     for notebook in stubs:
         print(f"  {notebook}: no results yet")

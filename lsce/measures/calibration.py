@@ -1,9 +1,9 @@
 """How good and how well calibrated probabilities are.
 
 Every metric takes `probs` (N, C), each row a distribution over the classes, and integer `labels`
-(N,) in [0, C), as NumPy arrays, sequences or tensors (see `lsce.measures.arrays`), and returns a float
-computed in float64 with natural logarithms. The prediction is the most probable class (the first
-one where several tie), the *confidence* its probability. All raise ValueError or TypeError on
+(N,) in [0, C), as NumPy arrays, sequences or tensors (see `lsce.measures.arrays`), and returns a
+float computed in float64 with natural logarithms. The prediction is the most probable class (the
+first one where several tie), the *confidence* its probability. All raise ValueError or TypeError on
 anything else.
 
 Equal-width bins are ((m-1)/M, m/M], with a confidence of exactly 0 in the first. Their edges are

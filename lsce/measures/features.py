@@ -1,7 +1,7 @@
 """Numbers from penultimate features: projections, neural collapse, linear transfer, information.
 
-Arrays are NumPy's, sequences or tensors (see `lsce.measures.arrays`); all is computed in float64. ValueError
-or TypeError on what does not fit or is not finite.
+Arrays are NumPy's, sequences or tensors (see `lsce.measures.arrays`); all is computed in float64.
+ValueError or TypeError on what does not fit or is not finite.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ clipped to [0, 1] and to its radius.
 
 import contextlib
 import copy
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -190,7 +191,7 @@ class _Attacked:
         self.next_likely = others.argmax(1).cpu().numpy()
         self.x, self.y = self.images.cpu().numpy(), self.labels.cpu().numpy()
 
-    def estimator(self, network: nn.Module, loss: nn.Module | None = None):
+    def estimator(self, network: nn.Module, loss: nn.Module | None = None) -> Any:
         from art.estimators.classification import PyTorchClassifier
 
         return PyTorchClassifier(
@@ -202,7 +203,15 @@ class _Attacked:
             device_type="gpu" if self.images.is_cuda else "cpu",
         )
 
-    def pgd(self, network, radius, steps=SHORT, starts=1, loss=None, targets=None) -> np.ndarray:
+    def pgd(
+        self,
+        network: nn.Module,
+        radius: float,
+        steps: int = SHORT,
+        starts: int = 1,
+        loss: nn.Module | None = None,
+        targets: np.ndarray | None = None,
+    ) -> np.ndarray:
         from art.attacks.evasion import ProjectedGradientDescent
 
         attack = ProjectedGradientDescent(
@@ -223,7 +232,7 @@ class _Attacked:
         estimator = self.estimator(self.network)
         return FastGradientMethod(estimator, eps=radius, batch_size=_BATCH).generate(self.x, self.y)
 
-    def square(self, radius: float, queries: int):
+    def square(self, radius: float, queries: int) -> Any:
         from art.attacks.evasion import SquareAttack
 
         return SquareAttack(
@@ -240,7 +249,7 @@ class _Attacked:
         takes a gradient for each class."""
         from art.attacks.evasion import AutoAttack, AutoProjectedGradientDescent
 
-        def apgd(loss: str):
+        def apgd(loss: str) -> Any:
             return AutoProjectedGradientDescent(
                 self.estimator(self.network),
                 eps=radius,
@@ -275,7 +284,13 @@ class _Attacked:
         return 1 - (self.right - int(broken.sum())) / self.all
 
 
-def _attacked(network, source, images, labels, protocol: Protocol) -> list[dict[str, Any]]:
+def _attacked(
+    network: ImageClassifier,
+    source: ImageClassifier,
+    images: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+) -> list[dict[str, Any]]:
     tried = _Attacked(network, images, labels)
     attacks: dict[str, Attack] = {
         "FGSM": tried.fgsm,
@@ -302,7 +317,7 @@ def _attacked(network, source, images, labels, protocol: Protocol) -> list[dict[
     return rows
 
 
-def _masking(tried: _Attacked, radius: float) -> tuple[dict[str, np.ndarray], list[dict]]:
+def _masking(tried: _Attacked, radius: float) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """PGD whose gradients are taken of rescaled logits and in float64, and with so large a radius
     that a network without masked gradients gets nothing right (Athalye et al. 2018,
     arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Mosbach et al. 2018,
@@ -313,7 +328,7 @@ def _masking(tried: _Attacked, radius: float) -> tuple[dict[str, np.ndarray], li
         "float64": _Double(tried.network),
     }
     broken = {
-        name: tried.broken(lambda r, network=network: tried.pgd(network, r), radius)
+        name: tried.broken(functools.partial(tried.pgd, network), radius)
         for name, network in networks.items()
     }
     rows = [_row("masking", name, radius, tried.error(b)) for name, b in broken.items()]

@@ -3,10 +3,13 @@
 A *score* (N,) says how sure a network is of each image, higher being surer; only its order counts.
 Images are accepted from the highest score down: *coverage* is the share accepted, *risk* their
 error rate, both in [0, 1]. Logits are (N, C), labels integers (N,) in [0, C), scores and risks
-(N,) with N >= 1; NumPy arrays, sequences or tensors (see `lsce.measures.arrays`), computed in float64.
+(N,) with N >= 1; NumPy arrays, sequences or tensors (see `lsce.measures.arrays`), computed in
+float64.
 ValueError or TypeError on anything else, where a number isn't finite, and where probabilities are
 given as logits.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -158,7 +161,7 @@ def selective(
     test_logits: Values,
     test_labels: Values,
     temperature: float,
-) -> tuple[dict[str, float], list[dict]]:
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """How well three scores of the test images tell right from wrong.
 
     The suffix says which: "" the maximum softmax probability; "_scaled" the same of

@@ -14,7 +14,7 @@ from lsce.training.spec import Recipe, RunSpec
 
 
 def write(folder: Path, pages: Collection[str]) -> None:
-    """Write the page `parameters.md`, with links to `pages`, and, for programs, the JSON Schema of a
+    """Write the page `parameters.md`, which links to `pages`, and for programs the JSON Schema of a
     run."""
     (folder / "parameters.md").write_text(_page(pages), encoding="utf-8")
     schema = json.dumps(RunSpec.model_json_schema(), indent=1, ensure_ascii=False)

@@ -1,7 +1,7 @@
 """Does smoothing improve calibration, beside temperature scaling and other losses?"""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -161,7 +161,7 @@ class Calibration(Study):
         the judged ε, as trained and after temperature scaling."""
         from relplot import smECE  # two seconds to import
 
-        found = {
+        found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
             "ECE": calibration.expected_calibration_error,
             "smooth CE": lambda sure, correct: float(smECE(sure, correct.astype(float))),
         }
