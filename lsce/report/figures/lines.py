@@ -5,7 +5,6 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -74,10 +73,10 @@ def slopes(
     `numbers` has panel, arm, `x`, seed and value. `line` joins the means ("means"), or is the mean
     of the seeds' least-squares lines ("fit"), by log10 x where the axis is logarithmic.
     """
-    names = numbers["arm"].unique()
+    arms = numbers["arm"].unique()
     figure, parts = style.panels(numbers, "panel", 3, 3.1, extra=0.6)
     for ax, part in parts:
-        for mine, look in style.told_apart(part, "arm", names):
+        for mine, look in style.told_apart(part, "arm", arms):
             at = mine.groupby(x)["value"]
             style.means(ax, dict(iter(at)), upright=True, **look)
             drawn = at.mean()
@@ -105,7 +104,8 @@ def curves(
         for line, look in style.told_apart(part, "arm", arms, markers=False):
             ax.plot(line[x], line["value"], **look)
             if marks is not None:
-                spots = marks.merge(line[["panel", "arm"]].drop_duplicates())
+                panel = marks["panel"] == part["panel"].iloc[0]
+                spots = marks[panel & (marks["arm"] == look["label"])]
                 ax.plot(spots[x], spots["value"], "o", color=look["color"], markersize=6)
         ax.set_ylabel(ylabel)
     return style.labelled(figure, legend=5, xlabel=xlabel)
@@ -120,11 +120,10 @@ def estimators(numbers: pd.DataFrame) -> Figure:
     count = numbers["panel"].nunique()
     figure, parts = style.panels(numbers, "panel", count, 3.6, extra=0, sharey=True)
     for ax, part in parts:
-        for curve, look in style.told_apart(part, "estimator", part["estimator"].unique()):
-            images = curve["images"]
-            ax.plot(images, curve["mean"], markersize=5, **look)
-            colour = look["color"]
-            ax.fill_between(images, curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
+        for curve, look in style.told_apart(part, "estimator"):
+            ax.plot(curve["images"], curve["mean"], markersize=5, **look)
+            band = curve["images"], curve["low"], curve["high"]
+            ax.fill_between(*band, color=look["color"], alpha=0.15, linewidth=0)
         for norm, (line, name) in truths.items():
             truth = part.loc[part["norm"] == norm, "truth"].iloc[0]
             ax.axhline(truth, color="black", linestyle=line, linewidth=1.4, label=name)
@@ -141,18 +140,14 @@ def budgets(numbers: pd.DataFrame) -> Figure:
     figure, axes = style.grid(1, 1, 4.2)
     ax = axes[0, 0]
     networks, epsilons = list(numbers["network"].unique()), sorted(numbers["epsilon"].unique())
-    for (network, epsilon), part in numbers.groupby(["network", "epsilon"]):
-        ax.errorbar(
-            part["core_minutes"],
-            part["accuracy"],
-            part["sd"],
-            marker=MARKERS[networks.index(network) % len(MARKERS)],
-            color=COLOURS[epsilons.index(epsilon)],
-            fillstyle="full" if epsilon == 0 else "none",
-            linestyle="none",
-            capsize=2.5,
-            label=f"{network}, ε = {epsilon:g}",
-        )
+    points = numbers.rename(columns={"core_minutes": "at", "accuracy": "mean"})
+    points["low"], points["high"] = points["mean"] - points["sd"], points["mean"] + points["sd"]
+    usual: dict[str, Any] = {"upright": True, "markersize": None, "elinewidth": None}
+    for (network, epsilon), part in points.groupby(["network", "epsilon"]):
+        look = {"color": COLOURS[epsilons.index(epsilon)], "label": f"{network}, ε = {epsilon:g}"}
+        look["marker"] = MARKERS[networks.index(network) % len(MARKERS)]
+        look["fillstyle"] = "full" if epsilon == 0 else "none"
+        style.intervals(ax, part, **usual | look)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
     legend, xlabel = len(networks), "core-minutes of training"
@@ -182,7 +177,7 @@ def projections(numbers: pd.DataFrame) -> Figure:
     for line, row in zip(axes, rows, strict=True):
         for ax, column in zip(line, columns, strict=True):
             part = numbers[(numbers["row"] == row) & (numbers["column"] == column)]
-            for points, look in style.told_apart(part, "name", part["name"].unique()):
+            for points, look in style.told_apart(part, "name"):
                 ax.plot(points["x"], points["y"], ls="", markersize=2.5, alpha=0.7, **look)
             ax.set_title(column, fontsize=9)
             ax.set_aspect("equal", adjustable="datalim")
@@ -204,9 +199,9 @@ def distributions(numbers: pd.DataFrame, labels: dict[str, str]) -> Figure:
     for row, regime in zip(axes, regimes, strict=True):
         for ax, (quantity, label) in zip(row, labels.items(), strict=True):
             part = numbers[(numbers["regime"] == regime) & (numbers["quantity"] == quantity)]
-            part = part.assign(name=part["epsilon"].map("ε = {:g}".format))
-            names = part.sort_values("epsilon")["name"].unique()
-            for bars, look in style.told_apart(part, "name", names, markers=False):
+            part = part.sort_values("epsilon", kind="stable")
+            part["name"] = part["epsilon"].map("ε = {:g}".format)
+            for bars, look in style.told_apart(part, "name", markers=False):
                 edges = [*bars["left"], bars["right"].iloc[-1]]
                 ax.stairs(bars["density"], edges, linewidth=1.6, **look)
             # Logarithmic: what matters are the tails, where a network is sure of itself.
@@ -226,10 +221,17 @@ def reliability(numbers: pd.DataFrame) -> Figure:
     height, ratios = 3.1 * len(regimes), [3, 1] * len(regimes)
     shared = {"sharex": True, "sharey": "row", "height_ratios": ratios}
     figure, axes = style.grid(len(ratios), columns, height, **shared)
+    names = {"confidence": "at", "accuracy": "mean", "accuracy_low": "low", "accuracy_high": "high"}
+    look: dict[str, Any] = {"color": COLOURS[0], "marker": "o", "markersize": 3.5, "capsize": 0}
+    look["elinewidth"] = 1.1
     for (regime, rows), diagrams, shares in zip(regimes, axes[::2], axes[1::2], strict=True):
         groups = rows.groupby("panel", sort=False)
         for ax, below, (panel, bins) in zip(diagrams, shares, groups, strict=False):
-            _reliability_diagram(ax, bins[bins["count"] > 0])
+            filled = bins[bins["count"] > 0].rename(columns=names)
+            ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
+            ax.vlines(filled["at"], filled["at"], filled["mean"], COLOURS[1], lw=3, alpha=0.35)
+            style.intervals(ax, filled, upright=True, **look)
+            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
             ax.set_title(panel, fontsize=9)
             share = bins["count"] / bins["count"].sum()
             below.stairs(share, [*bins["lower"], 1.0], fill=True, color="#9aa7b5")
@@ -238,14 +240,3 @@ def reliability(numbers: pd.DataFrame) -> Figure:
         diagrams[0].set_ylabel(f"{regime}\n\naccuracy")
         shares[0].set_ylabel("share")
     return figure
-
-
-def _reliability_diagram(ax: Axes, bins: pd.DataFrame) -> None:
-    confidence, accuracy = bins["confidence"], bins["accuracy"]
-    ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
-    ax.vlines(confidence, confidence, accuracy, color=COLOURS[1], linewidth=3, alpha=0.35)
-    names = {"confidence": "at", "accuracy": "mean", "accuracy_low": "low", "accuracy_high": "high"}
-    look: dict[str, Any] = {"markersize": 3.5, "elinewidth": 1.1, "capsize": 0}
-    points = bins.rename(columns=names)
-    style.intervals(ax, points, upright=True, color=COLOURS[0], marker="o", **look)
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")

@@ -1,7 +1,7 @@
 """Figures with a row a thing: arms, cases, claims, effects in the literature and benchmarks."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import pandas as pd
@@ -12,16 +12,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from lsce.judging import statistics
 from lsce.report.figures import style
 from lsce.report.figures.style import COLOURS, GREY, Labels
-
-#: Words that stand above a group of rows.
-_HEADING: dict[str, Any] = {
-    "xycoords": ("figure fraction", "data"),
-    "va": "center",
-    "weight": "bold",
-    "fontsize": 8,
-    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1},
-    "in_layout": False,  # long ones would take width from the axes
-}
 
 
 def arms(numbers: pd.DataFrame, *, columns: int = 3, **labels: Unpack[Labels]) -> Figure:
@@ -37,23 +27,18 @@ def arms(numbers: pd.DataFrame, *, columns: int = 3, **labels: Unpack[Labels]) -
     for ax, part in parts:
         for line, arm in enumerate(rows):
             mine = part[part["arm"] == arm]
-            if len(mine):
+            values = mine["value"].dropna()
+            if len(values):
                 colour = COLOURS[methods.index(mine["method"].iloc[0]) % len(COLOURS)]
-                _arm(ax, line, mine, colour)
-        _name_rows(ax, rows, range(len(rows)))
+                face = {"markerfacecolor": colour if mine["chosen"].iloc[0] else "white"}
+                style.means(ax, {line: values}, marker="o", markersize=6, color=colour, **face)
+            elif len(mine):
+                place: dict[str, Any] = {"ha": "center", "va": "center"}
+                place["transform"] = ax.get_yaxis_transform()
+                ax.text(0.5, line, "diverged", fontsize=8, color=GREY, **place)
+        _name_rows(ax, rows)
         ax.xaxis.set_major_locator(MaxNLocator(4))
     return style.labelled(figure, values="x", **labels)
-
-
-def _arm(ax: Axes, line: int, mine: pd.DataFrame, colour: str) -> None:
-    values = mine["value"].dropna()
-    if len(values):
-        face = colour if mine["chosen"].iloc[0] else "white"
-        look: dict[str, Any] = {"color": colour, "markerfacecolor": face}
-        style.means(ax, {line: values}, marker="o", markersize=6, **look)
-    else:
-        look = {"color": GREY, "fontsize": 8, "transform": ax.get_yaxis_transform()}
-        ax.text(0.5, line, "diverged", ha="center", va="center", **look)
 
 
 def cases(numbers: pd.DataFrame, **labels: Unpack[Labels]) -> Figure:
@@ -71,7 +56,7 @@ def cases(numbers: pd.DataFrame, **labels: Unpack[Labels]) -> Figure:
             first = apart * (index - (len(names) - 1) / 2)
             groups = mine.groupby("case")["value"]
             style.means(ax, {rows.index(case) + first: group for case, group in groups}, **look)
-        _name_rows(ax, rows, range(len(rows)))
+        _name_rows(ax, rows)
         ax.xaxis.set_major_locator(MaxNLocator(5))
     return style.labelled(figure, legend=4, values="x", **labels)
 
@@ -80,21 +65,14 @@ def effects(numbers: pd.DataFrame) -> Figure:
     """A row a claim and regime: the effect and its 95% interval, in smallest effects that matter.
 
     `numbers` has claim, regime, effect, low, high and verdict, scaled so that 1 is the smallest
-    effect that matters and positive is as claimed.
+    effect that matters and positive values favour the claim.
     """
     figure, axes = style.grid(1, 1, 1.0 + 0.2 * (len(numbers) + numbers["claim"].nunique()))
     ax = axes[0, 0]
-    points = numbers.rename(columns={"effect": "mean"})
-    points["at"] = _name_below_headings(ax, points["claim"], points["regime"])
-    looks: dict[str, dict[str, Any]] = {
-        statistics.SUPPORTED: {"color": COLOURS[2], "marker": "o"},
-        statistics.REFUTED: {"color": COLOURS[1], "marker": "X"},
-        statistics.UNDECIDED: {"color": GREY, "marker": "D"},
-    }
-    for verdict, look in looks.items():
-        mine = points[points["verdict"] == verdict]
-        style.intervals(ax, mine, elinewidth=None, label=verdict, **look)
-    _mark_none(ax)
+    numbers = numbers.assign(at=_name_below_headings(ax, numbers["claim"], numbers["regime"]))
+    colours, markers = (COLOURS[2], COLOURS[1], GREY), ("o", "X", "D")
+    verdicts = (statistics.SUPPORTED, statistics.REFUTED, statistics.UNDECIDED)
+    _effects(ax, numbers, "verdict", zip(verdicts, colours, markers, strict=True))
     ax.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
     ax.margins(x=0.08)
@@ -108,29 +86,31 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
 
     `numbers` has the columns of `lsce.report.reproduction.with_published`.
     """
-    claims = list(numbers.rename(columns={"effect": "mean"}).groupby("claim", sort=False))
+    claims = list(numbers.groupby("claim", sort=False))
     counts = [len(part) for _, part in claims]
     height = sum(0.24 * count + 0.8 for count in counts)
     figure, axes = style.grid(len(claims), 1, height, height_ratios=counts)
-    looks: dict[str, dict[str, Any]] = {
-        "here": {"label": "here, with 95% interval", "color": COLOURS[0], "marker": "o"},
-        "published": {"label": "published", "color": COLOURS[1], "marker": "D"},
-    }
+    here = "here, with 95% interval"
+    looks = (here, COLOURS[0], "o"), ("published", COLOURS[1], "D")
     for ax, (claim, part) in zip(axes.flat, claims, strict=True):
-        part = part.assign(at=range(len(part)))
-        for source, look in looks.items():
-            mine = part[part["source"] == source]
-            style.intervals(ax, mine, elinewidth=None, capsize=3, **look)
-        _mark_none(ax)
-        _name_rows(ax, part["name"] + part["epsilon"].map(", ε = {:g}".format), part["at"])
+        part = part.assign(at=range(len(part))).replace({"source": {"here": here}})
+        _effects(ax, part, "source", looks, capsize=3)
+        _name_rows(ax, part["name"] + part["epsilon"].map(", ε = {:g}".format))
         unit = part["unit"].iloc[0]
         ax.set_title(textwrap.fill(str(claim), 50), fontsize=9)  # the names leave little room
         ax.set_xlabel(f"effect{f', {unit}' if unit else ''} (positive is as claimed)")
     return style.legend_below(figure, 2)
 
 
-def _mark_none(ax: Axes) -> None:
-    """A line where there is no effect, and none across it."""
+def _effects(
+    ax: Axes, numbers: pd.DataFrame, by: str, looks: Iterable[tuple[str, str, str]], **more: Any
+) -> None:
+    """Effects with their intervals at the heights `at`, and a line where there is none. `looks` are
+    the values of the column `by` with their colours and markers."""
+    points = numbers.rename(columns={"effect": "mean"})
+    for name, colour, marker in looks:
+        look = {"color": colour, "marker": marker, "label": name, "elinewidth": None} | more
+        style.intervals(ax, points[points[by] == name], **look)
     ax.axvline(0, color="black", linewidth=1)
     ax.grid(axis="y", visible=False)
 
@@ -156,24 +136,18 @@ def speed(numbers: pd.DataFrame) -> Figure:
     figure, axes = style.grid(len(machines), 1, height, height_ratios=counts)
     for ax, (machine, part), each in zip(axes.flat, machines, rows, strict=True):
         each["at"] = _name_below_headings(ax, each["benchmark"], each["line"])
-        _factors(ax, part.merge(each), list(points["rival"].unique()))
+        for mine, look in style.told_apart(part.merge(each), "rival", points["rival"].unique()):
+            if len(mine):
+                style.intervals(ax, mine, **look)
+        ax.axvline(1, color="black", linewidth=1)
+        ax.set_xscale("log")
+        ax.set_xlim(min(0.5, part["low"].min() / 1.1), max(2, 1.1 * part["high"].max()))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
         ax.set_title(str(machine))
-        ax.set_xlabel(
-            "how many times better ours is\n(theirs / ours for time and memory, else ours / theirs)"
-        )
-    return style.legend_below(figure, 3, size=9)
-
-
-def _factors(ax: Axes, points: pd.DataFrame, rivals: list[str]) -> None:
-    for mine, look in style.told_apart(points, "rival", rivals):
-        if len(mine):
-            style.intervals(ax, mine, **look)
-    ax.axvline(1, color="black", linewidth=1)
-    ax.set_xscale("log")
-    ax.set_xlim(min(0.5, points["low"].min() / 1.1), max(2, 1.1 * points["high"].max()))
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.minorticks_off()
+    what = "how many times better ours is\n(theirs / ours for time and memory, else ours / theirs)"
+    return style.legend_below(style.labelled(figure, xlabel=what), 3, size=9)
 
 
 def _name_below_headings(ax: Axes, headings: pd.Series, names: pd.Series) -> pd.Series:
@@ -181,16 +155,21 @@ def _name_below_headings(ax: Axes, headings: pd.Series, names: pd.Series) -> pd.
     groups = list(headings.unique())
     above = headings.map(groups.index)
     at = (above.rank(method="first") + above).sort_values()
+    look: dict[str, Any] = {"va": "center", "weight": "bold", "fontsize": 8}
+    look["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    look["in_layout"] = False  # a long one would take width from the axes
     for group in groups:  # from the left end of the figure on
-        ax.annotate(group, (0.005, at[headings == group].min() - 1), **_HEADING)
+        place = 0.005, at[headings == group].min() - 1
+        ax.annotate(group, place, xycoords=("figure fraction", "data"), **look)
     _name_rows(ax, names[at.index], at, room=0.7)
     return at
 
 
 def _name_rows(
-    ax: Axes, names: Sequence[str] | pd.Series, at: Sequence[int] | pd.Series, room: float = 0.6
+    ax: Axes, names: Sequence[str] | pd.Series, at: pd.Series | None = None, room: float = 0.6
 ) -> None:
-    """Names for rows at these heights, which increase downwards from 0 on."""
-    ax.set_yticks(at, list(names), fontsize=8)
-    ax.set_ylim(max(at) + room, -room)
+    """Names for rows at the heights `at`, or 0, 1, … from the top down."""
+    heights = range(len(names)) if at is None else list(at)
+    ax.set_yticks(heights, list(names), fontsize=8)
+    ax.set_ylim(max(heights) + room, -room)
     ax.tick_params(axis="y", length=0)

@@ -42,21 +42,6 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "lsce",  # the same figure gives the same file
 }
 
-_INTERVALS: dict[str, Any] = {
-    "linestyle": "none",
-    "capsize": 2.5,
-    "markersize": 5,
-    "elinewidth": 1.2,
-}
-
-
-class Labels(TypedDict, total=False):
-    """What is written at the axes of every panel, for `labelled`."""
-
-    xlabel: str
-    ylabel: str  # at the first panel of a row
-    percent: bool  # values are shares in [0, 1], written as percentages
-
 
 def use_style() -> None:
     """Use the report's style from here on."""
@@ -92,24 +77,31 @@ def panels(
     for ax in axes.flat[len(groups) :]:
         ax.remove()
     room = 78 // (columns + named_rows)  # characters; the names of rows leave the panels less
-    for ax, (name, _) in zip(axes.flat, groups, strict=False):
+    for ax, (name, _) in zip(figure.axes, groups, strict=True):
         ax.set_title(textwrap.fill(str(name), room))
-    return figure, [(ax, part) for ax, (_, part) in zip(axes.flat, groups, strict=False)]
+    return figure, [(ax, part) for ax, (_, part) in zip(figure.axes, groups, strict=True)]
 
 
 def told_apart(
-    rows: pd.DataFrame, by: str, names: Iterable[Any], markers: bool = True
+    rows: pd.DataFrame, by: str, names: Iterable[Any] | None = None, markers: bool = True
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
-    """The rows, if any, of each of `names` in the column `by`, and their colour, marker and label.
+    """The rows, if any, of each of `names` in the column `by` (all there are, unless given), and
+    their colour, marker and label.
 
     Where there are more names than colours, the same colour comes with another marker.
     """
-    for index, name in enumerate(names):
+    for index, name in enumerate(rows[by].unique() if names is None else names):
         again, place = divmod(index, len(COLOURS))
-        look = {"color": COLOURS[place], "label": name}
-        if markers:
-            look["marker"] = MARKERS[(index + again) % len(MARKERS)]
-        yield rows[rows[by] == name], look
+        marker = {"marker": MARKERS[(index + again) % len(MARKERS)]} if markers else {}
+        yield rows[rows[by] == name], {"color": COLOURS[place], "label": name} | marker
+
+
+class Labels(TypedDict, total=False):
+    """What is written at the axes of every panel."""
+
+    xlabel: str
+    ylabel: str  # at the first panel of a row
+    percent: bool  # values are shares in [0, 1], written as percentages
 
 
 def labelled(
@@ -131,14 +123,12 @@ def labelled(
 
 def legend_below(figure: Figure, columns: int, size: float = 10) -> Figure:
     """The figure with one legend for all its panels, in at most so many columns."""
-    found: dict[str, Any] = {}
-    for ax in figure.axes:
-        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
+    pairs = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in figure.axes]
+    handles = {name: handle for of_panel in pairs for handle, name in of_panel}
     room = int(1000 / size)  # characters; a figure is about 100 wide at size 10
-    columns = max(1, min(columns, room // (max(map(len, found), default=0) + 6)))
-    shape: dict[str, Any] = {"ncols": columns, "fontsize": size}
-    figure.legend(list(found.values()), list(found), loc="outside lower center", **shape)
+    columns = max(1, min(columns, room // (max(map(len, handles), default=0) + 6)))
+    look: dict[str, Any] = {"ncols": columns, "fontsize": size}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", **look)
     return figure
 
 
@@ -158,11 +148,11 @@ def intervals(ax: Axes, points: pd.DataFrame, upright: bool = False, **look: Any
     ends = [points["mean"] - points["low"], points["high"] - points["mean"]]
     # Where an interval ends at its point, rounding can put the end on the wrong side.
     errors = np.maximum(np.asarray(ends, dtype=float), 0)
-    look = _INTERVALS | look
+    usual: dict[str, Any] = {"ls": "none", "capsize": 2.5, "markersize": 5, "elinewidth": 1.2}
     if upright:
-        ax.errorbar(points["at"], points["mean"], yerr=errors, **look)
+        ax.errorbar(points["at"], points["mean"], yerr=errors, **usual | look)
     else:
-        ax.errorbar(points["mean"], points["at"], xerr=errors, **look)
+        ax.errorbar(points["mean"], points["at"], xerr=errors, **usual | look)
 
 
 def means(ax: Axes, groups: Mapping[float, pd.Series], **look: Any) -> None:
