@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +13,24 @@ from lsce.machine import paths
 ROOT = Path(__file__).resolve().parent.parent
 
 
-#: What takes long to make, for many tests.
-SHARED = ("cifar100_cache", "report", "reproduced", "site")
+#: Tests in these look at the same built sites.
+SITES = ("tests/test_browser.py", "tests/test_figures.py", "tests/test_site.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (pytest -n) one runs all tests that share such a thing."""
-    for item in items:
-        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        if shared:
-            item.add_marker(pytest.mark.xdist_group(shared[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes (pytest -n) one runs a file, and one all files that share sites.
+
+    (pytest-xdist 3.8 does not see its own groups under pytest 9.2.)
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "sites" if file in SITES else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
