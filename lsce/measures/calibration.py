@@ -44,10 +44,8 @@ def expected_calibration_error(probs: Values, labels: Values, n_bins: int = 15) 
 
 
 def maximum_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """MCE in [0, 1]: the largest ``|accuracy − confidence|`` of a non-empty equal-width bin.
-
-    Guo et al. 2017. One nearly empty bin can decide it.
-    """
+    """MCE in [0, 1]: the largest ``|accuracy − confidence|`` of a non-empty equal-width bin (Guo et
+    al. 2017). One nearly empty bin can decide it."""
     _, confidence, accuracy = _equal_width_bins(probs, labels, n_bins)
     return float(np.nanmax(np.abs(accuracy - confidence)))
 
@@ -58,10 +56,8 @@ def adaptive_calibration_error(probs: Values, labels: Values, n_bins: int = 15) 
 
 
 def classwise_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """Mean over the classes of the ECE of each class's probability, over all images, in [0, 1].
-
-    Nixon et al. 2019; Kull et al. 2019. Small when C is large; not comparable with ECE.
-    """
+    """Mean over the classes of the ECE of each class's probability over all images, in [0, 1]
+    (Nixon et al. 2019; Kull et al. 2019). Small when C is large; not comparable with ECE."""
     values, labels = _checked(probs, labels)
     n, classes = values.shape
     cell = _equal_width(values, n_bins, probs) + n_bins * np.arange(classes)
@@ -71,11 +67,10 @@ def classwise_calibration_error(probs: Values, labels: Values, n_bins: int = 15)
 
 
 def debiased_squared_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """The debiased estimate of the squared l2 calibration error, over equal-mass bins.
+    """The debiased squared l2 calibration error over equal-mass bins (Kumar et al. 2019).
 
-    Kumar et al. 2019: from each bin's squared gap is taken the variance of its accuracy,
-    a(1 − a)/(n − 1). Negative where the gaps are smaller than chance alone makes them. A bin of
-    one image has no variance and counts as 0, as in their code; ValueError if all bins are such.
+    The variance of its accuracy, a(1 − a)/(n − 1), is taken from each bin's squared gap, which can
+    make it negative. A bin of one image counts as 0, as in their code; ValueError if all are such.
     """
     bins = np.array(_equal_mass_bins(*_top_label(probs, labels), n_bins))
     images = int(bins[0].sum())
@@ -116,10 +111,8 @@ def brier_score(probs: Values, labels: Values) -> float:
 
 
 def top_k_error(probs: Values, labels: Values, k: int) -> float:
-    """Share of images whose label is not among the k most probable classes, in [0, 1].
-
-    Of equally probable classes the one of lower index ranks first, as in `argmax`. 0 if k >= C.
-    """
+    """Share of images whose label is not among the k most probable classes, in [0, 1]; 0 if
+    k >= C. Of equally probable classes the one of lower index ranks first, as in `argmax`."""
     probs, labels = _checked(probs, labels)
     _check_positive("k", k)
     own = _at(probs, labels)[:, None]
@@ -192,10 +185,7 @@ def true_calibration_error(
 
 
 def summarize(probs: Values, labels: Values, n_bins: int = 15) -> dict[str, float]:
-    """Every metric of this module that needs labels alone, by the names the report uses.
-
-    With five classes or fewer `top5_error` is 0, as it is defined.
-    """
+    """Every metric of this module that needs labels alone, by the names the report uses."""
     return {
         "top1_error": top_k_error(probs, labels, 1),
         "top5_error": top_k_error(probs, labels, 5),
@@ -211,10 +201,8 @@ def summarize(probs: Values, labels: Values, n_bins: int = 15) -> dict[str, floa
 
 
 def softmax(logits: Values, temperature: float = 1.0) -> np.ndarray:
-    """softmax(logits / temperature) over the classes: (N, C) to float64 (N, C).
-
-    Raises ValueError unless these are finite logits and 0 < temperature < inf.
-    """
+    """softmax(logits / temperature) over the classes, float64 (N, C); ValueError unless the logits
+    are finite and 0 < temperature < inf."""
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be positive and finite, but it is {temperature!r}")
     logits = as_logits(logits)

@@ -82,9 +82,9 @@ def examine(
         source.zero_grad()
         scalars |= _gradients(network, to_float(clean), truth)
     at = {row["case"]: row["value"] for row in attacks if row["x"] == protocol.judged_radius}
-    scalars |= {"fgsm_error": at["FGSM"], "pgd_error": at[f"PGD-{SHORT}"]}
-    scalars |= {"worst_error": at["worst case"], "overstated": at["worst case"] - at["FGSM"]}
-    return scalars, rows + attacks
+    fgsm, worst = at["FGSM"], at["worst case"]
+    scalars |= {"fgsm_error": fgsm, "pgd_error": at[f"PGD-{SHORT}"]}
+    return scalars | {"worst_error": worst, "overstated": worst - fgsm}, rows + attacks
 
 
 def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
