@@ -22,11 +22,8 @@ MOST_RUNS = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `n` seeds with its two-sided Student t interval at `level`.
-
-    `sd` is the sample standard deviation (n − 1), `p` the two-sided p-value for a mean of 0. A
-    single seed has a mean and nothing else: low, high, sd and p are NaN.
-    """
+    """A mean over `n` seeds with its two-sided Student t interval at `level`, the sample standard
+    deviation (n − 1) and the two-sided p-value for a mean of 0; a single seed has NaN for these."""
 
     mean: float
     low: float

@@ -146,13 +146,12 @@ def linear_probe(
 
 
 def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> float:
-    """How well logits tell which classes resemble the true one, in [0, 1]: the mean over images of
-    the probability that a class of the true one's superclass has a higher logit than one of
-    another superclass (AUROC; the true class itself is left out); 0.5 if they say nothing.
+    """The AUROC of logits for classes of the true one's superclass against those of others, the
+    true class left out: the mean over images, in [0, 1]; 0.5 if logits do not tell.
 
-    logits (N, K); labels, integers (N,); superclass of each of the K classes. Neither shift nor
-    temperature changes it, and probabilities give the same. Raises ValueError if the superclass of
-    a label holds no other class, or all of them.
+    logits (N, K); labels, integers (N,); superclass of each of the K classes. Shift, temperature
+    and softmax do not change it. Raises ValueError if the superclass of a label holds no other
+    class, or all of them.
     """
     from scipy.stats import rankdata
 
@@ -178,13 +177,13 @@ def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> fl
 
 def mutual_information(differences: Values) -> float:
     """Müller et al.'s (2019) estimate, in nats, of the information between an image's index and
-    the difference of two logits under random augmentation.
+    the difference of two logits under random augmentation: at most log N, and log 2 where only the
+    class of two is left.
 
-    differences (N, S): S >= 2 draws for each of N images. The draws of an image are modelled as
-    normal around their mean, with one variance for all images; the estimate is the average of
-    log p(y|x) − log p(y) over all draws. At most log N; log 2 where only the class of two is left.
-    A draw is measured by a mean that it is part of, which makes the estimate too large, the more
-    the fewer the draws. Raises ValueError if there are fewer than two draws or no variance.
+    differences (N, S): S >= 2 draws for each of N images, modelled as normal around the image's
+    mean with one variance for all images; the estimate averages log p(y|x) − log p(y). Each draw
+    is part of its own mean, which makes the estimate too large, more so with fewer draws. Raises
+    ValueError if there are fewer than two draws or no variance.
     """
     y = as_matrix("differences", differences, "(N, S)")
     means, variance = y.mean(axis=1), y.var(axis=1, ddof=1).mean()

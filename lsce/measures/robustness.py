@@ -282,10 +282,10 @@ def _attacked(
 
 
 def _masking_networks(network: ImageClassifier) -> dict[str, nn.Module]:
-    """Networks whose gradients are taken for PGD instead of the network's own, which may be masked:
-    with rescaled logits, and in float64. PGD with a radius of `UNBOUNDED` also belongs to these
-    checks: without masked gradients it leaves nothing right (Athalye et al. 2018, arXiv:1802.00420;
-    Carlini et al. 2019, arXiv:1902.06705; Mosbach et al. 2018, arXiv:1810.12042)."""
+    """Networks whose gradients PGD takes in place of the network's own, which may be masked: with
+    rescaled logits, and in float64. "unbounded", PGD with a radius of `UNBOUNDED`, leaves nothing
+    right unless gradients are masked (Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
+    arXiv:1902.06705; Mosbach et al. 2018, arXiv:1810.12042)."""
     return {
         "logits × 10": _Scaled(network, 10.0),
         "logits ÷ 10": _Scaled(network, 0.1),

@@ -153,13 +153,12 @@ def selective(
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """How well three scores of the test images tell right from wrong.
 
-    The suffix says which: "" the maximum softmax probability; "_scaled" the same of
-    logits / temperature; "_normalised" `normalised`, its p, "norm", chosen on validation. Scalars:
-    "aurc"; "excess_aurc"; "coverage_at_5", where risk is 5% at most; "risk_at_80", at 80% coverage;
-    "failure_auroc", a right image being the positive, left out if all are right or all wrong.
-
-    Also rows {"quantity": "risk", "case": one of `CASES`, "x": coverage, "value": risk}, one for
-    each of `COVERAGES`.
+    Scalars, with a suffix for the score: "aurc"; "excess_aurc"; "coverage_at_5", where risk is 5%
+    at most; "risk_at_80", at 80% coverage; "failure_auroc", a right image being the positive, left
+    out if all are right or all wrong. Suffixes: "" for the maximum softmax probability, "_scaled"
+    for that of logits / temperature, "_normalised" for `normalised` with p, "norm", chosen on
+    validation. Also rows {"quantity": "risk", "case": one of `CASES`, "x": one of `COVERAGES`,
+    "value": risk}.
     """
     correct = _correct(test_logits, test_labels)
     norm = choose_norm(validation_logits, validation_labels)
