@@ -16,8 +16,8 @@ def by_regime(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def plain(table: pd.DataFrame) -> pd.Series:
-    """Which rows of a table are plain cross entropy; ε is 0 in many other arms, too."""
-    return (table["method"] == "smoothing") & (table["setting"] == 0)
+    """Which rows are plain cross entropy; ε is 0 in many other arms, too."""
+    return of_arm(table, ("smoothing", 0.0))
 
 
 def of_arm(table: pd.DataFrame, arm: Arm) -> pd.Series:

@@ -5,7 +5,7 @@ changed after runs had been seen.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +20,11 @@ from lsce.machine.values import Value
 #: The group of a study's runs that its main figures show.
 MAIN = "main"
 
-#: How the measure of a control ends that is another one than the treatment's → the words for it.
+#: Endings of a control's measure that differs from the treatment's, and their words.
 CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
 
-#: Columns that claims of more or fewer are about → words for them.
+#: Columns that `Claim.per_tenfold` names, and their words.
 COLUMNS = {"train_size": "images", "classes": "classes"}
-
 
 #: What a claim's treatment or control is: "judged" and "plain" are ε = the judged one and 0;
 #: "tuned" and "another ε" the best smoothing but for ε = 0 and for the judged one; a list of
@@ -34,8 +33,7 @@ Rule = str | list[str] | dict[str, str]
 
 
 class Published(Value):
-    """What the literature measured: pairs of rows of `data/published.csv`, without and with
-    smoothing."""
+    """What the literature measured: pairs of rows of `data/published.csv`, without and with it."""
 
     measure: str
     pairs: list[list[str]]
@@ -46,18 +44,18 @@ class Claim(Value):
 
     id: str
     claim: str
-    #: The page that judges it and its figure there.
+    #: The page that judges it, and its figure there.
     notebook: str
     figure: str
     family: str
-    #: On which day.
+    #: The date.
     declared: str
     measure: str
     words: str
     unit: str
     scale: float = 1.0
     better: Literal["lower", "higher"]
-    #: The smallest effect worth the claim; or, for a claim of equivalence, the loss that it allows.
+    #: The smallest effect worth the claim, or the loss that a claim of equivalence allows.
     smallest: float | None = None
     not_worse_by: float | None = None
     #: The group of runs that it is judged in, see `lsce.studies.study.Labelled`.
@@ -68,8 +66,7 @@ class Claim(Value):
     control_measure: str | None = None
     #: What settings are chosen by, on the validation split; an NLL is better when lower.
     chosen_by: str = "validation_accuracy"
-    #: The effect is how much more of it there is with tenfold of this column of a table of runs:
-    #: [more or fewer, the column].
+    #: ["more" or "fewer", a column]: the effect is its increase with tenfold more or fewer of it.
     per_tenfold: list[str] | None = None
     #: Effects are in percent of the control's value.
     relative: bool = False
@@ -87,7 +84,6 @@ class Claim(Value):
 
     @property
     def matters(self) -> float:
-        """The smallest effect, or loss, that matters."""
         return (self.smallest if self.not_worse_by is None else self.not_worse_by) or 0.0
 
     @property
@@ -99,11 +95,11 @@ class Claim(Value):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim's verdict in one regime; the effect is positive where it is as claimed.
+    """A claim's verdict in one regime.
 
-    `treatment` and `control` say in words what was compared. With fewer than one complete pair the
-    verdict is "undecided" and there is no effect. `p` is corrected for the claim's family. `runs`
-    are the ids of those whose differences were taken.
+    `treatment` and `control` are in words. The effect is positive where it favours the claim; with
+    no complete pair of runs there is none, and the verdict is "undecided". `p` is corrected for the
+    claim's family. `runs` are the ids of those compared.
     """
 
     regime: str
@@ -122,11 +118,9 @@ def declared(file: Path, notebook: str) -> list[Claim]:
         return []
     import yaml  # part of what the report is made with, which recording does without
 
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    family = found.pop("family")
-    return [
-        Claim(id=name, notebook=notebook, family=family, **fields) for name, fields in found.items()
-    ]
+    entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    common = {"notebook": notebook, "family": entries.pop("family")}
+    return [Claim(id=name, **common, **fields) for name, fields in entries.items()]
 
 
 def changes() -> pd.DataFrame:
@@ -142,22 +136,22 @@ def judge(
     tables: of runs, by the study's groups (see `lsce.studies.study.table_of`). Claims whose measure
     or group the study lacks are left out. epsilon: the judged one.
     """
-    found: list[tuple[Claim, Judgement]] = []
+    judged: dict[str, list[Judgement]] = {}
+    effects, smallest = [], []
     for claim in family:
         table = tables.get(claim.group, pd.DataFrame())
-        if claim.measure in table:
-            found += [(claim, each) for each in _compare(claim, table, epsilon)]
-    # Non-inferiority: the effect, moved up by the margin, must be above 0.
-    moved = [_moved(each.effect, claim.not_worse_by or 0.0) for claim, each in found if each.effect]
-    smallest = [claim.smallest or 0.0 for claim, each in found if each.effect]
-    verdicts = iter(statistics.judge_family(moved, smallest))
-    judged: dict[str, list[Judgement]] = {}
-    for claim, each in found:
-        if each.effect:
-            v = next(verdicts)
-            each = replace(each, verdict=v.verdict, p=v.p, more_runs=v.more_runs)
-        judged.setdefault(claim.id, []).append(each)
-    return judged
+        judgements = _compare(claim, table, epsilon) if claim.measure in table else []
+        if judgements:
+            judged[claim.id] = judgements
+        for effect in (judgement.effect for judgement in judgements if judgement.effect):
+            # Non-inferiority: the effect, moved up by the margin, must be above 0.
+            effects.append(_moved(effect, claim.not_worse_by or 0.0))
+            smallest.append(claim.smallest or 0.0)
+    verdicts = iter(statistics.judge_family(effects, smallest))
+    return {
+        name: [replace(j, **asdict(next(verdicts))) if j.effect else j for j in judgements]
+        for name, judgements in judged.items()
+    }
 
 
 def _moved(effect: Interval, up: float) -> Interval:
@@ -172,14 +166,14 @@ def _compare(claim: Claim, table: pd.DataFrame, epsilon: float) -> list[Judgemen
         effects = _slopes(claim, table, epsilon, direction, column)
         arms = (("smoothing", epsilon), ("smoothing", 0.0))
         return [_judgement(claim, f"{sizes[0]:,} to {sizes[-1]:,} {words}", arms, effects, table)]
-    found = []
-    for regime, part in by_regime(table):
-        treatment = _arm(claim.treatment, claim, part, epsilon)
-        control = _arm(claim.control, claim, part, epsilon)
+    judgements = []
+    for regime, runs in by_regime(table):
+        treatment = _arm(claim.treatment, claim, runs, epsilon)
+        control = _arm(claim.control, claim, runs, epsilon)
         if treatment is not None and control is not None:
-            effects = seed_effects(claim, part, claim.measure, treatment, control)
-            found.append(_judgement(claim, regime, (treatment, control), effects, part))
-    return found
+            effects = _seed_effects(claim, runs, claim.measure, treatment, control)
+            judgements.append(_judgement(claim, regime, (treatment, control), effects, runs))
+    return judgements
 
 
 def _judgement(
@@ -195,31 +189,27 @@ def _judgement(
     return Judgement(regime, treatment, control, statistics.UNDECIDED, effect, runs)
 
 
-def _arm(rule: Rule, claim: Claim, part: pd.DataFrame, epsilon: float) -> Arm | None:
+def _arm(rule: Rule, claim: Claim, runs: pd.DataFrame, epsilon: float) -> Arm | None:
     """The arm of a regime that a rule means; None if there is none that never diverged, and for
-    "another ε" where there is no third value. The best arm is chosen on the validation split."""
+    "another ε" where there is no third value."""
+    of_rule = {"judged": epsilon, "plain": 0.0}
     if isinstance(rule, dict):
-        ((method, of_epsilon),) = rule.items()
-        return method, epsilon if of_epsilon == "judged" else 0.0
-    if rule in ("judged", "plain"):
-        return "smoothing", epsilon if rule == "judged" else 0.0
-    smoothing = part["method"] == "smoothing"
-    if rule == "tuned":
-        part = part[smoothing & (part["setting"] > 0)]
-    elif rule == "another ε":
-        part = part[smoothing & (part["setting"] != epsilon)]
-        if (part["setting"] == 0).all():  # against none alone, that is another claim
-            return None
-    else:
-        part = part[part["method"].isin(rule)]
-    return best_arm(part, claim.chosen_by)
+        ((method, name),) = rule.items()
+        return method, of_rule[name]
+    if isinstance(rule, list):
+        return best_arm(runs[runs["method"].isin(rule)], claim.chosen_by)
+    if rule in of_rule:
+        return "smoothing", of_rule[rule]
+    excluded = 0.0 if rule == "tuned" else epsilon
+    runs = runs[(runs["method"] == "smoothing") & (runs["setting"] != excluded)]
+    if rule == "another ε" and (runs["setting"] == 0).all():  # ε = 0 alone is another claim
+        return None
+    return best_arm(runs, claim.chosen_by)
 
 
-def seed_effects(
+def _seed_effects(
     claim: Claim, runs: pd.DataFrame, measure: str, treatment: Arm, control: Arm
 ) -> pd.Series:
-    """The effect of one arm against another on a measure, in the claim's unit and positive as
-    claimed, for each seed of a regime's runs that has both."""
     first = values(runs, treatment, measure)
     second = values(runs, control, claim.control_measure or measure)
     differences = claim.sign * (first - second)
@@ -227,8 +217,9 @@ def seed_effects(
 
 
 def smoothing_effects(claim: Claim, runs: pd.DataFrame, measure: str, epsilon: float) -> pd.Series:
-    """`seed_effects` of smoothing at `epsilon` against none."""
-    return seed_effects(claim, runs, measure, ("smoothing", epsilon), ("smoothing", 0.0))
+    """The effect of smoothing at `epsilon` against none on a measure, in the claim's unit and
+    positive where it favours the claim, for each seed of a regime's runs that has both."""
+    return _seed_effects(claim, runs, measure, ("smoothing", epsilon), ("smoothing", 0.0))
 
 
 def values(runs: pd.DataFrame, arm: Arm, measure: str) -> pd.Series:

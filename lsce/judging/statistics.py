@@ -22,11 +22,8 @@ MOST_RUNS = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `n` seeds with its two-sided Student t interval at `level`.
-
-    `sd` is the sample standard deviation (n − 1), `p` the two-sided p-value for a mean of 0. A
-    single seed has a mean and nothing else: low, high, sd and p are NaN.
-    """
+    """A mean over `n` seeds with its two-sided Student t interval at `level`, the sample standard
+    deviation (n − 1) and the two-sided p-value for a mean of 0; a single seed has NaN for these."""
 
     mean: float
     low: float
@@ -42,8 +39,8 @@ class Verdict:
     """What an effect says of a claim: "supported", "refuted" or "undecided"."""
 
     verdict: str
-    #: For an undecided claim, how many more runs would decide it if the mean and the standard
-    #: deviation stayed as they are; None for a decided one, and where that can't be told.
+    #: How many more runs would decide an undecided claim if mean and standard deviation stayed as
+    #: they are; None for a decided one, and where that can't be told.
     more_runs: int | None
     #: Corrected for the family, see `judge_family`.
     p: float
@@ -55,13 +52,13 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     Raises ValueError if there are none or one is not finite (a diverged run must be dealt with
     before), or if not 0 < level < 1.
     """
-    found = _finite("values", values)
+    numbers = _finite("values", values)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, but it is {level!r}")
-    n, mean = len(found), float(found.mean())
+    n, mean = len(numbers), float(numbers.mean())
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1, np.nan, np.nan, level)
-    sd = float(found.std(ddof=1))
+    sd = float(numbers.std(ddof=1))
     half = float(_half_width(sd, n, level))
     interval = Interval(mean, mean - half, mean + half, n, sd, np.nan, level)
     return replace(interval, p=_p(interval, 0.0))
@@ -105,16 +102,14 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def judge_family(effects: Sequence[Interval], smallest: Sequence[float]) -> list[Verdict]:
-    """The verdicts on a family of claims from their effects, oriented so that positive is as
-    claimed, with Holm's correction over all of them.
+    """The verdicts on a family of claims from their effects, positive where they favour the claim,
+    with Holm's correction over all of them.
 
-    `smallest` >= 0 is the smallest effect worth the claim, in the effect's unit. Supported: the
-    interval lies above 0 and the mean is at least `smallest`. Refuted: the interval lies below
-    `smallest`. Undecided: neither, and always so with a single seed or without any spread.
-
-    What is tested of an effect is that it is not above 0, if its mean reaches the smallest one
-    that matters, and else that it is not below that one. Raises ValueError for a `smallest` below
-    0.
+    `smallest` >= 0 is the smallest effect worth the claim, in the effect's unit; else ValueError.
+    Supported: the interval lies above 0 and the mean is at least `smallest`. Refuted: the interval
+    lies below `smallest`. Undecided: neither, and always so with a single seed or without any
+    spread. The hypothesis tested is that the effect is at most 0 where its mean reaches
+    `smallest`, and that it is at least `smallest` elsewhere.
     """
     for value in smallest:
         if not 0 <= value < np.inf:
@@ -125,44 +120,44 @@ def judge_family(effects: Sequence[Interval], smallest: Sequence[float]) -> list
     p = holm([1.0 if e.n < 2 else _p(e, 0.0 if e.mean >= s else s) for e, s in pairs])
     alpha = 1 - effects[0].level
     left = int((p >= alpha).sum())
-    found = []
-    for (effect, least), corrected in zip(pairs, p, strict=True):
+    verdicts = []
+    for (effect, least), corrected in zip(pairs, p.tolist(), strict=True):
         if corrected >= alpha:
             more = _more_runs(effect, least, 1 - alpha / left)
-            found.append(Verdict(UNDECIDED, more, float(corrected)))
+            verdicts.append(Verdict(UNDECIDED, more, corrected))
         else:
             word = SUPPORTED if effect.mean >= least else REFUTED
-            found.append(Verdict(word, None, float(corrected)))
-    return found
+            verdicts.append(Verdict(word, None, corrected))
+    return verdicts
 
 
 def _p(effect: Interval, value: float) -> float:
-    """The two-sided p-value of the t test that the mean is `value`; 1 where nothing varies, as if
-    a measure sits at the end of its scale: then the test has nothing to go by."""
+    """The two-sided p-value of the t test that the mean is `value`; 1 where nothing varies, as when
+    a measure is at the end of its scale."""
     if effect.sd == 0:
         return 1.0
-    off = abs(effect.mean - value)
-    return float(2 * stats.t.sf(off * np.sqrt(effect.n) / effect.sd, effect.n - 1))
+    distance = abs(effect.mean - value)
+    return float(2 * stats.t.sf(distance * np.sqrt(effect.n) / effect.sd, effect.n - 1))
 
 
 def combine(verdicts: Iterable[str]) -> str:
     """One word for a claim judged in several settings: the verdict they share; "depends" if some
     support and some refute it; else "undecided"."""
-    found = set(verdicts)
-    if not found:
+    distinct = set(verdicts)
+    if not distinct:
         raise ValueError("verdicts must hold at least one verdict, but it is empty")
-    if len(found) == 1:
-        return found.pop()
-    return DEPENDS if {SUPPORTED, REFUTED} <= found else UNDECIDED
+    if len(distinct) == 1:
+        return distinct.pop()
+    return DEPENDS if {SUPPORTED, REFUTED} <= distinct else UNDECIDED
 
 
 def _finite(name: str, values: ArrayLike) -> np.ndarray:
-    found = np.asarray(values, dtype=np.float64)
-    if found.ndim != 1 or not len(found):
-        raise ValueError(f"{name} must be one or more numbers (n,), but has shape {found.shape}")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name} must be finite, but they are {found.tolist()}")
-    return found
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not len(numbers):
+        raise ValueError(f"{name} must be one or more numbers (n,), but has shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must be finite, but they are {numbers.tolist()}")
+    return numbers
 
 
 def _half_width(sd: float, n: int | np.ndarray, level: float) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The one door through which measures take arrays.
+"""The checks of every measure's arrays.
 
-NumPy arrays, sequences and tensors of any float dtype, on any device, with or without gradient,
-come in alike. What does not fit is refused in a sentence that names the argument.
+NumPy arrays, sequences and tensors of any float dtype, on any device, with or without gradient, are
+taken alike. What does not fit raises TypeError or ValueError in a sentence that names the argument.
 """
 
 import numpy as np
@@ -25,22 +25,18 @@ def rounded(values: np.ndarray, like: Values) -> np.ndarray:
     """float64 values rounded to the precision that `like` came in, as `as_array` returns it."""
     if isinstance(like, torch.Tensor) and like.dtype == torch.bfloat16:
         return as_array(torch.from_numpy(values).to(like.dtype))
-    kind = as_array(like).dtype
-    return values.astype(kind) if kind.kind == "f" else values
+    dtype = as_array(like).dtype
+    return values.astype(dtype) if dtype.kind == "f" else values
 
 
 def sum_tolerance(like: Values) -> float:
-    """How far from 1 the sum of a row of probabilities may be, in the precision of `like`.
-
-    Each probability is off by ε/2 of itself at most, and so is their sum; as much again is left to
-    a softmax that is itself computed in that precision. 0.001 at least.
-    """
+    """How far from 1 the sum of a row of probabilities may be: 2ε of the precision of `like`, half
+    of it for rounding the probabilities and half for a softmax computed in that precision; at least
+    0.001."""
     if isinstance(like, torch.Tensor) and like.is_floating_point():
-        precision = torch.finfo(like.dtype).eps
-    else:
-        kind = as_array(like).dtype
-        precision = np.finfo(kind if kind.kind == "f" else np.float64).eps
-    return max(1e-3, 2 * float(precision))
+        return max(1e-3, 2 * torch.finfo(like.dtype).eps)
+    dtype = as_array(like).dtype
+    return max(1e-3, 2 * float(np.finfo(dtype).eps)) if dtype.kind == "f" else 1e-3
 
 
 def _numbers(name: str, values: Values) -> np.ndarray:
@@ -56,11 +52,11 @@ def _finite(name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def as_matrix(name: str, values: Values, shape: str = "(N, C)", columns: int = 2) -> np.ndarray:
-    """Numbers (N, C), N >= 1 and C >= `columns`, in the precision they came in.
+def _outside(name: str, values: np.ndarray) -> str:
+    return f"{name} must lie in [0, 1], but range from {values.min():.6g} to {values.max():.6g}"
 
-    Raises TypeError or ValueError, with the letters of `shape`, for anything else.
-    """
+
+def _matrix(name: str, values: Values, shape: str = "(N, C)", columns: int = 2) -> np.ndarray:
     values = _numbers(name, values)
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < columns:
         n, c = shape.strip("()").split(", ")
@@ -71,24 +67,29 @@ def as_matrix(name: str, values: Values, shape: str = "(N, C)", columns: int = 2
     return values
 
 
-def as_finite_matrix(
-    name: str, values: Values, shape: str = "(N, C)", columns: int = 2
-) -> np.ndarray:
-    """As `as_matrix`, all finite and in float64."""
-    return _finite(name, as_matrix(name, values, shape, columns).astype(np.float64))
+def as_matrix(name: str, values: Values, shape: str = "(N, C)", columns: int = 2) -> np.ndarray:
+    """Finite numbers of a shape, N >= 1 and C >= `columns`, in float64."""
+    return _finite(name, _matrix(name, values, shape, columns).astype(np.float64))
 
 
 def as_vector(name: str, values: Values) -> np.ndarray:
-    """Finite numbers (N,), N >= 1, in float64; else TypeError or ValueError."""
+    """Finite numbers (N,), N >= 1, in float64."""
     values = _numbers(name, values)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"{name} must have shape (N,) with N >= 1, but has {values.shape}")
     return _finite(name, values.astype(np.float64))
 
 
+def as_risks(name: str, values: Values) -> np.ndarray:
+    """Numbers (N,) in [0, 1], N >= 1, in float64."""
+    values = as_vector(name, values)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(_outside(name, values))
+    return values
+
+
 def as_shares(name: str, values: Values) -> np.ndarray:
-    """Floats in [0, 1], (N,) with N >= 1, in the precision they came in; else TypeError or
-    ValueError."""
+    """Floats (N,) in [0, 1], N >= 1, in the precision they came in."""
     values = as_array(values)
     if values.dtype.kind != "f" or values.ndim != 1 or not values.size:
         raise TypeError(
@@ -96,37 +97,29 @@ def as_shares(name: str, values: Values) -> np.ndarray:
             f"not {values.dtype} of shape {values.shape}"
         )
     if not ((values >= 0) & (values <= 1)).all():  # NaN is in no interval
-        raise ValueError(
-            f"{name} must lie in [0, 1], but range from {values.min():.6g} to {values.max():.6g}"
-        )
+        raise ValueError(_outside(name, values))
     return values
 
 
 def as_distributions(name: str, values: Values) -> np.ndarray:
-    """Distributions (N, C) in the precision they came in; else TypeError or ValueError."""
-    tolerance, values = sum_tolerance(values), as_matrix(name, values)
+    """Distributions (N, C) in the precision they came in, N >= 1 and C >= 2."""
+    tolerance, values = sum_tolerance(values), _matrix(name, values)
     # A NaN or an infinity anywhere in a row shows in its sum.
     sums = _finite(name, values.sum(axis=1, dtype=np.float64))
     worst = sums[np.abs(sums - 1).argmax()]
-    low, off = values.min(), abs(worst - 1) > tolerance
+    off = abs(worst - 1) > tolerance
     # Without a negative value and with the right sums, none can be too large.
-    if low < 0 or (off and values.max() > 1 + tolerance):
-        raise ValueError(
-            f"{name} must lie in [0, 1], but range from {low:.6g} to {values.max():.6g}"
-            " (are they logits?)"
-        )
+    if values.min() < 0 or (off and values.max() > 1 + tolerance):
+        raise ValueError(_outside(name, values) + " (are they logits?)")
     if off:
         raise ValueError(f"each row of {name} must sum to 1, but one sums to {worst:.6g}")
     return values
 
 
 def as_logits(values: Values, name: str = "logits") -> np.ndarray:
-    """Finite logits (N, C), N >= 1 and C >= 2, in float64; else TypeError or ValueError.
-
-    Rows in [0, 1] that all sum to 1 are taken for probabilities and refused: nothing here gives
-    them any other numbers, but wrong ones.
-    """
-    tolerance, values = sum_tolerance(values), as_finite_matrix(name, values)
+    """Finite logits (N, C), N >= 1 and C >= 2, in float64. Probabilities are refused, as every
+    measure of logits would be wrong for them."""
+    tolerance, values = sum_tolerance(values), as_matrix(name, values)
     inside = values.min() >= 0 and values.max() <= 1
     if inside and (np.abs(values.sum(axis=1) - 1) <= tolerance).all():
         raise ValueError(
@@ -139,7 +132,7 @@ def as_logits(values: Values, name: str = "logits") -> np.ndarray:
 def as_labels(
     values: Values, n: int, classes: int | None = None, name: str = "labels"
 ) -> np.ndarray:
-    """Integer labels (n,), in [0, classes) where that is given; else TypeError or ValueError."""
+    """Integer labels (n,), in [0, classes) where that is given."""
     values = as_array(values)
     if values.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one an image, but have {values.shape}")

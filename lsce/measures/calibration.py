@@ -1,17 +1,18 @@
 """How good and how well calibrated probabilities are.
 
 Every metric takes `probs` (N, C), each row a distribution over the classes, and integer `labels`
-(N,) in [0, C), as NumPy arrays, sequences or tensors (see `lsce.measures.arrays`), and returns a
-float computed in float64 with natural logarithms. The prediction is the most probable class (the
-first one where several tie), the *confidence* its probability. All raise ValueError or TypeError on
-anything else.
+(N,) in [0, C), and returns a float computed in float64 with natural logarithms. Instead of both,
+those that need the prediction alone also take confidences (N,) and whether the prediction is right,
+boolean (N,). `lsce.measures.arrays` says which arrays are taken; anything else raises ValueError or
+TypeError. The prediction is the most probable class (the first one where several tie), the
+*confidence* its probability.
 
 Equal-width bins are ((m-1)/M, m/M], with a confidence of exactly 0 in the first. Their edges are
 m/M, correctly rounded in the precision of `probs`, so that a float32 0.2 meets the edge at 0.2
 (`linspace` and `ceil(c * M)` both miss some edges by a rounding). torchmetrics keeps a bin of its
 own for 1.0 (torchmetrics#3510), which is why the calibration errors are written here. Equal-mass
-bins hold N/M images each; equal confidences always share a bin, so the order of the images never
-matters.
+bins hold N/M images each, the first bins one more where that is no integer; equal confidences share
+a bin, so that the order of the images never matters.
 """
 
 from statistics import NormalDist
@@ -29,6 +30,9 @@ from lsce.measures.arrays import (
     rounded,
 )
 
+#: Count, mean confidence and mean outcome of each bin; the means are NaN in an empty one.
+Bins = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 
 def expected_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
     """ECE in [0, 1]: mean of ``|accuracy − confidence|`` over equal-width bins, weighted by counts.
@@ -36,61 +40,47 @@ def expected_calibration_error(probs: Values, labels: Values, n_bins: int = 15) 
     Naeini et al. 2015; Guo et al. 2017. Biased upwards at finite N, most of all for a calibrated
     model: read it beside `debiased_calibration_error` and `confidence_gap`.
     """
-    confidence, correct = _top_label(probs, labels)
-    bins = _equal_width(confidence, n_bins, probs)
-    return _weighted_gap(*_per_bin(bins, confidence, correct, n_bins))
+    return _mean_gap(*_equal_width_bins(probs, labels, n_bins))
 
 
 def maximum_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """MCE in [0, 1]: the largest ``|accuracy − confidence|`` of a non-empty equal-width bin.
-
-    Guo et al. 2017. One nearly empty bin can decide it.
-    """
-    confidence, correct = _top_label(probs, labels)
-    bins = _equal_width(confidence, n_bins, probs)
-    _, mean, accuracy = _per_bin(bins, confidence, correct, n_bins)
-    return float(np.nanmax(np.abs(accuracy - mean)))
+    """MCE in [0, 1]: the largest ``|accuracy − confidence|`` of a non-empty equal-width bin (Guo et
+    al. 2017). One nearly empty bin can decide it."""
+    _, confidence, accuracy = _equal_width_bins(probs, labels, n_bins)
+    return float(np.nanmax(np.abs(accuracy - confidence)))
 
 
 def adaptive_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
     """ECE over equal-mass bins of the confidence, in [0, 1] (Nixon et al. 2019)."""
-    confidence, correct = _top_label(probs, labels)
-    return _weighted_gap(*_per_bin(_equal_mass(confidence, n_bins), confidence, correct, n_bins))
+    return _mean_gap(*_equal_mass_bins(*_top_label(probs, labels), n_bins))
 
 
 def classwise_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """Mean over the classes of the ECE of each class's probability, over all images, in [0, 1].
-
-    Nixon et al. 2019; Kull et al. 2019. Small when C is large; not comparable with ECE.
-    """
-    given = probs
-    probs, labels = _checked(probs, labels)
-    n, classes = probs.shape
-    n_bins = _positive("n_bins", n_bins)
-    cell = _equal_width(probs, n_bins, given) + n_bins * np.arange(classes)
-    mass = np.bincount(cell.ravel(), weights=probs.ravel(), minlength=n_bins * classes)
+    """Mean over the classes of the ECE of each class's probability over all images, in [0, 1]
+    (Nixon et al. 2019; Kull et al. 2019). Small when C is large; not comparable with ECE."""
+    values, labels = _checked(probs, labels)
+    n, classes = values.shape
+    cell = _equal_width(values, n_bins, probs) + n_bins * np.arange(classes)
+    mass = np.bincount(cell.ravel(), weights=values.ravel(), minlength=n_bins * classes)
     hits = np.bincount(cell[np.arange(n), labels], minlength=n_bins * classes)
     return float(np.abs(hits - mass).sum() / (n * classes))
 
 
 def debiased_squared_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
-    """The debiased estimate of the squared l2 calibration error, over equal-mass bins.
+    """The debiased squared l2 calibration error over equal-mass bins (Kumar et al. 2019).
 
-    Kumar et al. 2019: from each bin's squared gap is taken the variance of its accuracy,
-    a(1 − a)/(n − 1). Negative where the gaps are smaller than chance alone makes them. A bin of
-    one image has no variance and counts as 0, as in their code; ValueError if all bins are such.
+    The variance of its accuracy, a(1 − a)/(n − 1), is taken from each bin's squared gap, which can
+    make it negative. A bin of one image counts as 0, as in their code; ValueError if all are such.
     """
-    confidence, correct = _top_label(probs, labels)
-    bins = _equal_mass(confidence, n_bins)
-    count, mean, accuracy = _per_bin(bins, confidence, correct, n_bins)
-    known = count > 1
-    if not known.any():
+    bins = np.array(_equal_mass_bins(*_top_label(probs, labels), n_bins))
+    images = int(bins[0].sum())
+    count, confidence, accuracy = bins[:, bins[0] > 1]
+    if not len(count):
         raise ValueError(
-            f"probs must hold more images than the {n_bins} bins, but there are {len(confidence)}"
+            f"probs must hold more images than the {n_bins} bins, but there are {images}"
         )
-    count, mean, accuracy = count[known], mean[known], accuracy[known]
-    square = (mean - accuracy) ** 2 - accuracy * (1 - accuracy) / (count - 1)
-    return float((count * square).sum() / len(confidence))
+    square = (confidence - accuracy) ** 2 - accuracy * (1 - accuracy) / (count - 1)
+    return float((count * square).sum() / images)
 
 
 def debiased_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
@@ -121,12 +111,10 @@ def brier_score(probs: Values, labels: Values) -> float:
 
 
 def top_k_error(probs: Values, labels: Values, k: int) -> float:
-    """Share of images whose label is not among the k most probable classes, in [0, 1].
-
-    Of equally probable classes the one of lower index ranks first, as in `argmax`. 0 if k >= C.
-    """
+    """Share of images whose label is not among the k most probable classes, in [0, 1]; 0 if
+    k >= C. Of equally probable classes the one of lower index ranks first, as in `argmax`."""
     probs, labels = _checked(probs, labels)
-    k = _positive("k", k)
+    _check_positive("k", k)
     own = _at(probs, labels)[:, None]
     earlier = np.arange(probs.shape[1]) < labels[:, None]
     ahead = (probs > own) | ((probs == own) & earlier)
@@ -144,9 +132,7 @@ def reliability_table(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, but it is {level!r}")
-    confidence, correct = _top_label(probs, labels)
-    bins = _equal_width(confidence, n_bins, probs)
-    count, mean, accuracy = _per_bin(bins, confidence, correct, n_bins)
+    count, confidence, accuracy = _equal_width_bins(probs, labels, n_bins)
     low, high = _wilson(accuracy, count, level)
     edges = np.arange(n_bins + 1) / n_bins
     return pd.DataFrame(
@@ -154,7 +140,7 @@ def reliability_table(
             "lower": edges[:-1],
             "upper": edges[1:],
             "count": count,
-            "confidence": mean,
+            "confidence": confidence,
             "accuracy": accuracy,
             "accuracy_low": low,
             "accuracy_high": high,
@@ -167,19 +153,14 @@ def true_calibration_error(
 ) -> float:
     """E|c − E[p(ŷ|x) | c]| where the data's `posterior` p(y|x), (N, C) like `probs`, is known.
 
-    With confidences (N,), `posterior` is that of the predicted classes, (N,).
+    With confidences (N,), `posterior` is that of the predicted classes, (N,). With `norm=2` the
+    root mean square gap instead, which the debiased error estimates.
 
-    With `norm=2` the root mean square gap instead, which the debiased error estimates.
-
-    The expectation given the confidence c is taken over equal-mass bins, as in
-    `adaptive_calibration_error`, but of the posterior of the predicted class, not of the 0/1
-    outcome: the noise of the labels is gone. What remains:
-
-    - the spread σ of the posterior among images of equal confidence. It adds up to about
-      0.8 σ √(n_bins / N) where the model is calibrated, and next to nothing where the gap exceeds
-      σ √(n_bins / N); where the confidence determines the posterior, σ is 0;
-    - averaging inside a bin, which hides a gap that changes sign there: an underestimate of the
-      order of 1 / n_bins².
+    The expectation given the confidence c is taken over equal-mass bins of the posterior, not of
+    the 0/1 outcome, so that the noise of the labels is gone. Two errors remain. The spread σ of the
+    posterior among images of equal confidence adds up to about 0.8 σ √(n_bins / N) where the model
+    is calibrated, and next to nothing where the gap exceeds σ √(n_bins / N). Averaging hides a gap
+    that changes sign inside a bin: an underestimate of the order of 1 / n_bins².
 
     Simulated nearly calibrated models with N = 10,000 and σ about 0.2 came out 0.001 too high
     with 8 bins, 0.003 with 15 (the outcomes: 0.010), and none too low from 5 bins on; hence the
@@ -187,29 +168,24 @@ def true_calibration_error(
     """
     if norm not in (1, 2):
         raise ValueError(f"norm must be 1 or 2, but it is {norm!r}")
-    alone = as_array(probs).ndim == 1
-    probs = as_shares("confidences", probs) if alone else as_distributions("probs", probs)
-    posterior = (as_shares if alone else as_distributions)("posterior", posterior)
+    check = as_shares if as_array(probs).ndim == 1 else as_distributions
+    probs = check("confidences" if check is as_shares else "probs", probs)
+    posterior = check("posterior", posterior)
     if posterior.shape != probs.shape:
         raise ValueError(
             f"posterior must have the shape of probs, {probs.shape}, but has {posterior.shape}"
         )
-    confidence, likely = probs, posterior
-    if not alone:
+    if probs.ndim == 2:
         predicted = probs.argmax(axis=1)
-        confidence, likely = _at(probs, predicted), _at(posterior, predicted)
-    bins = _equal_mass(confidence, n_bins)
-    count, mean, outcome = _per_bin(bins, confidence, likely, n_bins)
+        probs, posterior = _at(probs, predicted), _at(posterior, predicted)
+    count, confidence, likely = _equal_mass_bins(probs, posterior, n_bins)
     if norm == 1:
-        return _weighted_gap(count, mean, outcome)
-    return float(np.sqrt(np.nansum(count * (outcome - mean) ** 2) / count.sum()))
+        return _mean_gap(count, confidence, likely)
+    return float(np.sqrt(np.nansum(count * (likely - confidence) ** 2) / count.sum()))
 
 
 def summarize(probs: Values, labels: Values, n_bins: int = 15) -> dict[str, float]:
-    """Every metric of this module that needs labels alone, by the names the report uses.
-
-    With five classes or fewer `top5_error` is 0, as it is defined.
-    """
+    """Every metric of this module that needs labels alone, by the names the report uses."""
     return {
         "top1_error": top_k_error(probs, labels, 1),
         "top5_error": top_k_error(probs, labels, 5),
@@ -225,10 +201,8 @@ def summarize(probs: Values, labels: Values, n_bins: int = 15) -> dict[str, floa
 
 
 def softmax(logits: Values, temperature: float = 1.0) -> np.ndarray:
-    """softmax(logits / temperature) over the classes: (N, C) to float64 (N, C).
-
-    Raises ValueError unless these are finite logits and 0 < temperature < inf.
-    """
+    """softmax(logits / temperature) over the classes, float64 (N, C); ValueError unless the logits
+    are finite and 0 < temperature < inf."""
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be positive and finite, but it is {temperature!r}")
     logits = as_logits(logits)
@@ -241,12 +215,11 @@ def _checked(probs: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
     return probs, as_labels(labels, *probs.shape)
 
 
-def _positive(name: str, value: int) -> int:
+def _check_positive(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, but it is {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, but it is {value}")
-    return int(value)
 
 
 def _at(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -268,27 +241,26 @@ def _top_label(probs: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
     return _at(probs, predicted), predicted == labels
 
 
-def _equal_width(values: np.ndarray, n_bins: int, given: Values) -> np.ndarray:
-    """The bin of each value, 0 to n_bins − 1: how many inner edges, in the precision of what was
-    given, lie strictly below it."""
-    n_bins = _positive("n_bins", n_bins)
-    inner = rounded(np.arange(1, n_bins) / n_bins, given)
-    return np.searchsorted(inner, values, side="left")
+def _equal_width(values: np.ndarray, n_bins: int, like: Values) -> np.ndarray:
+    """The bin of each value, 0 to n_bins − 1: how many inner edges lie strictly below it."""
+    _check_positive("n_bins", n_bins)
+    return np.searchsorted(rounded(np.arange(1, n_bins) / n_bins, like), values)
 
 
-def _equal_mass(values: np.ndarray, n_bins: int) -> np.ndarray:
-    """The same for bins of equal counts, the larger ones first where N/n_bins is no integer."""
-    n_bins = _positive("n_bins", n_bins)
-    size, larger = divmod(len(values), n_bins)
+def _equal_width_bins(probs: Values, labels: Values, n_bins: int) -> Bins:
+    confidence, correct = _top_label(probs, labels)
+    return _per_bin(_equal_width(confidence, n_bins, probs), confidence, correct, n_bins)
+
+
+def _equal_mass_bins(confidence: np.ndarray, outcome: np.ndarray, n_bins: int) -> Bins:
+    _check_positive("n_bins", n_bins)
+    size, larger = divmod(len(confidence), n_bins)
     last = np.cumsum(size + (np.arange(n_bins - 1) < larger)) - 1
-    inner = np.sort(values)[last]
-    return np.searchsorted(inner, values, side="left")
+    bins = np.searchsorted(np.sort(confidence)[last], confidence)
+    return _per_bin(bins, confidence, outcome, n_bins)
 
 
-def _per_bin(
-    bins: np.ndarray, confidence: np.ndarray, outcome: np.ndarray, n_bins: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean confidence and mean outcome of each bin; NaN means in an empty one."""
+def _per_bin(bins: np.ndarray, confidence: np.ndarray, outcome: np.ndarray, n_bins: int) -> Bins:
     count = np.bincount(bins, minlength=n_bins)
     # bincount adds up in float64 whatever it is given.
     sums = [np.bincount(bins, weights=w, minlength=n_bins) for w in (confidence, outcome)]
@@ -296,7 +268,7 @@ def _per_bin(
         return count, sums[0] / count, sums[1] / count
 
 
-def _weighted_gap(count: np.ndarray, confidence: np.ndarray, outcome: np.ndarray) -> float:
+def _mean_gap(count: np.ndarray, confidence: np.ndarray, outcome: np.ndarray) -> float:
     return float(np.nansum(count * np.abs(outcome - confidence)) / count.sum())
 
 

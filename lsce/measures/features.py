@@ -1,14 +1,14 @@
 """Numbers from penultimate features: projections, neural collapse, linear transfer, information.
 
-Arrays are NumPy's, sequences or tensors (see `lsce.measures.arrays`); all is computed in float64.
-ValueError or TypeError on what does not fit or is not finite.
+Arrays are as in `lsce.measures.arrays`; all is computed in float64. ValueError or TypeError on what
+does not fit or is not finite.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from lsce.measures.arrays import Values, as_array, as_finite_matrix, as_labels, as_vector
+from lsce.measures.arrays import Values, as_array, as_labels, as_matrix, as_vector
 
 #: Inverse strengths of the L2 penalty that a linear probe chooses from.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
@@ -16,38 +16,33 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
 def _features(name: str, values: Values, width: int | None = None) -> np.ndarray:
     """Features (N, D), of a width that other features have already."""
-    features = as_finite_matrix(name, values, "(N, D)", columns=1)
+    features = as_matrix(name, values, "(N, D)", columns=1)
     if width is not None and features.shape[1] != width:
         raise ValueError(f"{name} must have {width} columns, but has {features.shape[1]}")
     return features
 
 
-def _plane(weight: np.ndarray, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The first template and an orthonormal basis (D, 2) of the plane through all three."""
+def projection(features: Values, weight: Values, classes: Sequence[int]) -> np.ndarray:
+    """Features on the plane through three classes' templates (Müller et al. 2019).
+
+    features (N, D); weight (K, D), the last layer's, whose rows are the templates; the bias is not
+    used. Returns float64 (N, 2): the first class's template is the origin, the second's lies on the
+    positive first axis, the third's above it. Raises ValueError unless `classes` are three
+    different ones whose templates span a plane.
+    """
+    weight = as_matrix("weight", weight, "(K, D)")
     distinct = len(set(classes)) == 3 and all(0 <= k < len(weight) for k in classes)
     if len(classes) != 3 or not distinct:
         raise ValueError(
             f"classes is {list(classes)}; it must be three different ones in [0, {len(weight)})"
         )
-    first, second, third = weight[list(classes)]
-    across, up = second - first, third - first
+    origin, second, third = weight[list(classes)]
+    across, up = second - origin, third - origin
     along = across / np.linalg.norm(across)
     rest = up - along * (along @ up)
     if not np.linalg.norm(rest) > 1e-9 * np.linalg.norm(up):
         raise ValueError(f"the templates of classes {list(classes)} lie on a line, not on a plane")
-    return first, np.stack([along, rest / np.linalg.norm(rest)], axis=1)
-
-
-def projection(features: Values, weight: Values, classes: Sequence[int]) -> np.ndarray:
-    """Features on the plane through three classes' templates (Müller et al. 2019).
-
-    features (N, D); weight (K, D), the last layer's, whose rows are the templates; the bias
-    coordinate is not used. Returns float64 (N, 2): the first class's template is the origin, the
-    second's lies on the positive first axis, the third's above it. Raises ValueError unless
-    `classes` are three different ones whose templates span a plane.
-    """
-    weight = as_finite_matrix("weight", weight, "(K, D)")
-    origin, basis = _plane(weight, classes)
+    basis = np.stack([along, rest / np.linalg.norm(rest)], axis=1)
     return (_features("features", features, weight.shape[1]) - origin) @ basis
 
 
@@ -62,10 +57,9 @@ def neural_collapse(
     the normalised WWᵀ from a simplex, `nc2_equinorm` and `nc2_equiangular` those of the centred
     class means; `nc3` that of W times the centred means; `nc4` the share of images that the
     nearest class mean classifies otherwise. `within` and `between` are the traces of Σ_W and Σ_B.
-    Raises ValueError, naming it, if a class has no image, and where classes or weights are all
-    alike, so that there is nothing to collapse.
+    Raises ValueError if a class has no image, or if classes or weights are all alike.
     """
-    weight, bias = as_finite_matrix("weight", weight, "(K, D)", columns=1), as_vector("bias", bias)
+    weight, bias = as_matrix("weight", weight, "(K, D)", columns=1), as_vector("bias", bias)
     features, classes = _features("features", features, weight.shape[1]), len(weight)
     if classes < 2 or bias.shape != (classes,):
         raise ValueError(
@@ -94,7 +88,7 @@ def neural_collapse(
     apart = ~np.eye(classes, dtype=bool)
     distance = (means**2).sum(axis=1) - 2 * features @ means.T
     predicted = (features @ weight.T + bias).argmax(axis=1)
-    found = {
+    measures = {
         "nc1": (inside * (inside @ inverse)).sum() / classes,
         "nc2": np.linalg.norm(_normalised(weight @ weight.T) - simplex),
         "nc2_equinorm": norms.std() / norms.mean(),
@@ -104,7 +98,7 @@ def neural_collapse(
         "within": (inside**2).sum(),
         "between": np.trace(between),
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in measures.items()}
 
 
 def _normalised(matrix: np.ndarray) -> np.ndarray:
@@ -128,42 +122,40 @@ def linear_probe(
     from sklearn.linear_model import LogisticRegression  # a second to import
     from sklearn.preprocessing import StandardScaler
 
-    given = {
+    arrays = {
         "train": (train_features, train_labels),
         "choice": (choice_features, choice_labels),
         "test": (test_features, test_labels),
     }
-    width, parts = None, {}
-    for split, (features, labels) in given.items():
-        features = _features(f"{split}_features", features, width)
-        labels = as_labels(labels, len(features), name=f"{split}_labels")
-        parts[split], width = (features, labels), features.shape[1]
-    if len(np.unique(parts["train"][1])) < 2:
+    width, splits = None, []
+    for name, (features, labels) in arrays.items():
+        features = _features(f"{name}_features", features, width)
+        splits.append((features, as_labels(labels, len(features), name=f"{name}_labels")))
+        width = features.shape[1]
+    if len(np.unique(splits[0][1])) < 2:
         raise ValueError("train_labels must hold two classes or more, but are all the same")
-    scaler = StandardScaler().fit(parts["train"][0])
-    train, choice, test = ((scaler.transform(x), y) for x, y in parts.values())
-    best = (-1.0, 0.0, 0.0)
+    scaler = StandardScaler().fit(splits[0][0])
+    train, choice, test = ((scaler.transform(x), y) for x, y in splits)
+    best, accuracy, chosen = -1.0, 0.0, 0.0
     probe = LogisticRegression(max_iter=1000, warm_start=True)
     for strength in STRENGTHS:
-        probe.set_params(C=strength).fit(*train)
-        chosen = probe.score(*choice)
-        if chosen > best[0]:
-            best = (chosen, probe.score(*test), strength)
-    return float(best[1]), best[2]
+        score = probe.set_params(C=strength).fit(*train).score(*choice)
+        if score > best:
+            best, accuracy, chosen = score, probe.score(*test), strength
+    return float(accuracy), chosen
 
 
 def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> float:
-    """How well logits tell which classes resemble the true one, in [0, 1]: the mean over images of
-    the probability that a class of the true one's superclass has a higher logit than one of
-    another superclass (AUROC; the true class itself is left out); 0.5 if they say nothing.
+    """The AUROC of logits for classes of the true one's superclass against those of others, the
+    true class left out: the mean over images, in [0, 1]; 0.5 if logits do not tell.
 
-    logits (N, K); labels, integers (N,); superclass of each of the K classes. Neither shift nor
-    temperature changes it, and probabilities give the same. Raises ValueError if the superclass of
-    a label holds no other class, or all of them.
+    logits (N, K); labels, integers (N,); superclass of each of the K classes. Shift, temperature
+    and softmax do not change it. Raises ValueError if the superclass of a label holds no other
+    class, or all of them.
     """
     from scipy.stats import rankdata
 
-    logits = as_finite_matrix("logits", logits)
+    logits = as_matrix("logits", logits)
     classes, rows = logits.shape[1], np.arange(len(logits))
     labels, above = as_labels(labels, len(logits), classes), as_array(superclass)
     if above.shape != (classes,):
@@ -185,15 +177,15 @@ def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> fl
 
 def mutual_information(differences: Values) -> float:
     """Müller et al.'s (2019) estimate, in nats, of the information between an image's index and
-    the difference of two logits under random augmentation.
+    the difference of two logits under random augmentation: at most log N, and log 2 where only the
+    class of two is left.
 
-    differences (N, S): S >= 2 draws for each of N images. The draws of an image are modelled as
-    normal around their mean, with one variance for all images; the estimate is the average of
-    log p(y|x) − log p(y) over all draws. At most log N; log 2 where only the class of two is left.
-    A draw is measured by a mean that it is part of, which makes the estimate too large, the more
-    the fewer the draws. Raises ValueError if there are fewer than two draws or no variance.
+    differences (N, S): S >= 2 draws for each of N images, modelled as normal around the image's
+    mean with one variance for all images; the estimate averages log p(y|x) − log p(y). Each draw
+    is part of its own mean, which makes the estimate too large, more so with fewer draws. Raises
+    ValueError if there are fewer than two draws or no variance.
     """
-    y = as_finite_matrix("differences", differences, "(N, S)")
+    y = as_matrix("differences", differences, "(N, S)")
     means, variance = y.mean(axis=1), y.var(axis=1, ddof=1).mean()
     if not variance > 0:
         raise ValueError("differences are the same in every draw; augmentation must change them")

@@ -16,11 +16,8 @@ IMAGES, DRAWS = 300, 5
 
 
 class Information:
-    """Müller et al.'s information between image and logit difference, for two pairs of classes.
-
-    `information_similar` and `information_unlike`, in nats: see
-    `lsce.measures.features.mutual_information`.
-    """
+    """`information_similar` and `information_unlike`, in nats, of two pairs of classes: see
+    `lsce.measures.features.mutual_information`."""
 
     def __init__(self, images: Tensor, truth: Tensor, pairs: Mapping[str, tuple[int, int]]):
         self._pairs = {}
@@ -30,14 +27,14 @@ class Information:
             self._pairs[name] = (*pair, batches)
 
     def after(self, network: ImageClassifier, row: dict[str, float]) -> dict[str, float]:
-        found = {}
+        measures = {}
         for name, (first, second, batches) in self._pairs.items():
-            drawn = [evaluate(network, batches.once())[0] for _ in range(DRAWS)]
-            differences = torch.stack([z[:, first] - z[:, second] for z in drawn], dim=1).cpu()
+            draws = [evaluate(network, batches.once())[0] for _ in range(DRAWS)]
+            differences = torch.stack([z[:, first] - z[:, second] for z in draws], dim=1).cpu()
             finite = bool(differences.isfinite().all())
             value = features.mutual_information(differences) if finite else math.nan
-            found[f"information_{name}"] = value
-        return found
+            measures[f"information_{name}"] = value
+        return measures
 
 
 def monitor(material: Material, examples: Mapping[str, Sequence[str]]) -> Information:

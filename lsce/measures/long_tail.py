@@ -16,18 +16,16 @@ RAREST = 0.2
 
 
 def optimal_elsewhere(counts: Sequence[int], epsilon: float) -> float:
-    """What class weights and smoothing ask for: the probability in [0, 1] of the rarest fifth of
-    the classes, all together, on images of the others, on average over these classes.
+    """The probability in [0, 1] that class weights and smoothing at `epsilon` ask for of the rarest
+    fifth of the classes, all together, on images of the others, on average over these classes.
 
     A sample of class y adds −Σ_k w_k q_k log p_k to the loss, which is least at p_k ∝ w_k q_k, with
     the weights of `inverse_frequency` and the targets q of "exclude-true".
     """
-    weights, rare = inverse_frequency(counts).double(), _rarest(counts)
-    classes = len(counts)
+    classes, rare = len(counts), _rarest(counts)
     targets = torch.full((classes, classes), epsilon / (classes - 1), dtype=torch.float64)
-    targets.fill_diagonal_(1 - epsilon)
-    wanted = weights * targets
-    return (wanted[~rare][:, rare].sum(1) / wanted[~rare].sum(1)).mean().item()
+    optimum = (inverse_frequency(counts).double() * targets.fill_diagonal_(1 - epsilon))[~rare]
+    return (optimum[:, rare].sum(1) / optimum.sum(1)).mean().item()
 
 
 def _rarest(counts: Sequence[int]) -> Tensor:
@@ -45,17 +43,18 @@ def measure(logits: Tensor, labels: Tensor, counts: Sequence[int]) -> dict[str, 
     `rare_predicted`, the share of all images that are predicted to be of one, and `rare_elsewhere`,
     the mean probability of all of them together on images of the other classes.
     """
-    images = torch.tensor(counts)
-    right = (logits.argmax(1) == labels).double()
-    groups = {"many": images > MANY, "few": images < FEW}
-    groups["medium"] = ~(groups["many"] | groups["few"])
-    groups["rare"] = rare = _rarest(counts)
-    found = {
+    images, rare = torch.tensor(counts), _rarest(counts)
+    predicted = logits.argmax(1)
+    right = (predicted == labels).double()
+    many, few = images > MANY, images < FEW
+    groups = {"many": many, "few": few, "medium": ~(many | few), "rare": rare}
+    accuracies = {
         f"{name}_accuracy": right[classes[labels]].mean().item()
         for name, classes in groups.items()
         if classes[labels].any()
     }
     probabilities = logits.double().softmax(1)[:, rare].sum(1)
-    found["rare_predicted"] = rare[logits.argmax(1)].double().mean().item()
-    found["rare_elsewhere"] = probabilities[~rare[labels]].mean().item()
-    return found
+    return accuracies | {
+        "rare_predicted": rare[predicted].double().mean().item(),
+        "rare_elsewhere": probabilities[~rare[labels]].mean().item(),
+    }

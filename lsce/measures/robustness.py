@@ -1,13 +1,14 @@
-"""How a trained network stands perturbed images: common corruptions and adversarial attacks.
+"""How well a trained network withstands perturbed images: common corruptions and attacks.
 
-The attacks are those of the Adversarial Robustness Toolbox (Nicolae et al. 2018,
-arXiv:1807.01069); each is judged by evaluating the network itself on the images that it made,
-clipped to [0, 1] and to its radius.
+The attacks are those of the Adversarial Robustness Toolbox (Nicolae et al. 2018, arXiv:1807.01069).
+Each is judged by the network's own prediction of the attacked images, clipped to [0, 1] and to the
+radius.
 """
 
 import contextlib
 import copy
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from lsce.training.batches import evaluate, evaluating, to_float
 from lsce.training.networks import ImageClassifier
 from lsce.training.spec import Protocol
 
-#: Steps of the short PGD, and the radius (in 1/255) at which nothing should be left.
+#: Steps of the short PGD, and the radius (in 1/255) at which no image should be classified rightly.
 SHORT, UNBOUNDED = 20, 64.0
 
 #: Severities 1 to 5 of each kind of corruption, as in Hendrycks & Dietterich's CIFAR sets except
@@ -39,11 +40,11 @@ SEVERITIES = {
     "JPEG": (80, 65, 58, 50, 40),
 }
 
-#: What is drawn for corruptions is the same for every network.
-_SEED = 0
-
 #: Attacked images a pass.
 _BATCH = 250
+
+#: Makes attacked images, float32 (n, 3, P, P), for a radius in [0, 1].
+Attack = Callable[[float], np.ndarray]
 
 
 def examine(
@@ -64,30 +65,26 @@ def examine(
     the worst error less FGSM's; `gradient_norm`, the mean l2 norm of the gradient of the cross
     entropy by the image, and `zero_gradients`, the share of images where it is 0 throughout. And
     rows of `lsce.results.run.DETAILS`: errors by "corruption" and severity, by "attack" and radius
-    (in 1/255), and of "masking", see `_masking`.
+    (in 1/255), and of "masking", see `_masking_networks`.
     """
-    device = images.device
 
     def part(count: int) -> tuple[Tensor, Tensor]:
-        chosen = data.subset(labels.cpu(), count, seed=0).to(device)
+        chosen = data.subset(labels.cpu(), count, seed=0).to(images.device)
         return images[chosen], labels[chosen]
 
     with evaluating(network), evaluating(source):
         rows = _corrupted(network, *part(protocol.corrupted_images))
-        found = {"corrupted_error": float(np.mean([row["value"] for row in rows]))}
+        scalars = {"corrupted_error": float(np.mean([row["value"] for row in rows]))}
         clean, truth = part(protocol.attacked_images)
         with _quiet_and_seeded(seed):
             attacks = _attacked(network, source, to_float(clean), truth, protocol)
-        for each in (network, source):
-            each.zero_grad()
-        found |= _gradients(network, to_float(clean), truth)
+        network.zero_grad()
+        source.zero_grad()
+        scalars |= _gradients(network, to_float(clean), truth)
     at = {row["case"]: row["value"] for row in attacks if row["x"] == protocol.judged_radius}
-    found |= {"fgsm_error": at["FGSM"], "pgd_error": at[f"PGD-{SHORT}"]}
-    found |= {"worst_error": at["worst case"], "overstated": at["worst case"] - at["FGSM"]}
-    return found, rows + attacks
-
-
-# ---- corruptions ----
+    fgsm, worst = at["FGSM"], at["worst case"]
+    scalars |= {"fgsm_error": fgsm, "pgd_error": at[f"PGD-{SHORT}"]}
+    return scalars | {"worst_error": worst, "overstated": worst - fgsm}, rows + attacks
 
 
 def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
@@ -103,7 +100,7 @@ def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
     pixels = images.permute(0, 3, 1, 2).contiguous()
     if kind == "JPEG":
         return torch.stack([v2.jpeg(image, amount) for image in pixels.cpu()]).to(images.device)
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(0)
     x = pixels.float() / 255
     if kind == "Gaussian noise":
         x = x + amount * torch.randn(x.shape, generator=generator).to(x.device)
@@ -119,33 +116,17 @@ def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
         small = F.interpolate(x, [int(side * amount) for side in shape], mode="area")
         x = F.interpolate(small, shape, mode="nearest")
     else:
-        adjust = {
-            "brightness": v2.adjust_brightness,
-            "contrast": v2.adjust_contrast,
-            "saturation": v2.adjust_saturation,
-        }
-        x = adjust[kind](x, amount)
+        x = getattr(v2, f"adjust_{kind}")(x, amount)
     return x.clamp(0, 1).mul(255).round().byte()
 
 
 def _corrupted(network: ImageClassifier, images: Tensor, labels: Tensor) -> list[dict[str, Any]]:
     rows = []
-    for kind in SEVERITIES:
-        for severity in range(1, 6):
-            changed = corrupt(images, kind, severity).permute(0, 2, 3, 1)
-            value = _error(network, changed, labels)
-            rows.append({"quantity": "corruption", "case": kind, "x": severity, "value": value})
+    for kind, severity in itertools.product(SEVERITIES, range(1, 6)):
+        logits, _ = evaluate(network, corrupt(images, kind, severity).permute(0, 2, 3, 1))
+        error = (logits.argmax(1) != labels).double().mean().item()
+        rows.append({"quantity": "corruption", "case": kind, "x": severity, "value": error})
     return rows
-
-
-def _error(network: ImageClassifier, images: Tensor, labels: Tensor) -> float:
-    return (evaluate(network, images)[0].argmax(1) != labels).double().mean().item()
-
-
-# ---- attacks ----
-
-#: Makes attacked images, float32 (N, 3, P, P), for a radius in [0, 1].
-Attack = Callable[[float], np.ndarray]
 
 
 class _Margin(nn.Module):
@@ -179,13 +160,13 @@ class _Double(nn.Module):
         return self.network.classifier(maps.mean(dim=(2, 3)))
 
 
-class _Attacked:
+class _Target:
     """The images that a network gets right without an attack, and attacks on them."""
 
     def __init__(self, network: ImageClassifier, images: Tensor, labels: Tensor):
-        logits = evaluate(network, images)[0]
+        logits, _ = evaluate(network, images)
         right = logits.argmax(1) == labels
-        self.network, self.all, self.right = network, len(labels), int(right.sum())
+        self.network, self.count = network, len(labels)
         self.images, self.labels = images[right], labels[right]
         others = logits[right].scatter(1, self.labels[:, None], -torch.inf)
         self.next_likely = others.argmax(1).cpu().numpy()
@@ -203,6 +184,16 @@ class _Attacked:
             device_type="gpu" if self.images.is_cuda else "cpu",
         )
 
+    def attack(self, name: str, radius: float, estimator: Any = None, **options: Any) -> Any:
+        """An attack of the library, on the network itself unless on another estimator."""
+        from art.attacks import evasion
+
+        estimator = estimator or self.estimator(self.network)
+        return getattr(evasion, name)(estimator, eps=radius, batch_size=_BATCH, **options)
+
+    def fgsm(self, radius: float) -> np.ndarray:
+        return self.attack("FastGradientMethod", radius).generate(self.x, self.y)
+
     def pgd(
         self,
         network: nn.Module,
@@ -212,76 +203,48 @@ class _Attacked:
         loss: nn.Module | None = None,
         targets: np.ndarray | None = None,
     ) -> np.ndarray:
-        from art.attacks.evasion import ProjectedGradientDescent
-
-        attack = ProjectedGradientDescent(
+        attack = self.attack(
+            "ProjectedGradientDescent",
+            radius,
             self.estimator(network, loss),
-            eps=radius,
             eps_step=2.5 * radius / steps,
             max_iter=steps,
             num_random_init=starts,
             targeted=targets is not None,
-            batch_size=_BATCH,
             verbose=False,
         )
         return attack.generate(self.x, self.y if targets is None else targets)
 
-    def fgsm(self, radius: float) -> np.ndarray:
-        from art.attacks.evasion import FastGradientMethod
-
-        estimator = self.estimator(self.network)
-        return FastGradientMethod(estimator, eps=radius, batch_size=_BATCH).generate(self.x, self.y)
-
     def square(self, radius: float, queries: int) -> Any:
-        from art.attacks.evasion import SquareAttack
-
-        return SquareAttack(
-            self.estimator(self.network),
-            eps=radius,
-            max_iter=queries,
-            batch_size=_BATCH,
-            verbose=False,
-        )
+        return self.attack("SquareAttack", radius, max_iter=queries, verbose=False)
 
     def auto(self, radius: float, steps: int, queries: int) -> np.ndarray:
         """AutoAttack (Croce & Hein 2020): APGD with cross entropy and with the difference-of-logits
         ratio, and Square; without DeepFool, which the library puts in the place of FAB and which
         takes a gradient for each class."""
-        from art.attacks.evasion import AutoAttack, AutoProjectedGradientDescent
-
-        def apgd(loss: str) -> Any:
-            return AutoProjectedGradientDescent(
-                self.estimator(self.network),
-                eps=radius,
-                eps_step=2 * radius,
-                max_iter=steps,
-                nb_random_init=1,
-                batch_size=_BATCH,
-                loss_type=loss,
-                verbose=False,
-            )
-
-        attacks = [apgd("cross_entropy"), apgd("difference_logits_ratio")]
+        options = {"eps_step": 2 * radius, "max_iter": steps, "nb_random_init": 1, "verbose": False}
+        attacks = [
+            self.attack("AutoProjectedGradientDescent", radius, loss_type=loss, **options)
+            for loss in ("cross_entropy", "difference_logits_ratio")
+        ]
         attacks.append(self.square(radius, queries))
-        estimator = self.estimator(self.network)
-        attack = AutoAttack(
-            estimator, eps=radius, eps_step=2 * radius, attacks=attacks, batch_size=_BATCH
-        )
-        return attack.generate(self.x, self.y)
+        auto = self.attack("AutoAttack", radius, eps_step=2 * radius, attacks=attacks)
+        return auto.generate(self.x, self.y)
 
     def broken(self, attack: Attack, radius: float) -> np.ndarray:
         """Which of the images, bool (n,), the network gets wrong after an attack; radius in
         1/255."""
-        if not self.right:
+        if not len(self.x):
             return np.zeros(0, dtype=bool)
-        made = torch.from_numpy(attack(radius / 255)).to(self.images)
+        attacked = torch.from_numpy(attack(radius / 255)).to(self.images)
         # A library's rounding can leave the ball.
-        made = self.images + (made - self.images).clamp(-radius / 255, radius / 255)
-        predicted = evaluate(self.network, made.clamp(0, 1))[0].argmax(1)
-        return (predicted != self.labels).cpu().numpy()
+        attacked = self.images + (attacked - self.images).clamp(-radius / 255, radius / 255)
+        logits, _ = evaluate(self.network, attacked.clamp(0, 1))
+        return (logits.argmax(1) != self.labels).cpu().numpy()
 
-    def error(self, broken: np.ndarray) -> float:
-        return 1 - (self.right - int(broken.sum())) / self.all
+    def row(self, quantity: str, case: str, radius: float, broken: np.ndarray) -> dict[str, Any]:
+        error = 1 - (len(self.x) - int(broken.sum())) / self.count
+        return {"quantity": quantity, "case": case, "x": float(radius), "value": error}
 
 
 def _attacked(
@@ -291,85 +254,74 @@ def _attacked(
     labels: Tensor,
     protocol: Protocol,
 ) -> list[dict[str, Any]]:
-    tried = _Attacked(network, images, labels)
+    target = _Target(network, images, labels)
+    steps, starts, queries = protocol.pgd_steps, protocol.pgd_restarts, protocol.square_queries
     attacks: dict[str, Attack] = {
-        "FGSM": tried.fgsm,
-        f"PGD-{SHORT}": lambda r: tried.pgd(network, r),
-        f"PGD-{SHORT}, margin": lambda r: tried.pgd(network, r, loss=_Margin()),
-        f"PGD-{SHORT}, targeted": lambda r: tried.pgd(network, r, targets=tried.next_likely),
-        protocol.longest: lambda r: tried.pgd(
-            network, r, protocol.pgd_steps, protocol.pgd_restarts
-        ),
-        "AutoAttack": lambda r: tried.auto(r, protocol.pgd_steps, protocol.square_queries),
-        "transfer": lambda r: tried.pgd(source, r),
-        "Square": lambda r: tried.square(r, protocol.square_queries).generate(tried.x, tried.y),
+        "FGSM": target.fgsm,
+        f"PGD-{SHORT}": lambda r: target.pgd(network, r),
+        f"PGD-{SHORT}, margin": lambda r: target.pgd(network, r, loss=_Margin()),
+        f"PGD-{SHORT}, targeted": lambda r: target.pgd(network, r, targets=target.next_likely),
+        protocol.longest: lambda r: target.pgd(network, r, steps, starts),
+        "AutoAttack": lambda r: target.auto(r, steps, queries),
+        "transfer": lambda r: target.pgd(source, r),
+        "Square": lambda r: target.square(r, queries).generate(target.x, target.y),
     }
-    rows = [_row("attack", "clean", 0.0, tried.error(np.zeros(0)))]
+    rows = [target.row("attack", "clean", 0.0, np.zeros(0))]
     for radius in protocol.radii:
-        broken = {name: tried.broken(attack, radius) for name, attack in attacks.items()}
-        rows += [_row("attack", name, radius, tried.error(b)) for name, b in broken.items()]
+        broken = {name: target.broken(attack, radius) for name, attack in attacks.items()}
+        rows += [target.row("attack", name, radius, wrong) for name, wrong in broken.items()]
         if radius == protocol.judged_radius:
-            repeated, more = _masking(tried, radius)
-            rows += more
-            broken |= repeated
+            for name, other in _masking_networks(network).items():
+                broken[name] = target.broken(functools.partial(target.pgd, other), radius)
+                rows.append(target.row("masking", name, radius, broken[name]))
+            unbounded = target.broken(attacks[f"PGD-{SHORT}"], UNBOUNDED)
+            rows.append(target.row("masking", "unbounded", UNBOUNDED, unbounded))
         worst = np.logical_or.reduce(list(broken.values()))
-        rows.append(_row("attack", "worst case", radius, tried.error(worst)))
+        rows.append(target.row("attack", "worst case", radius, worst))
     return rows
 
 
-def _masking(tried: _Attacked, radius: float) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """PGD whose gradients are taken of rescaled logits and in float64, and with so large a radius
-    that a network without masked gradients gets nothing right (Athalye et al. 2018,
-    arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Mosbach et al. 2018,
-    arXiv:1810.12042). What the first three broke at this radius, and rows of errors."""
-    networks = {
-        "logits × 10": _Scaled(tried.network, 10.0),
-        "logits ÷ 10": _Scaled(tried.network, 0.1),
-        "float64": _Double(tried.network),
+def _masking_networks(network: ImageClassifier) -> dict[str, nn.Module]:
+    """Networks whose gradients PGD takes in place of the network's own, which may be masked: with
+    rescaled logits, and in float64. "unbounded", PGD with a radius of `UNBOUNDED`, leaves nothing
+    right unless gradients are masked (Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
+    arXiv:1902.06705; Mosbach et al. 2018, arXiv:1810.12042)."""
+    return {
+        "logits × 10": _Scaled(network, 10.0),
+        "logits ÷ 10": _Scaled(network, 0.1),
+        "float64": _Double(network),
     }
-    broken = {
-        name: tried.broken(functools.partial(tried.pgd, network), radius)
-        for name, network in networks.items()
-    }
-    rows = [_row("masking", name, radius, tried.error(b)) for name, b in broken.items()]
-    far = tried.broken(lambda r: tried.pgd(tried.network, r), UNBOUNDED)
-    return broken, [*rows, _row("masking", "unbounded", UNBOUNDED, tried.error(far))]
-
-
-def _row(quantity: str, case: str, x: float, value: float) -> dict[str, Any]:
-    return {"quantity": quantity, "case": case, "x": float(x), "value": value}
 
 
 def _gradients(network: ImageClassifier, images: Tensor, labels: Tensor) -> dict[str, float]:
     norms = []
-    for part, of_part in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
+    for part, part_labels in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
         part = part.clone().requires_grad_()
-        loss = F.cross_entropy(network(part), of_part, reduction="sum")
+        loss = F.cross_entropy(network(part), part_labels, reduction="sum")
         norms.append(torch.autograd.grad(loss, part)[0].flatten(1).norm(dim=1))
-    norm = torch.cat(norms)
+    norm = torch.cat(norms).double()
     zero = (norm == 0).double().mean().item()
-    return {"gradient_norm": norm.double().mean().item(), "zero_gradients": zero}
+    return {"gradient_norm": norm.mean().item(), "zero_gradients": zero}
 
 
 @contextlib.contextmanager
 def _quiet_and_seeded(seed: int) -> Iterator[None]:
     """The library draws from the global generators, which get their state back, and logs much."""
-    numpy, torch_ = np.random.get_state(), torch.get_rng_state()
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    states = np.random.get_state(), torch.get_rng_state(), logging.root.manager.disable
     try:
+        logging.disable(logging.WARNING)
         np.random.seed(seed)
         torch.manual_seed(seed)
         yield
     finally:
-        np.random.set_state(numpy)
-        torch.set_rng_state(torch_)
-        logging.disable(disabled)
+        np.random.set_state(states[0])
+        torch.set_rng_state(states[1])
+        logging.disable(states[2])
 
 
 def workload(protocol: Protocol) -> tuple[int, int]:
-    """Images passed forward and backward, and images only evaluated, if a third is classified
-    rightly to begin with; the same as `lsce.training.train.workload`."""
+    """Images passed forward and backward, and images only evaluated, as in
+    `lsce.training.train.workload`; a third is taken to be classified rightly without attacks."""
     passes = 6 * SHORT + protocol.pgd_steps * (protocol.pgd_restarts + 2)
     # Twice: the library takes about as long as the network does.
     images = 2 * len(protocol.radii) * protocol.attacked_images // 3

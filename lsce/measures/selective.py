@@ -2,21 +2,18 @@
 
 A *score* (N,) says how sure a network is of each image, higher being surer; only its order counts.
 Images are accepted from the highest score down: *coverage* is the share accepted, *risk* their
-error rate, both in [0, 1]. Logits are (N, C), labels integers (N,) in [0, C), scores and risks
-(N,) with N >= 1; NumPy arrays, sequences or tensors (see `lsce.measures.arrays`), computed in
-float64.
-ValueError or TypeError on anything else, where a number isn't finite, and where probabilities are
-given as logits.
+error rate, both in [0, 1]. Logits are (N, C), labels integers (N,) in [0, C), scores and risks (N,)
+with N >= 1, all as in `lsce.measures.arrays`, computed in float64. Anything else, numbers that are
+not finite, and probabilities given as logits raise ValueError or TypeError.
 """
 
 from typing import Any
 
 import numpy as np
 
-from lsce.measures.arrays import Values, as_array, as_labels, as_logits, as_vector
+from lsce.measures.arrays import Values, as_array, as_labels, as_logits, as_risks, as_vector
 
-#: The norms that `choose_norm` tries: those of Cattelan & Silva's (2024) code, which also tries
-#: the logits as they are.
+#: The norms that `choose_norm` tries: those of Cattelan & Silva's (2024) code.
 NORMS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 #: The coverages of the curves that are kept.
@@ -43,7 +40,7 @@ def log_odds(logits: Values, temperature: float = 1.0) -> np.ndarray:
 
 
 def maximum_logit(logits: Values) -> np.ndarray:
-    """max_k z_k, (N,). Unlike a probability it changes where a row of logits is shifted."""
+    """max_k z_k, (N,). Unlike a probability it changes when a row of logits is shifted."""
     return as_logits(logits).max(axis=1)
 
 
@@ -66,20 +63,16 @@ def normalised(logits: Values, p: float) -> np.ndarray:
 
 
 def energy(logits: Values) -> np.ndarray:
-    """ln Σ_k exp z_k, the negative free energy at T = 1 (Liu et al. 2020, arXiv:2010.03759): (N,).
-
-    Like `maximum_logit` it changes where a row of logits is shifted.
-    """
+    """ln Σ_k exp z_k, (N,), the negative free energy at T = 1 (Liu et al. 2020, arXiv:2010.03759),
+    which changes when a row of logits is shifted."""
     from scipy.special import logsumexp
 
     return logsumexp(as_logits(logits), axis=1)
 
 
 def choose_norm(logits: Values, labels: Values) -> float:
-    """The p of `NORMS` whose `normalised` has the least AURC on these images, the first of equals.
-
-    To be chosen on validation images, not on those that are then scored.
-    """
+    """The p of `NORMS` whose `normalised` has the least AURC on these images, which should be
+    validation images; the first of equals."""
     correct = _correct(logits, labels)
     return min(NORMS, key=lambda p: aurc(risk_coverage(normalised(logits, p), correct)))
 
@@ -98,46 +91,44 @@ def risk_coverage(score: Values, correct: Values) -> np.ndarray:
     _, group, size = np.unique(-score, return_inverse=True, return_counts=True)
     wrong = np.bincount(group[~correct], minlength=len(size))
     sooner, errors_sooner = np.cumsum(size) - size, np.cumsum(wrong) - wrong
-    g, accepted = np.repeat(np.arange(len(size)), size), np.arange(1, len(score) + 1)
-    errors = errors_sooner[g] * size[g] + (accepted - sooner[g]) * wrong[g]
+    tied, accepted = np.repeat(np.arange(len(size)), size), np.arange(1, len(score) + 1)
+    errors = errors_sooner[tied] * size[tied] + (accepted - sooner[tied]) * wrong[tied]
     # Integers up to here: each risk is rounded once, so that one of 5% equals 0.05.
-    return errors / (size[g] * accepted)
+    return errors / (size[tied] * accepted)
 
 
 def aurc(risks: Values) -> float:
     """The mean of the risks at coverages 1/N, 2/N, …, 1: in [0, 1], 0 if all are right."""
-    return float(_shares("risks", risks).mean())
+    return float(as_risks("risks", risks).mean())
 
 
 def excess_aurc(risks: Values) -> float:
     """AURC − [r + (1 − r) ln(1 − r)], r being the risk at full coverage (Geifman et al. 2019).
 
-    The bracket is the large-N limit of the optimum, all errors last. At finite N the optimum lies
-    above it, by r / N at most.
+    The bracket is the large-N limit of the optimum, all errors last; at finite N the optimum is
+    above it by r / N at most.
     """
-    r = _shares("risks", risks)[-1]
+    r = as_risks("risks", risks)[-1]
     best = r + (1 - r) * np.log1p(-r) if r < 1 else 1.0
     return aurc(risks) - float(best)
 
 
 def coverage_at_risk(risks: Values, most: float) -> float:
     """The largest i/N with r_i <= `most`, in [0, 1]; 0 if there is none."""
-    risks = _shares("risks", risks)
+    risks = as_risks("risks", risks)
     within = np.flatnonzero(risks <= _share("most", most))
     return float((within[-1] + 1) / len(risks)) if within.size else 0.0
 
 
 def risk_at_coverage(risks: Values, coverage: float) -> float:
     """r_i at the least i with i/N >= `coverage`, in [0, 1]; the first image's at coverage 0."""
-    risks = _shares("risks", risks)
+    risks = as_risks("risks", risks)
     return float(risks[_least(len(risks), _share("coverage", coverage))])
 
 
 def auroc(positive: Values, negative: Values) -> float:
-    """The probability that a positive's score is above a negative's, ties counting half.
-
-    `positive` and `negative` are the scores of each, and may differ in number.
-    """
+    """The probability that a positive's score is above a negative's, ties counting half; the two
+    may differ in number."""
     from sklearn.metrics import roc_auc_score  # a second to import
 
     positive, negative = as_vector("positive", positive), as_vector("negative", negative)
@@ -146,10 +137,8 @@ def auroc(positive: Values, negative: Values) -> float:
 
 
 def fpr_at_tpr(positive: Values, negative: Values, tpr: float = 0.95) -> float:
-    """Share of negatives that score at least the highest threshold that `tpr` of positives reach.
-
-    In [0, 1], and lower is better. Scores that equal the threshold are above it.
-    """
+    """Share of negatives, in [0, 1], at or above the highest threshold that `tpr` of positives
+    reach."""
     positive, negative = as_vector("positive", positive), as_vector("negative", negative)
     threshold = np.sort(positive)[::-1][_least(len(positive), _share("tpr", tpr))]
     return float((negative >= threshold).mean())
@@ -164,42 +153,42 @@ def selective(
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """How well three scores of the test images tell right from wrong.
 
-    The suffix says which: "" the maximum softmax probability; "_scaled" the same of
-    logits / temperature; "_normalised" `normalised`, its p, "norm", chosen on validation. Scalars:
-    "aurc"; "excess_aurc"; "coverage_at_5", where risk is 5% at most; "risk_at_80", at 80% coverage;
-    "failure_auroc", a right image being the positive, left out if all are right or all wrong.
-
-    Also rows {"quantity": "risk", "case": one of `CASES`, "x": coverage, "value": risk}, one for
-    each of `COVERAGES`.
+    Scalars, with a suffix for the score: "aurc"; "excess_aurc"; "coverage_at_5", where risk is 5%
+    at most; "risk_at_80", at 80% coverage; "failure_auroc", a right image being the positive, left
+    out if all are right or all wrong. Suffixes: "" for the maximum softmax probability, "_scaled"
+    for that of logits / temperature, "_normalised" for `normalised` with p, "norm", chosen on
+    validation. Also rows {"quantity": "risk", "case": one of `CASES`, "x": one of `COVERAGES`,
+    "value": risk}.
     """
     correct = _correct(test_logits, test_labels)
     norm = choose_norm(validation_logits, validation_labels)
-    found, rows = {"norm": norm}, []
+    scalars, rows = {"norm": norm}, []
     for suffix, score in _scores(test_logits, temperature, norm).items():
         risks = risk_coverage(score, correct)
-        found |= {
+        scalars |= {
             f"aurc{suffix}": aurc(risks),
             f"excess_aurc{suffix}": excess_aurc(risks),
             f"coverage_at_5{suffix}": coverage_at_risk(risks, 0.05),
             f"risk_at_80{suffix}": risk_at_coverage(risks, 0.8),
         }
         if 0 < risks[-1] < 1:
-            found[f"failure_auroc{suffix}"] = auroc(score[correct], score[~correct])
-        for x in COVERAGES.tolist():
-            value = risk_at_coverage(risks, x)
-            rows.append({"quantity": "risk", "case": CASES[suffix], "x": x, "value": value})
-    return found, rows
+            scalars[f"failure_auroc{suffix}"] = auroc(score[correct], score[~correct])
+        rows += [
+            {"quantity": "risk", "case": CASES[suffix], "x": x, "value": risk_at_coverage(risks, x)}
+            for x in COVERAGES.tolist()
+        ]
+    return scalars, rows
 
 
 def unseen(
     seen_logits: Values, unseen_logits: Values, temperature: float, norm: float
 ) -> dict[str, float]:
-    """How well scores tell test images of the training classes (positive) from those of others.
+    """How well scores tell test images of the C training classes (positive) from those of others
+    (Hendrycks & Gimpel 2017, arXiv:1610.02136).
 
-    Both logits are over the C training classes. "unseen_auroc" and "unseen_fpr95" (the share of
+    Both logits are over the training classes. "unseen_auroc" and "unseen_fpr95" (the share of
     unseen images accepted where 95% of the seen ones are) with the suffixes of `selective`, p being
-    `norm`, and "_logit", `maximum_logit`, and "_energy", `energy`. Hendrycks & Gimpel 2017
-    (arXiv:1610.02136).
+    `norm`, and "_logit", `maximum_logit`, and "_energy", `energy`.
     """
     seen_logits = as_logits(seen_logits, "seen_logits")
     unseen_logits = as_logits(unseen_logits, "unseen_logits")
@@ -210,10 +199,9 @@ def unseen(
         _scores(z, temperature, norm) | {"_logit": maximum_logit(z), "_energy": energy(z)}
         for z in (seen_logits, unseen_logits)
     )
-    found = {f"unseen_auroc{s}": auroc(score, negative[s]) for s, score in positive.items()}
-    return found | {
-        f"unseen_fpr95{s}": fpr_at_tpr(score, negative[s]) for s, score in positive.items()
-    }
+    pairs = {suffix: (score, negative[suffix]) for suffix, score in positive.items()}
+    aurocs = {f"unseen_auroc{suffix}": auroc(*pair) for suffix, pair in pairs.items()}
+    return aurocs | {f"unseen_fpr95{suffix}": fpr_at_tpr(*pair) for suffix, pair in pairs.items()}
 
 
 def _scores(logits: Values, temperature: float, norm: float) -> dict[str, np.ndarray]:
@@ -232,15 +220,6 @@ def _correct(logits: Values, labels: Values) -> np.ndarray:
 def _least(n: int, share: float) -> int:
     """The index i − 1 of the least i in 1..n with i/n >= share; `ceil` would miss some by one."""
     return int(np.searchsorted(np.arange(1, n + 1) / n, share))
-
-
-def _shares(name: str, values: Values) -> np.ndarray:
-    values = as_vector(name, values)
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(
-            f"{name} must lie in [0, 1], but range from {values.min():.6g} to {values.max():.6g}"
-        )
-    return values
 
 
 def _share(name: str, value: float) -> float:

@@ -12,7 +12,7 @@ LOWEST, HIGHEST = 0.01, 100.0
 
 @dataclass(frozen=True)
 class Temperature:
-    """A fitted temperature and what it does to the hard-label NLL (nats) it was fitted to."""
+    """A fitted temperature, and the hard-label NLL (nats) it was fitted to before and after."""
 
     value: float
     nll_before: float
@@ -23,18 +23,16 @@ class Temperature:
 
 
 def fit_temperature(logits: Values, labels: Values) -> Temperature:
-    """The T in [0.01, 100] that minimises the hard-label NLL of softmax(logits / T).
+    """The T in [0.01, 100] that minimises the hard-label NLL of softmax(logits / T), never worse
+    than T = 1: below 1 for an under-confident model, above for an over-confident one.
 
-    `logits` (N, C) and `labels` (N,) of held-out images, NumPy arrays or tensors; computed in
-    float64. T < 1 says that the model was under-confident, T > 1 over-confident. Never worse
-    than T = 1 on these images. Raises ValueError or TypeError for logits that are not finite or are
-    probabilities, and for labels that do not fit them.
+    `logits` (N, C) and `labels` (N,) of held-out images; computed in float64. Raises ValueError or
+    TypeError for logits that are not finite or are probabilities, and for labels that do not fit.
     """
     logits = as_logits(logits)
     labels = as_labels(labels, *logits.shape)
     shifted = logits - logits.max(axis=1, keepdims=True)
     target = shifted[np.arange(len(labels)), labels]
-
     before = _nll(shifted, target, 1.0)
     beta, converged = _best_inverse(shifted, target)
     after = _nll(shifted, target, beta)
@@ -48,7 +46,7 @@ def _nll(shifted: np.ndarray, target: np.ndarray, beta: float) -> float:
 
 
 def _derivatives(shifted: np.ndarray, target: np.ndarray, beta: float) -> tuple[float, float]:
-    """First and second derivative of the NLL by β = 1/T: E_p[z] − z_y and Var_p[z], averaged."""
+    """The mean of E_p[z] − z_y and Var_p[z]: first and second derivative of the NLL by β = 1/T."""
     weights = np.exp(beta * shifted)
     weights /= weights.sum(axis=1, keepdims=True)
     mean = (weights * shifted).sum(axis=1)
