@@ -33,7 +33,7 @@ Rule = str | list[str] | dict[str, str]
 
 
 class Published(Value):
-    """What the literature measured: pairs of rows of `data/published.csv`, without and with it."""
+    """What the literature measured: pairs of `data/published.csv`, without and with smoothing."""
 
     measure: str
     pairs: list[list[str]]
@@ -200,9 +200,11 @@ def _arm(rule: Rule, claim: Claim, runs: pd.DataFrame, epsilon: float) -> Arm | 
         return best_arm(runs[runs["method"].isin(rule)], claim.chosen_by)
     if rule in of_rule:
         return "smoothing", of_rule[rule]
-    excluded = 0.0 if rule == "tuned" else epsilon
-    runs = runs[(runs["method"] == "smoothing") & (runs["setting"] != excluded)]
-    if rule == "another ε" and (runs["setting"] == 0).all():  # ε = 0 alone is another claim
+    runs = runs[runs["method"] == "smoothing"]
+    if rule == "tuned":
+        return best_arm(runs[runs["setting"] > 0], claim.chosen_by)
+    runs = runs[runs["setting"] != epsilon]
+    if (runs["setting"] == 0).all():  # ε = 0 alone is another claim
         return None
     return best_arm(runs, claim.chosen_by)
 
