@@ -57,11 +57,9 @@ class DistillationParameters(Parameters):
     def _check_numbers(self) -> Self:
         judged_of("teacher_epsilons", self.of_teachers, self.judged)
         if len(self.student_epsilons) != len(self.temperatures):
-            raise ValueError(
-                f"student_epsilons is {list(self.student_epsilons)}; it must be "
-                f"{len(self.temperatures)} values, as many as there are temperatures, for equal "
-                "tuning"
-            )
+            epsilons, count = list(self.student_epsilons), len(self.temperatures)
+            wanted = f"{count} values, as many as there are temperatures, for equal tuning"
+            raise ValueError(f"student_epsilons is {epsilons}; it must be {wanted}")
         return self
 
 

@@ -80,9 +80,8 @@ class EpsilonStudy(Study):
         for (name, regime), decay in itertools.product(p.compared.items(), decays):
             recipe = regime.recipe.model_copy(update={"weight_decay": decay})
             words = f"weight decay {decay:g}".replace("-", "−")
-            for label in self.smoothed(
-                group, {name: regime.changed(recipe=recipe)}, [0], keep=keep
-            ):
+            decayed = {name: regime.changed(recipe=recipe)}
+            for label in self.smoothed(group, decayed, [0.0], keep=keep):
                 yield replace(label, method="weight decay", setting=decay, arm=words)
 
     def _fractions(self) -> dict[str, Regime]:

@@ -189,12 +189,11 @@ def part(study: Study, have: Recorded) -> Study:
             for label in absent
             if group != MAIN or not label.smoothed or study.decisive(label)
         }
-        unfinished = {(one.regime, one.arm) for one in absent if one.task.seed not in lacking}
-        kept += [
-            label
-            for label in labelled
-            if label.task.seed not in lacking and (label.regime, label.arm) not in unfinished
-        ]
+        shown = [label for label in labelled if label.task.seed not in lacking]
+        unfinished = {
+            (label.regime, label.arm) for label in absent if label.task.seed not in lacking
+        }
+        kept += [label for label in shown if (label.regime, label.arm) not in unfinished]
     return study.part(kept)
 
 

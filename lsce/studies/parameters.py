@@ -87,9 +87,18 @@ class Regime(Value):
             monitored = monitored * classes // entry.num_classes
         elif imbalance is not None:
             sample = LongTail(train_size=size, imbalance=imbalance)
-        fields: dict[str, Any] = dict(network=self.network, recipe=self.recipe, epochs=self.epochs)
-        fields |= dict(data=data_name, sample=sample, labels=labels, method=method, seed=seed)
-        return RunSpec(**fields, monitor_size=monitored, keep=frozenset(keep))
+        return RunSpec(
+            data=data_name,
+            sample=sample,
+            labels=labels,
+            method=method,
+            network=self.network,
+            recipe=self.recipe,
+            epochs=self.epochs,
+            monitor_size=monitored,
+            seed=seed,
+            keep=frozenset(keep),
+        )
 
     def fitted(self, data_name: str) -> "Regime":
         """The same with about as many images as another data set can have, equally many of each of
