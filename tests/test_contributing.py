@@ -32,7 +32,7 @@ from typing import Annotated
 from pydantic import Strict
 from lsce.judging.claims import MAIN
 from lsce.studies.parameters import GridParameters, parameter
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.study import Labelled, Study
 """
 
 

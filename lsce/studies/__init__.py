@@ -2,9 +2,8 @@
 
 import functools
 import importlib.util
-import sys
+import inspect
 from pathlib import Path
-from typing import TypeGuard
 
 from lsce.judging import claims
 from lsce.judging.claims import Claim
@@ -19,21 +18,18 @@ def notebooks() -> list[str]:
 
 @functools.cache
 def of(notebook: str) -> type[Study] | None:
-    """The study of a page, None if it shows no runs.
-
-    That of `notebooks/NN_name.ipynb` is the class of `lsce.studies.name` that is a study.
-    """
-    module = f"lsce.studies.{notebook.partition('_')[2]}"
-    if not importlib.util.find_spec(module):
+    """The study of `notebooks/NN_name.ipynb`: the one that `lsce.studies.name` defines, or None if
+    the page shows no runs."""
+    name = f"lsce.studies.{notebook.partition('_')[2]}"
+    if not importlib.util.find_spec(name):
         return None
-    own = [each for each in vars(importlib.import_module(module)).values() if _is_of(each, module)]
-    (study,) = own
+    (study,) = (
+        value
+        for value in vars(importlib.import_module(name)).values()
+        if isinstance(value, type) and issubclass(value, Study) and value.__module__ == name
+    )
     study.notebook = notebook
     return study
-
-
-def _is_of(value: object, module: str) -> TypeGuard[type[Study]]:
-    return isinstance(value, type) and issubclass(value, Study) and value.__module__ == module
 
 
 def with_runs() -> dict[str, type[Study]]:
@@ -47,8 +43,7 @@ def claims_of(notebook: str) -> list[Claim]:
     study = of(notebook)
     if study is None:
         return []
-    module = sys.modules[study.__module__]
-    return claims.declared(Path(module.__file__ or "").with_suffix(".yaml"), notebook)
+    return claims.declared(Path(inspect.getfile(study)).with_suffix(".yaml"), notebook)
 
 
 def all_claims() -> dict[str, Claim]:

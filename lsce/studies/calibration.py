@@ -1,13 +1,12 @@
 """Does smoothing improve calibration, beside temperature scaling and other losses?"""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from lsce import data
-from lsce.judging.claims import MAIN
 from lsce.measures import calibration
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
@@ -20,7 +19,7 @@ from lsce.studies.parameters import (
     equal_effort,
     parameter,
 )
-from lsce.studies.study import Labelled, Study, smoothed, trained
+from lsce.studies.study import Labelled, Study
 from lsce.training.methods import Focal, MaxSup, Method, Mixup
 
 #: The group of runs on data whose posterior is known.
@@ -75,58 +74,51 @@ class Calibration(Study):
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
-        yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds)
+        yield from super().runs()
         known = next(name for name in data.names() if data.entry(name).posterior)
         first = {name: regime.fitted(known) for name, regime in [*p.regimes.items()][:1]}
-        epsilons = p.truth_epsilons or (0.0, p.judged)
-        yield from smoothed(KNOWN_POSTERIOR, known, first, epsilons, p.seeds[:1])
-        rivals = {
-            name: getattr(p, name) for name in ("focal_gammas", "mixup_alphas", "maxsup_weights")
-        }
-        tuned, rivals = equal_effort(p.compared_epsilons, p.epsilons, p.judged, **rivals)
-        yield from smoothed("peers", p.data_name, p.compared, [0.0, *tuned], p.seeds)
-        focal, mixup, maxsup = rivals.values()
-        peers: list[Method] = [Focal(gamma=gamma) for gamma in focal]
-        peers += [Mixup(alpha=alpha) for alpha in mixup]
-        peers += [MaxSup(weight=weight) for weight in maxsup]
+        epsilons, seeds = p.truth_epsilons or (0.0, p.judged), p.seeds[:1]
+        yield from self.smoothed(KNOWN_POSTERIOR, first, epsilons, data_name=known, seeds=seeds)
+        rivals = ("focal_gammas", "mixup_alphas", "maxsup_weights")
+        tuned, gammas, alphas, weights = equal_effort(p, *rivals)
+        yield from self.smoothed("peers", p.compared, [0.0, *tuned])
+        peers: list[Method] = [Focal(gamma=gamma) for gamma in gammas]
+        peers += [Mixup(alpha=alpha) for alpha in alphas]
+        peers += [MaxSup(weight=weight) for weight in weights]
         for (name, regime), method in itertools.product(p.compared.items(), peers):
-            yield from trained("peers", p.data_name, {name: regime}, [method], p.seeds)
+            yield from self.trained("peers", {name: regime}, [method])
 
     def reliability(self, main: Evidence) -> pd.DataFrame:
         """`lsce.measures.calibration.reliability_table` of the first seed's runs, as trained and
         with temperature, without smoothing and at the judged ε. The columns `regime` and `panel`
         name each run."""
-        parts = []
+        bins, parts = self.parameters.bins, []
         for label, run in main.pairs:
-            shown = self.decisive(label) and run.spec.seed == main.seeds[0]
-            if not shown or run.diverged:
+            if not self.decisive(label) or run.spec.seed != main.seeds[0] or run.diverged:
                 continue
-            correct, bins = run.samples["correct"], self.parameters.bins
-            fitted = f"T = {run.scalars['temperature']:.2f}"
-            for arm, words in (("confidence", "as trained"), ("scaled", fitted)):
-                sure = run.samples[arm]
-                ece = calibration.expected_calibration_error(sure, correct, bins)
+            correct, fitted = run.samples["correct"], f"T = {run.scalars['temperature']:.2f}"
+            for score, words in (("confidence", "as trained"), ("scaled", fitted)):
+                confidence = run.samples[score]
+                ece = calibration.expected_calibration_error(confidence, correct, bins)
                 panel = f"ε = {label.setting:g}, {words}\nECE {ece:.3f}"
-                found = calibration.reliability_table(sure, correct, bins)
-                parts.append(found.assign(regime=label.regime, panel=panel))
+                table = calibration.reliability_table(confidence, correct, bins)
+                parts.append(table.assign(regime=label.regime, panel=panel))
         return pd.concat(parts, ignore_index=True)
 
     def errors(self, main: Evidence) -> pd.DataFrame:
-        """Five calibration errors by ε, before and after temperature scaling."""
-        words = {
+        measures = {
             "ece": "ECE",
             "adaptive_ece": "adaptive ECE",
             "classwise_ece": "classwise ECE",
             "mce": "maximum CE",
             "debiased_ce": "debiased CE",
         }
-        return tables.before_and_after(main.table, words)
+        return tables.by_score(main.table, measures)
 
     def scores(self, main: Evidence) -> pd.DataFrame:
-        """NLL, Brier score, signed gap and temperature by ε."""
-        words = {"nll": "NLL", "brier": "Brier score", "confidence_gap": "confidence − accuracy"}
-        columns = [("temperature", "{regime}: temperature T", "as trained")]
-        parts = [tables.before_and_after(main.table, words), tables.tidy(main.table, columns)]
+        measures = {"nll": "NLL", "brier": "Brier score", "confidence_gap": "confidence − accuracy"}
+        temperature = [("temperature", "{regime}: temperature T", "as trained")]
+        parts = [tables.by_score(main.table, measures), tables.tidy(main.table, temperature)]
         return pd.concat(parts, ignore_index=True)
 
     def estimators(self, main: Evidence) -> pd.DataFrame:
@@ -139,49 +131,48 @@ class Calibration(Study):
         rows = []
         for label, run in main.others[KNOWN_POSTERIOR].pairs:
             confidence, correct = run.samples["confidence"], run.samples["correct"]
-            likely = run.samples["true_probability"]
+            likely, images = run.samples["true_probability"], len(correct)
             truth = {
                 norm: calibration.true_calibration_error(confidence, likely, norm=norm)
                 for norm in (1, 2)
             }
             rng = np.random.default_rng(0)
-            for size in [size for size in SIZES if size < len(correct)] + [len(correct)]:
-                draws = 1 if size == len(correct) else DRAWS
-                chosen = [rng.permutation(len(correct))[:size] for _ in range(draws)]
+            for size in [size for size in SIZES if size < images] + [images]:
+                draws = 1 if size == images else DRAWS
+                subsets = [rng.permutation(images)[:size] for _ in range(draws)]
                 for name, (estimate, norm) in ESTIMATORS.items():
-                    values = [estimate(confidence[part], correct[part]) for part in chosen]
-                    low, high = np.quantile(values, [0.05, 0.95])
-                    named = {"panel": label.arm, "estimator": name, "images": size}
-                    found = {"mean": np.mean(values), "low": low, "high": high}
-                    rows.append(named | found | {"norm": norm, "truth": truth[norm]})
-        return pd.DataFrame(rows)
+                    values = [estimate(confidence[part], correct[part]) for part in subsets]
+                    middle = np.quantile(values, [0.05, 0.95])
+                    mean, true = np.mean(values), truth[norm]
+                    rows.append((label.arm, name, size, mean, *middle, norm, true))
+        columns = ["panel", "estimator", "images", "mean", "low", "high", "norm", "truth"]
+        return pd.DataFrame(rows, columns=columns)
 
     def smooth_errors(self, main: Evidence) -> pd.DataFrame:
         """ECE and the smooth calibration error (Błasiok & Nakkiran 2024) without smoothing and at
         the judged ε, as trained and after temperature scaling."""
         from relplot import smECE  # two seconds to import
 
-        found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-            "ECE": calibration.expected_calibration_error,
-            "smooth CE": lambda sure, correct: float(smECE(sure, correct.astype(float))),
-        }
-        rows = [
-            {"panel": label.regime, "arm": f"{name}, {words}", "epsilon": label.setting}
-            | {"seed": run.spec.seed, "value": error(run.samples[arm], run.samples["correct"])}
-            for label, run in main.pairs
-            if "confidence" in run.samples and self.decisive(label)
-            for arm, words in (("confidence", "as trained"), ("scaled", "scaled"))
-            for name, error in found.items()
-        ]
-        return pd.DataFrame(rows)
+        rows = []
+        for label, run in main.pairs:
+            if "confidence" not in run.samples or not self.decisive(label):
+                continue
+            correct = run.samples["correct"]
+            for score, words in (("confidence", "as trained"), ("scaled", "scaled")):
+                confidence = run.samples[score]
+                ece = calibration.expected_calibration_error(confidence, correct)
+                smooth = float(smECE(confidence, correct.astype(float)))
+                for name, error in (("ECE", ece), ("smooth CE", smooth)):
+                    arm = f"{name}, {words}"
+                    rows.append((label.regime, arm, label.setting, run.spec.seed, error))
+        return pd.DataFrame(rows, columns=["panel", "arm", "epsilon", "seed", "value"])
 
     def peers(self, main: Evidence) -> pd.DataFrame:
-        """NLL and calibration error by method and setting."""
         measures = {
             "nll_scaled": "NLL after temperature scaling",
             "debiased_ce": "debiased CE as trained",
             "debiased_ce_scaled": "debiased CE after temperature scaling",
         }
         numbers = tables.compared_measures(main.others["peers"].table, measures, self.chosen_by)
-        named = numbers.assign(panel=numbers["regime"] + ": " + numbers["words"])
-        return named.drop(columns=["regime", "words"])
+        numbers["panel"] = numbers["regime"] + ": " + numbers["words"]
+        return numbers.drop(columns=["regime", "words"])

@@ -11,9 +11,8 @@ def cell(notebook: str) -> str:
     """The source of the cell: every parameter with its default and its explanation."""
     study = studies.of(notebook)
     if study is None:
-        raise ValueError(
-            f"notebook is {notebook!r}; it must be one of {', '.join(studies.with_runs())}"
-        )
+        known = ", ".join(studies.with_runs())
+        raise ValueError(f"notebook is {notebook!r}; it must be one of {known}")
     shows = dict(Shows.model_fields)
     fields = {"profile": shows.pop("profile")} | study.Parameters.model_fields | shows
     return "\n".join(
@@ -32,11 +31,10 @@ def _assignment(name: str, value: Any, words: str) -> str:
 def literal(value: Any) -> str:
     """A value as it is written in a notebook; regimes one a line."""
     if isinstance(value, dict) and value:
-        rows = [f"    {name!r}: {literal(each)},\n" for name, each in value.items()]
+        rows = [f"    {name!r}: {literal(entry)},\n" for name, entry in value.items()]
         return "{\n" + "".join(rows).replace("'", '"') + "}"
     if isinstance(value, Value):
-        fields = value.model_dump(exclude_defaults=True)
-        return repr(fields).replace("'", '"')
+        return repr(value.model_dump(exclude_defaults=True)).replace("'", '"')
     if isinstance(value, str):
         return f'"{value}"'
     return repr(list(value)) if isinstance(value, tuple) else repr(value)

@@ -13,7 +13,7 @@ from lsce.measures import long_tail
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import Epsilons, Parameters, Regime, Some, parameter
-from lsce.studies.study import Labelled, Study, trained
+from lsce.studies.study import Labelled, Study
 from lsce.training.methods import Method, Smoothing, WeightedSmoothing
 
 
@@ -52,27 +52,28 @@ class ClassWeights(Study):
         methods += [weighted(epsilon=e, weighting="samples") for e in p.epsilons if e > 0]
         for imbalance in p.imbalances:
             run = {f"imbalance {imbalance:g}": p.long_tail_run}
-            yield from trained(MAIN, p.data_name, run, methods, p.seeds, imbalance=imbalance)
+            yield from self.trained(MAIN, run, methods, imbalance=imbalance)
 
     def errors(self, main: Evidence) -> pd.DataFrame:
-        """Error and calibration error by method and setting."""
         measures = {"top1_error": "top-1 error", "debiased_ce": "debiased CE"}
         return tables.compared_measures(main.table, measures, self.chosen_by)
 
     def shots(self, main: Evidence) -> pd.DataFrame:
-        """Accuracy on classes of many and of few images."""
-        words = {"many": "many-shot", "medium": "medium-shot", "few": "few-shot"}
-        words["rare"] = "rarest fifth"
-        named = {f"{name}_accuracy": each for name, each in words.items()}
-        return self._cases(main, named).dropna(subset="value")
+        measures = {
+            "many_accuracy": "many-shot",
+            "medium_accuracy": "medium-shot",
+            "few_accuracy": "few-shot",
+            "rare_accuracy": "rarest fifth",
+        }
+        return self._cases(main, measures).dropna(subset="value")
 
     def trap(self, main: Evidence) -> pd.DataFrame:
         """How often the rarest classes are predicted, and how probable they are elsewhere."""
-        named = {"rare_elsewhere": "probability elsewhere", "rare_predicted": "share predicted"}
-        return self._cases(main, named)
+        measures = {"rare_elsewhere": "probability elsewhere", "rare_predicted": "share predicted"}
+        return self._cases(main, measures)
 
-    def _cases(self, main: Evidence, words: dict[str, str]) -> pd.DataFrame:
-        numbers = tables.stacked(main.table, words)
+    def _cases(self, main: Evidence, measures: dict[str, str]) -> pd.DataFrame:
+        numbers = tables.stacked(main.table, measures)
         return numbers.rename(columns={"regime": "panel", "words": "case"})
 
     def optimum(self) -> pd.DataFrame:
@@ -82,14 +83,8 @@ class ClassWeights(Study):
         largest = p.long_tail_run.images(p.data_name) // classes
         for imbalance, epsilon in itertools.product(p.imbalances, sorted(p.epsilons)):
             counts = data.long_tail_counts(largest, classes, imbalance)
+            row = {"imbalance": imbalance, "images": sum(counts)}
+            row |= {"commonest, rarest class": f"{counts[0]}, {counts[-1]}", "ε": epsilon}
             elsewhere = long_tail.optimal_elsewhere(counts, epsilon)
-            rows.append(
-                {
-                    "imbalance": imbalance,
-                    "images": sum(counts),
-                    "commonest, rarest class": f"{counts[0]}, {counts[-1]}",
-                    "ε": epsilon,
-                    "rarest fifth elsewhere, at the optimum": elsewhere,
-                }
-            )
+            rows.append(row | {"rarest fifth elsewhere, at the optimum": elsewhere})
         return pd.DataFrame(rows)

@@ -21,14 +21,14 @@ from lsce.studies.parameters import (
     judged_of,
     parameter,
 )
-from lsce.studies.study import Labelled, Study, smoothed, trained
+from lsce.studies.study import Labelled, Study
 from lsce.training.methods import Distillation, Smoothing
 
 
 class DistillationParameters(Parameters):
     teacher_run: Regime = parameter(
         Regime(network="resnet6", train_size=45000, epochs=2, monitor_size=1000),
-        "what the teachers are (see lsce.studies.Regime)",
+        "what the teachers are (see lsce.studies.parameters.Regime)",
     )
     student_run: Regime = parameter(
         Regime(network="resnet6-half", train_size=45000, epochs=1, monitor_size=1000),
@@ -57,11 +57,9 @@ class DistillationParameters(Parameters):
     def _check_numbers(self) -> Self:
         judged_of("teacher_epsilons", self.of_teachers, self.judged)
         if len(self.student_epsilons) != len(self.temperatures):
-            count = len(self.temperatures)
+            epsilons, count = list(self.student_epsilons), len(self.temperatures)
             wanted = f"{count} values, as many as there are temperatures, for equal tuning"
-            raise ValueError(
-                f"student_epsilons is {list(self.student_epsilons)}; it must be {wanted}"
-            )
+            raise ValueError(f"student_epsilons is {epsilons}; it must be {wanted}")
         return self
 
 
@@ -83,49 +81,40 @@ class DistillationStudy(Study):
     percent = {"train_accuracy", "top1_error"}
 
     def runs(self) -> Iterator[Labelled]:
-        p = self.parameters
-        teachers, keep = {"teachers": p.teacher_run}, ("information",)
-        yield from smoothed("teachers", p.data_name, teachers, p.of_teachers, p.seeds, keep=keep)
-        regime = f"{p.student_run.network} from {p.teacher_run.network}"
-        alone = {regime: p.student_run}
-        yield from smoothed(MAIN, p.data_name, alone, [0.0, *p.student_epsilons], p.seeds)
+        p, teachers = self.parameters, {"teachers": self.parameters.teacher_run}
+        yield from self.smoothed("teachers", teachers, p.of_teachers, keep=("information",))
+        student = {f"{p.student_run.network} from {p.teacher_run.network}": p.student_run}
+        yield from self.smoothed(MAIN, student, [0.0, *p.student_epsilons])
         for epsilon, seed in itertools.product(p.of_teachers, p.seeds):
             teacher = p.teacher_run.spec(p.data_name, seed, Smoothing(epsilon=epsilon))
-            for temperature in p.temperatures:
-                method = Distillation(teacher=teacher, temperature=temperature)
-                (label,) = trained(MAIN, p.data_name, alone, [method], [seed])
+            methods = [Distillation(teacher=teacher, temperature=each) for each in p.temperatures]
+            for label in self.trained(MAIN, student, methods, seeds=[seed]):
                 if epsilon not in (0.0, p.judged):  # these have a name; others say their ε
                     name = f"distilled, teacher with ε = {epsilon:g}"
-                    label = replace(label, method=name, arm=f"{name}, T = {temperature:g}")
+                    label = replace(label, method=name, arm=f"{name}, T = {label.setting:g}")
                 yield label
 
     def errors(self, main: Evidence) -> pd.DataFrame:
-        """The student's error by arm."""
         return tables.compared(main.table, "top1_error", self.chosen_by)
 
     def by_smoothness(self, main: Evidence) -> pd.DataFrame:
         """Test accuracy against the smoothness of the targets that a network learned from (γ of
         Müller et al. 2019): columns panel, arm, smoothness, seed and value."""
-        students = main.table
-        alone = students["method"] == "smoothing"
-        parts: list[pd.DataFrame] = []
-        for arm, rows in (
-            ("teacher", main.others["teachers"].table),
-            ("student, smoothed alone", students[alone]),
-            *students[~alone].groupby("method", sort=False),
-        ):
-            if "distilled" in str(arm):
-                # The seeds' teachers differ a little; their mean keeps them together.
-                smoothness = rows.groupby("arm")["smoothness"].transform("mean")
-                arm = str(arm).replace("distilled", "student")
-            else:
-                smoothness = rows["epsilon"] * rows["classes"] / (rows["classes"] - 1)
-            part = rows[["seed"]].assign(smoothness=smoothness, value=rows["test_accuracy"])
-            parts.append(part.assign(arm=arm, panel="test accuracy"))
-        return pd.concat(parts, ignore_index=True)
+        table = pd.concat([main.others["teachers"].table, main.table], ignore_index=True)
+        alone = table["method"] == "smoothing"
+        arm = table["method"].str.replace("distilled", "student")
+        arm = arm.mask(alone, "student, smoothed alone")
+        smoothed = table["epsilon"] * table["classes"] / (table["classes"] - 1)
+        # The seeds' teachers differ a little; their mean keeps them together.
+        taught = table[~alone].groupby("arm")["smoothness"].transform("mean")
+        return table[["seed"]].assign(
+            smoothness=smoothed.mask(~alone, taught),
+            value=table["test_accuracy"],
+            arm=arm.mask(table["group"] == "teachers", "teacher"),
+            panel="test accuracy",
+        )
 
     def teachers(self, main: Evidence) -> pd.DataFrame:
-        """Accuracy, resemblance and information by the teacher's ε."""
         columns = [
             ("test_accuracy", "test accuracy", "teachers"),
             ("related_auroc", "resemblance (AUROC)", "teachers"),

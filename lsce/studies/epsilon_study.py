@@ -23,7 +23,7 @@ from lsce.studies.parameters import (
     equal_effort,
     parameter,
 )
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.study import Labelled, Study
 
 
 class EpsilonParameters(ComparedParameters):
@@ -71,53 +71,43 @@ class EpsilonStudy(Study):
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
-        regimes = p.regimes | p.more_regimes
-        yield from smoothed(MAIN, p.data_name, regimes, p.epsilons, p.seeds)
+        yield from self.smoothed(MAIN, p.regimes | p.more_regimes, p.epsilons)
         epsilons = p.fraction_epsilons or (0.0, p.judged)
-        yield from smoothed("fractions", p.data_name, self._fractions(), epsilons, p.seeds)
-        tuned, rivals = equal_effort(
-            p.compared_epsilons, p.epsilons, p.judged, weight_decays=p.weight_decays
-        )
+        yield from self.smoothed("fractions", self._fractions(), epsilons)
+        tuned, decays = equal_effort(p, "weight_decays")
         group, keep = "alternatives", ("selected",)
-        yield from smoothed(group, p.data_name, p.compared, [0.0, *tuned], p.seeds, keep=keep)
-        for (name, regime), decay in itertools.product(p.compared.items(), rivals["weight_decays"]):
+        yield from self.smoothed(group, p.compared, [0.0, *tuned], keep=keep)
+        for (name, regime), decay in itertools.product(p.compared.items(), decays):
             recipe = regime.recipe.model_copy(update={"weight_decay": decay})
-            decayed = {name: regime.changed(recipe=recipe)}
             words = f"weight decay {decay:g}".replace("-", "−")
-            for label in smoothed(group, p.data_name, decayed, [0.0], p.seeds, keep=keep):
+            decayed = {name: regime.changed(recipe=recipe)}
+            for label in self.smoothed(group, decayed, [0.0], keep=keep):
                 yield replace(label, method="weight decay", setting=decay, arm=words)
 
     def _fractions(self) -> dict[str, Regime]:
-        p, found = self.parameters, {}
-        every = data.entry(p.data_name).num_classes
-        for fraction in p.fractions:
-            size = every * max(1, round(fraction * p.fraction_run.images(p.data_name) / every))
-            epochs = round(p.fraction_run.epochs / fraction)
-            words = f"{fraction:.0%} of the images"
-            found[words] = p.fraction_run.changed(train_size=size, epochs=epochs)
-        return found
+        p, run = self.parameters, self.parameters.fraction_run
+        classes, images = data.entry(p.data_name).num_classes, run.images(p.data_name)
+        return {
+            f"{fraction:.0%} of the images": run.changed(
+                train_size=classes * max(1, round(fraction * images / classes)),
+                epochs=round(run.epochs / fraction),
+            )
+            for fraction in p.fractions
+        }
 
     def errors(self, main: Evidence) -> pd.DataFrame:
-        """Top-1 and top-5 error by ε."""
+        columns = ("top1_error", "top-1 error"), ("top5_error", "top-5 error")
+        return tables.tidy(main.table, [(*names, "{regime}") for names in columns])
+
+    def both_sides(self, main: Evidence) -> pd.DataFrame:
         columns = [
-            ("top1_error", "top-1 error", "{regime}"),
-            ("top5_error", "top-5 error", "{regime}"),
+            (f"{split}_{measure}", f"{{regime}}: {words}", arm)
+            for measure, words in (("nll", "NLL"), ("accuracy", "accuracy"))
+            for split, arm in (("train", "training"), ("test", "test"))
         ]
         return tables.tidy(main.table, columns)
 
-    def both_sides(self, main: Evidence) -> pd.DataFrame:
-        """NLL and accuracy on training and test images by ε."""
-        return tables.tidy(
-            main.table,
-            [
-                (f"{split}_{measure}", f"{{regime}}: {words}", arm)
-                for measure, words in (("nll", "NLL"), ("accuracy", "accuracy"))
-                for split, arm in (("train", "training"), ("test", "test"))
-            ],
-        )
-
     def histories(self, main: Evidence) -> pd.DataFrame:
-        """Training and validation NLL by epoch, for a few values of ε."""
         numbers = tables.mean_histories(main, ["train_nll", "validation_nll"])
         return numbers[numbers["epsilon"].isin(tables.few(self.epsilons, self.judged))]
 
@@ -128,25 +118,24 @@ class EpsilonStudy(Study):
         regime, epsilon, quantity, left, right, density.
         """
         shown = tables.few(self.epsilons, self.judged)
-        counts: dict[tuple[str, float, str], list[np.ndarray]] = {}
+        histograms: dict[tuple[str, float, str], list[np.ndarray]] = {}
         for label, run in main.pairs:
-            if label.smoothed and label.setting in shown and not run.diverged:
-                for quantity, found in run.counts.items():
-                    counts.setdefault((label.regime, label.setting, quantity), []).append(found)
-        rows = []
-        for (regime, epsilon, quantity), parts in counts.items():
-            total = np.zeros(max(map(len, parts)))
-            for part in parts:
-                total[: len(part)] += part
-            edges = WIDTHS[quantity] * np.arange(len(total) + 1)
-            named = {"regime": regime, "epsilon": epsilon, "quantity": quantity}
+            if label.smoothed and label.setting in shown:  # a run that diverged has no counts
+                for quantity, counts in run.counts.items():
+                    key = label.regime, label.setting, quantity
+                    histograms.setdefault(key, []).append(counts)
+        parts = []
+        for (regime, epsilon, quantity), histogram in histograms.items():
+            width, bins = WIDTHS[quantity], max(map(len, histogram))
+            total = np.sum([np.pad(part, (0, bins - len(part))) for part in histogram], axis=0)
+            edges = width * np.arange(bins + 1)
+            names = {"regime": regime, "epsilon": epsilon, "quantity": quantity}
             bars = {"left": edges[:-1], "right": edges[1:]}
-            density = total / (total.sum() * WIDTHS[quantity])
-            rows.append(pd.DataFrame({**named, **bars, "density": density}))
-        return pd.concat(rows, ignore_index=True)
+            density = total / (total.sum() * width)
+            parts.append(pd.DataFrame({**names, **bars, "density": density}))
+        return pd.concat(parts, ignore_index=True)
 
     def by_images(self, main: Evidence) -> pd.DataFrame:
-        """NLL gap and error by the number of training images."""
         columns = [
             ("nll_gap", "test NLL − training NLL, nats", "ε"),
             ("top1_error", "top-1 error", "ε"),
@@ -157,12 +146,9 @@ class EpsilonStudy(Study):
     def alternatives(self, main: Evidence) -> pd.DataFrame:
         """The error by ε, by weight decay, and stopped early."""
         table = main.others["alternatives"].table
-        stopped = tables.compared(
-            table[table["method"] == "smoothing"],
-            "top1_error_selected",
-            "selected_validation_accuracy",
-        )
-        words = stopped["arm"] + ", stopped early"
-        stopped = stopped.assign(method="early stopping", arm=words)
+        smoothed = table[table["method"] == "smoothing"]
+        chosen_by = "selected_validation_accuracy"
+        stopped = tables.compared(smoothed, "top1_error_selected", chosen_by)
+        stopped = stopped.assign(method="early stopping", arm=stopped["arm"] + ", stopped early")
         numbers = tables.compared(table, "top1_error", self.chosen_by)
         return pd.concat([numbers, stopped], ignore_index=True)

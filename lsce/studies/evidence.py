@@ -16,7 +16,7 @@ from lsce.results.store import Store
 from lsce.studies import profiles
 from lsce.studies.parameters import Shown
 from lsce.studies.profiles import Profile
-from lsce.studies.study import Labelled, Study, histories_of, table_of
+from lsce.studies.study import Labelled, Study, about, table_of
 from lsce.sweeps import sweep
 
 #: A set of this many seeds comes before one of fewer: it has intervals.
@@ -55,15 +55,15 @@ class Evidence:
 
     @cached_property
     def histories(self) -> pd.DataFrame:
-        """`lsce.studies.study.histories_of` the main runs."""
-        return histories_of(self.pairs)
+        """The main runs' histories (see `lsce.training.train.Trained`), with label, ε and seed."""
+        parts = [run.history.assign(**about(label)) for label, run in self.pairs]
+        return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def judgements(self) -> dict[str, list[claims.Judgement]]:
         """Every claim of this page, by its id, judged in each regime."""
         tables = {MAIN: self.table} | {name: other.table for name, other in self.others.items()}
-        family = studies.claims_of(self.study.notebook)
-        return claims.judge(family, tables, self.study.judged)
+        return claims.judge(studies.claims_of(self.study.notebook), tables, self.study.judged)
 
     @property
     def own_runs(self) -> list[Run]:
@@ -88,27 +88,33 @@ class Evidence:
 def gather(
     study: Study, *, profile: str, runs: Shown = "own", train_missing: bool = True
 ) -> Evidence:
-    """The set of runs that a page shows.
+    """The set of runs that a page shows, `profile` being its name.
 
     `runs` says where they come from: "own" are this machine's, where what is missing is trained
     unless `train_missing` is false; "recorded" are those in `data/recorded`, of a profile that is
-    still being recorded what there is. `profile` is their name.
+    still being recorded what there is.
 
     Raises SweepFailed if a run cannot be trained, NothingToShow if recorded runs are wanted and are
     not there, and ValueError if they were measured otherwise.
     """
     if runs == "own":
         store = Store()
-        found = sweep.ensure(study.tasks, train_missing=train_missing, store=store)
-        return grouped(study, _remeasured(study, found, store), False, profile)
-    _check_measured(study)
+        own = sweep.ensure(study.tasks, train_missing=train_missing, store=store)
+        _remeasure(study, own, store)
+        return grouped(study, own, False, profile)
+    bins, classes = _measured_with(study)
+    if bins != measure.BINS:
+        raise ValueError(f"bins is {bins}; recorded runs were measured with {measure.BINS}")
+    if classes not in (None, data.entry(study.parameters.data_name).examples):
+        words = "similar_classes and unlike_classes must be None"
+        raise ValueError(f"{words}; recorded runs show the examples of the data set")
     have = results()
     missing = have.missing(study.tasks)
     if not missing:
-        return grouped(study, {t.id: have.load(t) for t in study.tasks}, True, profile)
+        return grouped(study, {task.id: have.load(task) for task in study.tasks}, True, profile)
     if profile in profiles.names():
-        whole = Profile(profile).study(study.notebook)
-        if {task.id for task in whole.tasks} == {task.id for task in study.tasks}:
+        complete = Profile(profile).study(study.notebook)
+        if {task.id for task in complete.tasks} == {task.id for task in study.tasks}:
             for shown in recorded(study.notebook):
                 if shown.profile == profile:
                     return shown
@@ -118,36 +124,24 @@ def gather(
     )
 
 
-def _check_measured(study: Study) -> None:
-    """Of recorded runs there is what was measured when they were trained."""
-    bins, classes = _asked(study)
-    if bins != measure.BINS:
-        raise ValueError(f"bins is {bins}; recorded runs were measured with {measure.BINS}")
-    if classes not in (None, data.entry(study.parameters.data_name).examples):
-        words = "similar_classes and unlike_classes must be None"
-        raise ValueError(f"{words}; recorded runs show the examples of the data set")
-
-
-def _asked(study: Study) -> tuple[int, Mapping[str, Sequence[str]] | None]:
+def _measured_with(study: Study) -> tuple[int, Mapping[str, Sequence[str]] | None]:
     """The bins and the projected classes that a page asks for."""
     p = study.parameters
     return getattr(p, "bins", measure.BINS), getattr(p, "classes", None)
 
 
-def _remeasured(study: Study, runs: Mapping[str, Run], store: Store) -> Mapping[str, Run]:
-    """The runs with the bins and the projected classes that a page asks for, where they are not the
-    usual ones: from the tensors that this machine has."""
-    bins, classes = _asked(study)
+def _remeasure(study: Study, runs: Mapping[str, Run], store: Store) -> None:
+    """Measure runs again, from this machine's tensors, where a page asks for other bins or
+    projected classes than the usual ones."""
+    bins, classes = _measured_with(study)
     for run in runs.values():
         if run.diverged:
             continue
         if bins != measure.BINS:
             measure.of_test_images(run, store.tensors(run.spec, "outputs"), bins)
         if classes is not None and classes != run.spec.entry.examples and run.projections:
-            names = ("outputs", "features")
-            tensors = {name: store.tensors(run.spec, name) for name in names}
+            tensors = {name: store.tensors(run.spec, name) for name in ("outputs", "features")}
             run.projections.update(measure.projections(run.spec, tensors, classes))
-    return runs
 
 
 def recorded(notebook: str) -> list[Evidence]:
@@ -156,26 +150,28 @@ def recorded(notebook: str) -> list[Evidence]:
     A profile that is still being recorded gives what there is: see `part`. A group of runs that it
     lacks comes from the next profile that has it.
     """
-    have, found, groups = results(), list[Evidence](), dict[str, None]()
+    have = results()
+    sets: list[Evidence] = []
+    wanted: dict[str, None] = {}
     for name in profiles.names():
-        whole = Profile(name).study(notebook)
-        groups |= dict.fromkeys(whole.groups())
-        study = part(whole, have)
+        complete = Profile(name).study(notebook)
+        wanted |= dict.fromkeys(complete.groups())
+        study = part(complete, have)
         if MAIN in study.groups():
             runs = {task.id: have.load(task) for task in study.tasks}
-            lacking = len(have.missing(whole.tasks))
-            found.append(replace(grouped(study, runs, True, name), lacking=lacking))
-    found.sort(key=lambda shown: -min(len(shown.seeds), SEEDS))
+            lacking = len(have.missing(complete.tasks))
+            sets.append(replace(grouped(study, runs, True, name), lacking=lacking))
+    sets.sort(key=lambda shown: -min(len(shown.seeds), SEEDS))
     others: dict[str, Evidence] = {}
-    for shown in reversed(found):
+    for shown in reversed(sets):
         others |= shown.others
-    wanted = [name for name in groups if name != MAIN]
-    completed = []
-    for shown in found:
-        available = others | dict(shown.others)
-        if set(wanted) <= set(available):
-            completed.append(replace(shown, others={name: available[name] for name in wanted}))
-    return completed
+    names = [name for name in wanted if name != MAIN]
+    if not set(names) <= set(others):
+        return []
+    return [
+        replace(shown, others={name: shown.others.get(name, others[name]) for name in names})
+        for shown in sets
+    ]
 
 
 def part(study: Study, have: Recorded) -> Study:
@@ -187,15 +183,16 @@ def part(study: Study, have: Recorded) -> Study:
     """
     kept: list[Labelled] = []
     for group, labelled in study.groups().items():
-        there = {label.task.id: label.task in have for label in labelled}
-
-        def optional(label: Labelled, group: str = group) -> bool:
-            return group == MAIN and label.smoothed and not study.decisive(label)
-
-        absent = [label for label in labelled if not there[label.task.id]]
-        lacking = {label.task.seed for label in absent if not optional(label)}
+        absent = [label for label in labelled if label.task not in have]
+        lacking = {
+            label.task.seed
+            for label in absent
+            if group != MAIN or not label.smoothed or study.decisive(label)
+        }
         shown = [label for label in labelled if label.task.seed not in lacking]
-        unfinished = {(label.regime, label.arm) for label in shown if not there[label.task.id]}
+        unfinished = {
+            (label.regime, label.arm) for label in absent if label.task.seed not in lacking
+        }
         kept += [label for label in shown if (label.regime, label.arm) not in unfinished]
     return study.part(kept)
 
@@ -206,5 +203,4 @@ def grouped(study: Study, runs: Mapping[str, Run], from_recorded: bool, profile:
         name: Evidence(study.part(labelled), runs, from_recorded, profile)
         for name, labelled in study.groups().items()
     }
-    main = groups.pop(MAIN)
-    return replace(main, others=groups)
+    return replace(groups.pop(MAIN), others=groups)

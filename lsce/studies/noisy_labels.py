@@ -10,9 +10,9 @@ from lsce.judging.claims import MAIN
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import EachOnce, Epsilons, Parameters, Regime, Share, parameter
-from lsce.studies.study import Labelled, Study, smoothed, trained
+from lsce.studies.study import Labelled, Study
 from lsce.training.methods import Correction, GeneralizedCE, Method, Smoothing
-from lsce.training.spec import Labels, NoisyLabels, Recipe, TrueLabels
+from lsce.training.spec import NoisyLabels, Recipe
 
 
 class NoiseParameters(Parameters):
@@ -60,28 +60,23 @@ class NoisyLabelsStudy(Study):
     percent = {"top1_error", "top1_error_selected", "memorised", "recovered"}
 
     def runs(self) -> Iterator[Labelled]:
-        p = self.parameters
-        cells: dict[str, Labels] = {"no noise": TrueLabels()}
+        p, keep = self.parameters, ("selected",)
+        rivals: list[Method] = []
+        for epsilon in p.negative_epsilons:
+            rivals.append(Smoothing(epsilon=epsilon))
+            rivals.append(Smoothing(epsilon=epsilon, warmup_epochs=p.warmup_epochs))
+        rivals += [GeneralizedCE(q=q) for q in p.gce_qs]
+        rivals += [Correction(direction="forward"), Correction(direction="backward")]
+        yield from self.smoothed("clean", {"no noise": p.noise_run}, p.epsilons, keep=keep)
         flipped = [NoisyLabels(noise="symmetric", rate=rate) for rate in p.symmetric_rates]
         flipped += [NoisyLabels(noise="asymmetric", rate=rate) for rate in p.asymmetric_rates]
-        cells |= {f"{labels.noise}, {labels.rate:.0%}": labels for labels in flipped}
-        for regime, labels in cells.items():
-            noisy = isinstance(labels, NoisyLabels)
-            given = {"labels": labels, "keep": ("selected",)}
-            group, runs = MAIN if noisy else "clean", {regime: p.noise_run}
-            yield from smoothed(group, p.data_name, runs, p.epsilons, p.seeds, **given)
-            for method in self._rivals() if noisy else ():
-                yield from trained(group, p.data_name, runs, [method], p.seeds, **given)
+        for labels in flipped:
+            run = {f"{labels.noise}, {labels.rate:.0%}": p.noise_run}
+            yield from self.smoothed(MAIN, run, p.epsilons, labels=labels, keep=keep)
+            for method in rivals:
+                yield from self.trained(MAIN, run, [method], labels=labels, keep=keep)
 
-    def _rivals(self) -> list[Method]:
-        p, found = self.parameters, list[Method]()
-        for epsilon in p.negative_epsilons:
-            found.append(Smoothing(epsilon=epsilon))
-            found.append(Smoothing(epsilon=epsilon, warmup_epochs=p.warmup_epochs))
-        found += [GeneralizedCE(q=q) for q in p.gce_qs]
-        return found + [Correction(direction="forward"), Correction(direction="backward")]
-
-    def by_rate(self, main: Evidence, measures: Mapping[str, str]) -> pd.DataFrame:
+    def _by_rate(self, main: Evidence, measures: Mapping[str, str]) -> pd.DataFrame:
         """Measures of smoothed runs against the share of wrong labels: columns panel (kind of noise
         and words of the measure), arm, rate, seed and value; clean runs are those of rate 0."""
         clean, parts = main.others["clean"].table, []
@@ -94,24 +89,19 @@ class NoisyLabelsStudy(Study):
         return pd.concat(parts, ignore_index=True)
 
     def errors(self, main: Evidence) -> pd.DataFrame:
-        """The error at the last and at the chosen epoch by the share of wrong labels."""
-        return self.by_rate(
-            main, {"top1_error": "last epoch", "top1_error_selected": "chosen epoch"}
-        )
+        measures = {"top1_error": "last epoch", "top1_error_selected": "chosen epoch"}
+        return self._by_rate(main, measures)
 
     def methods(self, main: Evidence) -> pd.DataFrame:
-        """The error by method and setting."""
         return tables.compared(main.table, "top1_error", self.chosen_by)
 
     def memorisation(self, main: Evidence) -> pd.DataFrame:
-        """Memorised and recovered shares by epoch."""
-        histories = main.histories
+        """Memorised and recovered shares by epoch, means over seeds."""
         shown = ["smoothing", "forward correction", "generalised cross entropy"]
-        histories = histories[histories["method"].isin(shown)]
+        histories = main.histories[main.histories["method"].isin(shown)]
         groups = histories.groupby(["regime", "arm", "epoch"], sort=False)
         return groups[["memorised", "recovered"]].mean().reset_index()
 
     def calibration(self, main: Evidence) -> pd.DataFrame:
-        """Calibration error and signed gap by the share of wrong labels."""
         measures = {"debiased_ce": "debiased CE", "debiased_ce_scaled": "debiased CE, scaled"}
-        return self.by_rate(main, measures | {"confidence_gap": "confidence − accuracy"})
+        return self._by_rate(main, measures | {"confidence_gap": "confidence − accuracy"})

@@ -12,8 +12,8 @@ from lsce.judging import claims
 from lsce.judging.claims import MAIN
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import Parameters, Positive, Regime, Some, parameter
-from lsce.studies.study import Labelled, Study, smoothed
-from lsce.training.spec import Labels, Superclasses, TrueLabels
+from lsce.studies.study import Labelled, Study
+from lsce.training.spec import Superclasses, TrueLabels
 
 #: The names of the designs beside the main one of equal steps.
 EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
@@ -70,46 +70,42 @@ class NumberOfClasses(Study):
     percent = {"train_accuracy", "top1_error"}
 
     def runs(self) -> Iterator[Labelled]:
-        p, run = self.parameters, self.parameters.class_run
-        entry, batch = data.entry(p.data_name), p.class_run.recipe.batch_size
-        every, size = entry.num_classes, run.images(p.data_name)
+        p, run, epsilons = self.parameters, self.parameters.class_run, [0.0, self.judged]
+        entry, batch = data.entry(p.data_name), run.recipe.batch_size
+        classes, size = entry.num_classes, run.images(p.data_name)
         steps = run.epochs * max(1, size // batch)
         for group, count in itertools.product((MAIN, EQUAL_EPOCHS), p.class_counts):
             epochs = run.epochs
             if group == MAIN:
-                epochs = round(steps / max(1, size * count // every // batch))
+                epochs = round(steps / max(1, size * count // classes // batch))
             regimes = {f"{count} classes": run.changed(epochs=epochs)}
-            yield from smoothed(
-                group, p.data_name, regimes, [0.0, p.judged], p.seeds, classes=count
-            )
-        kinds: dict[str, Labels] = {f"{len(entry.superclasses)} superclasses": Superclasses()}
-        for words, labels in (kinds | {f"{every} classes": TrueLabels()}).items():
-            regimes, epsilons = {words: run}, [0.0, p.judged]
-            yield from smoothed(SAME_IMAGES, p.data_name, regimes, epsilons, p.seeds, labels=labels)
+            yield from self.smoothed(group, regimes, epsilons, classes=count)
+        for words, labels in {
+            f"{len(entry.superclasses)} superclasses": Superclasses(),
+            f"{classes} classes": TrueLabels(),
+        }.items():
+            yield from self.smoothed(SAME_IMAGES, {words: run}, epsilons, labels=labels)
 
-    def designs(self, main: Evidence) -> dict[str, pd.DataFrame]:
-        """The table of each design."""
+    def _designs(self, main: Evidence) -> dict[str, pd.DataFrame]:
         others = {name: main.others[name].table for name in (EQUAL_EPOCHS, SAME_IMAGES)}
         return {"equal steps": main.table} | others
 
     def errors(self, main: Evidence) -> pd.DataFrame:
-        """The test error by the number of classes."""
-        parts = [
-            part.assign(panel=design, value=part["top1_error"])
-            for design, part in self.designs(main).items()
-        ]
-        return pd.concat(parts)[["panel", "arm", "classes", "seed", "value"]]
+        parts = [table.assign(panel=design) for design, table in self._designs(main).items()]
+        columns = ["panel", "arm", "classes", "seed", "top1_error"]
+        return pd.concat(parts)[columns].rename(columns={"top1_error": "value"})
 
     def gains(self, main: Evidence) -> pd.DataFrame:
         """What the judged ε gains by the number of classes: columns panel, arm, classes, seed and
         value. What an effect is, a claim says."""
-        judges = {claim.id: claim for claim in studies.claims_of(self.notebook)}
-        measures = {words: judges[claim] for words, claim in GAINS.items()}
-        parts, designs = [], self.designs(main)
-        for (words, claim), (design, table) in itertools.product(measures.items(), designs.items()):
-            names = {"panel": f"{design}: {words}", "arm": f"gain of ε = {self.judged:g}"}
+        claim_of = {claim.id: claim for claim in studies.claims_of(self.notebook)}
+        arm, parts = f"gain of ε = {self.judged:g}", []
+        for (words, name), (design, table) in itertools.product(
+            GAINS.items(), self._designs(main).items()
+        ):
+            claim, panel = claim_of[name], f"{design}: {words}"
             for classes, rows in table.groupby("classes"):
                 gain = claims.smoothing_effects(claim, rows, claim.measure, self.judged)
-                named = gain.rename("value").reset_index().assign(**names, classes=classes)
-                parts.append(named)
+                effects = gain.rename("value").reset_index()
+                parts.append(effects.assign(panel=panel, arm=arm, classes=classes))
         return pd.concat(parts, ignore_index=True)

@@ -196,7 +196,8 @@ class GridParameters(Parameters):
     """Those of a page whose main runs are every ε in every regime."""
 
     regimes: Regimes = parameter(
-        QUICK_REGIMES, "name: the network, its training images and epochs (see lsce.studies.Regime)"
+        QUICK_REGIMES,
+        "name: the network, its training images and epochs (see lsce.studies.parameters.Regime)",
     )
     epsilons: Epsilons = parameter((0.0, 0.1, 0.3, 0.6), "values in [0, 1]; 0 must be one of them")
 
@@ -210,9 +211,9 @@ class ComparedParameters(GridParameters):
 
     @model_validator(mode="after")
     def _check_compared(self) -> Self:
-        given, wanted = list(self.compared_regimes or ()), f"some of {', '.join(self.regimes)}"
-        if not set(given) <= set(self.regimes):
-            raise ValueError(f"compared_regimes is {given}; it must be {wanted}")
+        names, known = list(self.compared_regimes or ()), ", ".join(self.regimes)
+        if not set(names) <= set(self.regimes):
+            raise ValueError(f"compared_regimes is {names}; it must be some of {known}")
         return self
 
     @property
@@ -222,33 +223,27 @@ class ComparedParameters(GridParameters):
         return {name: self.regimes[name] for name in names}
 
 
-def equal_effort(
-    compared: Sequence[float] | None,
-    epsilons: Sequence[float],
-    judged: float,
-    **rivals: Sequence[float],
-) -> tuple[list[float], dict[str, list[float]]]:
-    """The values of ε and the settings of each rival: as many of each, so that all are tuned alike.
+def equal_effort(p: Any, *rivals: str) -> tuple[list[float], ...]:
+    """The values of ε of parameters `p` that are compared and the settings of each rival, a
+    parameter of `p`: as many of each, so that all are tuned alike.
 
-    Without `compared` as many values of ε are taken as the rivals have settings, from the judged
-    one upwards and then below it; where there are fewer, rivals keep as many of their first ones.
+    Without `compared_epsilons` as many values are taken as the rivals have settings, from the
+    judged one upwards and then below it; where there are fewer, rivals keep their first ones.
+    Raises ValueError if the numbers differ.
     """
-    above = [epsilon for epsilon in epsilons if epsilon > 0]
+    above = [epsilon for epsilon in p.epsilons if epsilon > 0]
+    compared, settings = p.compared_epsilons, [list(getattr(p, name)) for name in rivals]
     if compared is None:
-        most = max(map(len, rivals.values()))
-        compared = sorted(above, key=lambda epsilon: (epsilon < judged, epsilon))[:most]
-        rivals = {
-            name: settings[: len(compared)] if len(settings) == most else settings
-            for name, settings in rivals.items()
-        }
+        most = max(map(len, settings))
+        compared = sorted(above, key=lambda epsilon: (epsilon < p.judged, epsilon))[:most]
+        settings = [each[: len(compared)] if len(each) == most else each for each in settings]
     if not compared or not set(compared) <= set(above):
         wanted = f"some of epsilons above 0, {above}"
         raise ValueError(f"compared_epsilons is {list(compared)}; it must be {wanted}")
-    for name, settings in rivals.items():
-        if len(settings) != len(compared):
-            wanted = (
-                f"{len(compared)} values, as many as there are of compared_epsilons "
-                f"{list(compared)}, for equal tuning"
+    for name, values in zip(rivals, settings, strict=True):
+        if len(values) != len(compared):
+            raise ValueError(
+                f"{name} is {values}; it must be {len(compared)} values, as many as there are of "
+                f"compared_epsilons {list(compared)}, for equal tuning"
             )
-            raise ValueError(f"{name} is {list(settings)}; it must be {wanted}")
-    return list(compared), {name: list(settings) for name, settings in rivals.items()}
+    return list(compared), *settings

@@ -12,7 +12,7 @@ from lsce.judging.claims import MAIN
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import ComparedParameters, Names, parameter
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.study import Labelled, Study
 
 
 class SeenParameters(ComparedParameters):
@@ -26,6 +26,13 @@ class SeenParameters(ComparedParameters):
         if self.seen_classes > most:
             raise ValueError(f"seen_classes is {self.seen_classes}; it must be at most {most}")
         return self
+
+
+def unseen_runs(study: Study, keep: str) -> Iterator[Labelled]:
+    """The group "unseen": the compared regimes with some of the classes, at ε = 0 and at the judged
+    ε."""
+    p, epsilons = study.parameters, [0.0, study.judged]
+    return study.smoothed("unseen", p.compared, epsilons, classes=p.seen_classes, keep=(keep,))
 
 
 class PenultimateParameters(SeenParameters):
@@ -47,24 +54,15 @@ class PenultimateParameters(SeenParameters):
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
         """The three classes of each projection."""
-        given = {"similar": self.similar_classes, "unlike": self.unlike_classes}
         examples = data.entry(self.data_name).examples
-        return {name: three or tuple(examples[name]) for name, three in given.items()}
-
-
-def of_seen(parameters: SeenParameters, keep: str) -> Iterator[Labelled]:
-    """The group "unseen": the compared regimes with some of the classes, at ε = 0 and at the judged
-    ε."""
-    p = parameters
-    epsilons, classes = [0.0, p.judged], p.seen_classes
-    return smoothed(
-        "unseen", p.data_name, p.compared, epsilons, p.seeds, classes=classes, keep=(keep,)
-    )
+        return {
+            "similar": self.similar_classes or tuple(examples["similar"]),
+            "unlike": self.unlike_classes or tuple(examples["unlike"]),
+        }
 
 
 class Penultimate(Study):
-    """Every ε in every regime, with features and information kept; and the group "unseen": the
-    compared regimes with some of the classes, at ε = 0 and at the judged ε."""
+    """Every ε in every regime, with features and information kept; and the group "unseen"."""
 
     Parameters = PenultimateParameters
     by_image = True
@@ -81,43 +79,36 @@ class Penultimate(Study):
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
-        keep = ("features", "information")
-        yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds, keep=keep)
-        yield from of_seen(p, "features")
+        yield from self.smoothed(MAIN, p.regimes, p.epsilons, keep=("features", "information"))
+        yield from unseen_runs(self, "features")
 
     def projections(self, main: Evidence) -> pd.DataFrame:
-        """The first seed's projections in the first regime, without smoothing and at the judged
-        ε."""
-        regime, parts = main.regimes[0], []
+        """The first seed's projections in the first regime, at ε = 0 and at the judged ε: columns
+        x, y, row, column and name."""
+        first, classes, parts = (main.regimes[0], main.seeds[0]), self.parameters.classes, []
         for label, run in main.pairs:
-            shown = label.regime == regime and run.spec.seed == main.seeds[0]
-            if not (shown and self.decisive(label)) or run.diverged:
+            if (label.regime, run.spec.seed) != first or not self.decisive(label) or run.diverged:
                 continue
-            classes = self.parameters.classes
             for group, split in itertools.product(classes, ("train", "validation")):
+                row = f"{group} classes\n{'training' if split == 'train' else split}"
                 points = run.projections[f"{group}.{split}"]
                 for name, cloud in zip(classes[group], points, strict=True):
                     part = pd.DataFrame(cloud, columns=["x", "y"])
-                    row = f"{group} classes\n{'training' if split == 'train' else split}"
                     parts.append(part.assign(row=row, column=label.arm, name=name))
         return pd.concat(parts, ignore_index=True)
 
     def collapse(self, main: Evidence) -> pd.DataFrame:
-        """Scatter ratio and neural collapse by ε."""
-        names = [*self.columns][:5]
-        return tables.tidy(main.table, [(name, self.columns[name], "{regime}") for name in names])
+        columns = [(name, words, "{regime}") for name, words in self.columns.items()]
+        return tables.tidy(main.table, columns[:5])
 
     def transfer(self, main: Evidence) -> pd.DataFrame:
-        """Accuracy of linear probes by ε."""
-        coarse = len(data.entry(self.parameters.data_name).superclasses)
-        of_seen = [("superclass_probe", f"{coarse} superclasses", "{regime}")]
-        of_unseen = [("unseen_probe", "classes never seen", "{regime}")]
+        words = f"{len(data.entry(self.parameters.data_name).superclasses)} superclasses"
+        unseen = [("unseen_probe", "classes never seen", "{regime}")]
         parts = [
-            tables.tidy(main.table, of_seen),
-            tables.tidy(main.others["unseen"].table, of_unseen),
+            tables.tidy(main.table, [("superclass_probe", words, "{regime}")]),
+            tables.tidy(main.others["unseen"].table, unseen),
         ]
         return pd.concat(parts, ignore_index=True)
 
     def information(self, main: Evidence) -> pd.DataFrame:
-        """Information by epoch."""
         return tables.mean_histories(main, ["information_similar", "information_unlike"])

@@ -54,14 +54,14 @@ class Profile:
         except ValueError as error:
             raise ProfileError(f"{self.file}: {error}") from error
         pages = studies.with_runs()
-        taken = {name for study in pages.values() for name in study.Parameters.model_fields}
+        taken = {field for study in pages.values() for field in study.Parameters.model_fields}
         for whose, what, given, known in (
             ("notebooks", "page", self.content.notebooks, list(pages)),
             ("shared", "parameter", self.content.shared, sorted(taken)),
         ):
-            for each in given:
-                if each not in known:
-                    raise ProfileError(f"{self.file}: {unknown(each, known, whose, what)}")
+            for name in given:
+                if name not in known:
+                    raise ProfileError(f"{self.file}: {unknown(name, known, whose, what)}")
 
     @property
     def data(self) -> str:
@@ -101,7 +101,5 @@ class Profile:
 
 def names() -> list[str]:
     """The profiles, in the order in which pages show them; others after these."""
-    found = [path.stem for path in paths.PROFILES.glob("*.toml")]
-    return sorted(
-        found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)
-    )
+    present = sorted(path.stem for path in paths.PROFILES.glob("*.toml"))
+    return sorted(present, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))

@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from lsce.judging.claims import MAIN
 from lsce.studies.parameters import Epsilons, GridParameters, Regime, judged_of, parameter
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.study import Labelled, Study
 
 
 class ReproductionParameters(GridParameters):
@@ -24,13 +24,11 @@ class ReproductionParameters(GridParameters):
 
 
 class Reproduction(Study):
-    """Every ε in every regime, and regimes that follow a published recipe, if any, with the ε of
-    the paper."""
+    """Every ε in every regime, and the published regimes with the ε of the paper."""
 
     Parameters = ReproductionParameters
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
-        yield from smoothed(MAIN, p.data_name, p.regimes, p.epsilons, p.seeds)
-        published = p.published_regimes
-        yield from smoothed(MAIN, p.data_name, published, p.published_epsilons, p.seeds)
+        yield from super().runs()
+        yield from self.smoothed(MAIN, p.published_regimes, p.published_epsilons)

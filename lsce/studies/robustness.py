@@ -12,7 +12,7 @@ from lsce.measures.robustness import SHORT
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import ComparedParameters, Epsilons, Some, parameter
-from lsce.studies.study import Labelled, Study, smoothed
+from lsce.studies.study import Labelled, Study
 from lsce.training.methods import Smoothing
 from lsce.training.spec import Evaluation, Protocol
 
@@ -61,28 +61,25 @@ class Robustness(Study):
         """How the networks are tried."""
         p = self.parameters
         judged = p.radii[len(p.radii) // 2] if p.judged_radius is None else p.judged_radius
-        names = set(Protocol.model_fields) - {"judged_radius"}
-        return Protocol(**{name: getattr(p, name) for name in names}, judged_radius=float(judged))
+        fields = {name: getattr(p, name) for name in Protocol.model_fields}
+        return Protocol(**fields | {"judged_radius": float(judged)})
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
-        for label in smoothed(MAIN, p.data_name, p.compared, p.epsilons, p.seeds):
-            run, plain = label.task.run, Smoothing(epsilon=0.0)
-            source = p.compared[label.regime].spec(p.data_name, run.seed + 1, plain)
-            task = Evaluation(run=run, source=source, protocol=self.protocol)
-            yield replace(label, task=task)
+        for label in self.smoothed(MAIN, p.compared, p.epsilons):
+            run, regime = label.task.run, p.compared[label.regime]
+            source = regime.spec(p.data_name, run.seed + 1, Smoothing(epsilon=0.0))
+            evaluation = Evaluation(run=run, source=source, protocol=self.protocol)
+            yield replace(label, task=evaluation)
 
     def corruptions(self, main: Evidence) -> pd.DataFrame:
-        """The error by corruption and severity."""
         return tables.panelled(tables.details(main, "corruption", "severity"), "regime", "case")
 
     def attacks(self, main: Evidence) -> pd.DataFrame:
-        """The error by attack and radius."""
         numbers = tables.details(main, "attack", "radius")
         return tables.panelled(numbers[numbers["case"] != "clean"], "regime", "case")
 
     def at_judged_radius(self, main: Evidence) -> pd.DataFrame:
-        """The error under every attack at the judged radius, and without one."""
         parts = [tables.details(main, quantity, "x") for quantity in ("attack", "masking")]
         numbers = pd.concat(parts, ignore_index=True)
         numbers = numbers[numbers["x"].isin([0, self.protocol.judged_radius])]
@@ -92,17 +89,14 @@ class Robustness(Study):
         """The checks of Athalye et al. (2018) and Carlini et al. (2019) for each ε and regime: what
         would hold if gradients led attacks as well as they can. Errors in points, means over
         seeds; columns regime, arm, check, error, against and passes."""
-        numbers = tables.details(main, "attack", "x")
-        more = tables.details(main, "masking", "x")
-        short, long = f"PGD-{SHORT}", self.protocol.longest
-        rows = []
+        attacks = tables.details(main, "attack", "x")
+        attacks = attacks[attacks["x"] == self.protocol.judged_radius]
+        numbers = pd.concat([attacks, tables.details(main, "masking", "x")])
+        short, rows = f"PGD-{SHORT}", []
         for (regime, arm), part in numbers.groupby(["regime", "arm"], sort=False):
-            extra = more[(more["regime"] == regime) & (more["arm"] == arm)]
-            at = part[part["x"] == self.protocol.judged_radius]
-            error = 100 * at.groupby("case")["value"].mean()
-            other = 100 * extra.groupby("case")["value"].mean()
-            repeated = other[["logits × 10", "logits ÷ 10", "float64"]].max()
-            most = error[long]
+            error = 100 * part.groupby("case")["value"].mean()
+            most = error[self.protocol.longest]
+            repeated = error[["logits × 10", "logits ÷ 10", "float64"]].max()
             checks = [
                 ("many steps find more than one", error["FGSM"], error[short]),
                 ("more steps find no less", error[short], most),
@@ -110,9 +104,8 @@ class Robustness(Study):
                 ("transferred attacks find no more than direct ones", error["transfer"], most),
                 ("another loss finds no more than cross entropy", error[f"{short}, margin"], most),
                 ("rescaled logits or float64 find no more", repeated, most),
-                ("a huge radius leaves nothing", 100.0, other["unbounded"]),
+                ("a huge radius leaves nothing", 100.0, error["unbounded"]),
             ]
-            for words, least, found in checks:
-                row = {"regime": regime, "arm": arm, "check": words, "error": least}
-                rows.append(row | {"against": found, "passes": least <= found + SLACK})
-        return pd.DataFrame(rows)
+            rows += [(regime, arm, *check, check[1] <= check[2] + SLACK) for check in checks]
+        columns = ["regime", "arm", "check", "error", "against", "passes"]
+        return pd.DataFrame(rows, columns=columns)

@@ -1,4 +1,4 @@
-"""What a study is: the runs of one page, with the part that each plays, and tables of them.
+"""What a study is: the runs of one page, with the part that each plays, and a table of them.
 
 A study lies in a module named as its notebook without the number, with its claims in a YAML file of
 the same name beside it.
@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
+from lsce.judging.claims import MAIN
 from lsce.results.run import Run
 from lsce.studies.parameters import Parameters, Regime
 from lsce.training.methods import Method, Smoothing
-from lsce.training.spec import Balanced, NoisyLabels, Task, TrueLabels
+from lsce.training.spec import Balanced, Task, TrueLabels
 
 
 @dataclass(frozen=True)
@@ -31,46 +32,10 @@ class Labelled:
     setting: float
     arm: str
 
-    @classmethod
-    def by_method(cls, group: str, regime: str, task: Task) -> "Labelled":
-        """Labelled by the method of its run."""
-        method = task.run.method
-        return cls(group, regime, task, method.name, method.setting, method.words)
-
     @property
     def smoothed(self) -> bool:
         """Whether it is plain cross entropy or smoothing and nothing else."""
         return self.method == "smoothing"
-
-
-def smoothed(
-    group: str,
-    data_name: str,
-    regimes: Mapping[str, Regime],
-    epsilons: Sequence[float],
-    seeds: Sequence[int],
-    **changes: Any,
-) -> Iterator[Labelled]:
-    """Every ε with every seed in every regime; `changes` as in `Regime.spec`."""
-    methods = [Smoothing(epsilon=epsilon) for epsilon in epsilons]
-    return trained(group, data_name, regimes, methods, seeds, **changes)
-
-
-def trained(
-    group: str,
-    data_name: str,
-    regimes: Mapping[str, Regime],
-    methods: Sequence[Method],
-    seeds: Sequence[int],
-    **changes: Any,
-) -> Iterator[Labelled]:
-    """The same by other methods."""
-    for (name, regime), seed, method in itertools.product(regimes.items(), seeds, methods):
-        try:
-            spec = regime.spec(data_name, seed, method, **changes)
-        except ValueError as error:
-            raise ValueError(f"{name!r}: {error}") from error
-        yield Labelled.by_method(group, name, spec)
 
 
 class Study:
@@ -92,12 +57,39 @@ class Study:
         self.labelled = list(self.runs())
 
     def runs(self) -> Iterable[Labelled]:
-        """The runs that the parameters ask for."""
-        raise NotImplementedError
+        """The runs that the parameters ask for: every ε with every seed in every regime."""
+        return self.smoothed(MAIN, self.parameters.regimes, self.parameters.epsilons)
+
+    def smoothed(
+        self, group: str, regimes: Mapping[str, Regime], epsilons: Sequence[float], **changes: Any
+    ) -> Iterator[Labelled]:
+        """`trained` with label smoothing at every ε."""
+        methods = [Smoothing(epsilon=epsilon) for epsilon in epsilons]
+        return self.trained(group, regimes, methods, **changes)
+
+    def trained(
+        self,
+        group: str,
+        regimes: Mapping[str, Regime],
+        methods: Sequence[Method],
+        *,
+        data_name: str | None = None,
+        seeds: Sequence[int] | None = None,
+        **changes: Any,
+    ) -> Iterator[Labelled]:
+        """The runs of every method with every seed in every regime, on the parameters' data and
+        with their seeds unless others are given; `changes` as in `Regime.spec`."""
+        name, seeds = data_name or self.parameters.data_name, seeds or self.parameters.seeds
+        for (words, regime), seed, method in itertools.product(regimes.items(), seeds, methods):
+            try:
+                spec = regime.spec(name, seed, method, **changes)
+            except ValueError as error:
+                raise ValueError(f"{words!r}: {error}") from error
+            yield Labelled(group, words, spec, method.name, method.setting, method.words)
 
     @property
     def tasks(self) -> list[Task]:
-        return [each.task for each in self.labelled]
+        return [label.task for label in self.labelled]
 
     def decisive(self, label: Labelled) -> bool:
         """Whether it is plain cross entropy or smoothed with the judged ε."""
@@ -113,7 +105,7 @@ class Study:
     @property
     def epsilons(self) -> list[float]:
         """The values of ε that runs are smoothed with, ascending."""
-        return sorted({each.setting for each in self.labelled if each.smoothed})
+        return sorted({label.setting for label in self.labelled if label.smoothed})
 
     def part(self, labelled: Iterable[Labelled]) -> Self:
         """The study of some of its runs alone."""
@@ -123,53 +115,38 @@ class Study:
 
     def groups(self) -> dict[str, list[Labelled]]:
         """The runs of every group, in order."""
-        found: dict[str, list[Labelled]] = {}
-        for each in self.labelled:
-            found.setdefault(each.group, []).append(each)
-        return found
+        groups: dict[str, list[Labelled]] = {}
+        for label in self.labelled:
+            groups.setdefault(label.group, []).append(label)
+        return groups
 
 
-# ---- tables of what they left ----
+def about(label: Labelled) -> dict[str, Any]:
+    """The columns that name a run's part, its ε and its seed."""
+    part = {name: getattr(label, name) for name in ("group", "regime", "method", "setting", "arm")}
+    epsilon = getattr(label.task.run.method, "epsilon", 0.0)
+    return part | {"epsilon": epsilon, "seed": label.task.seed}
 
-Pairs = Sequence[tuple[Labelled, Run]]
 
-
-def table_of(pairs: Pairs) -> pd.DataFrame:
+def table_of(pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
     """One row a run: its label, ε, training images, classes, kind and rate of label noise, seed,
     id, status and scalars (see `lsce.results.measure`).
 
     A temperature whose fit did not converge, and what was measured with it, is NaN."""
     table = pd.DataFrame([_row(label, run) for label, run in pairs])
     if "temperature_converged" in table:
-        names = [str(name) for name in table]
-        fitted = [name for name in names if name == "temperature" or name.endswith("_scaled")]
+        fitted = table.columns.str.endswith("_scaled") | (table.columns == "temperature")
         table.loc[table["temperature_converged"] == 0, fitted] = np.nan
     return table
 
 
-def about(label: Labelled) -> dict[str, Any]:
-    """The columns that name a run's part, its ε and its seed."""
-    named = {name: getattr(label, name) for name in ("group", "regime", "method", "setting", "arm")}
-    epsilon = getattr(label.task.run.method, "epsilon", 0.0)
-    return named | {"epsilon": epsilon, "seed": label.task.seed}
-
-
 def _row(label: Labelled, run: Run) -> dict[str, Any]:
-    spec = run.spec
-    noisy = spec.labels if isinstance(spec.labels, NoisyLabels) else None
-    return {
-        **about(label),
-        "train_size": spec.sample.train_size,
-        "noise": noisy.noise if noisy else None,
-        "noise_rate": noisy.rate if noisy else 0.0,
-        "classes": spec.num_classes,
+    return about(label) | {
+        "train_size": run.spec.sample.train_size,
+        "noise": getattr(run.spec.labels, "noise", None),
+        "noise_rate": getattr(run.spec.labels, "rate", 0.0),
+        "classes": run.spec.num_classes,
         "run": run.task.id,
         "status": run.status,
         **run.scalars,
     }
-
-
-def histories_of(pairs: Pairs) -> pd.DataFrame:
-    """Every run's history (see `lsce.training.train.Trained`), with its label, ε and seed."""
-    parts = [run.history.assign(**about(label)) for label, run in pairs]
-    return pd.concat(parts, ignore_index=True)

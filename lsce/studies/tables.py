@@ -8,6 +8,9 @@ from lsce.judging import arms
 from lsce.studies.evidence import Evidence
 from lsce.studies.study import about
 
+#: Suffix of a measure → the scores that it is of.
+BEFORE_AND_AFTER = {"": "as trained", "_scaled": "after temperature scaling"}
+
 
 def tidy(
     table: pd.DataFrame, columns: Sequence[tuple[str, str, str]], x: str = "epsilon"
@@ -26,13 +29,14 @@ def tidy(
     return pd.concat(parts, ignore_index=True)
 
 
-def before_and_after(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
-    """`tidy` for measures as trained and after temperature scaling; a panel a regime, measure."""
-    arms = {"as trained": "", "after temperature scaling": "_scaled"}
+def by_score(
+    table: pd.DataFrame, measures: Mapping[str, str], scores: Mapping[str, str] = BEFORE_AND_AFTER
+) -> pd.DataFrame:
+    """`tidy` for measures of several scores, an arm a score; a panel a regime and measure."""
     columns = [
-        (column + suffix, f"{{regime}}: {words}", arm)
+        (column + suffix, f"{{regime}}: {words}", score)
         for column, words in measures.items()
-        for arm, suffix in arms.items()
+        for suffix, score in scores.items()
     ]
     return tidy(table, columns)
 
@@ -63,18 +67,17 @@ def compared_measures(
 def details(main: Evidence, quantity: str, x: str) -> pd.DataFrame:
     """What runs measured of a quantity (see `lsce.results.run.Run.details`), with the words for its
     x: columns regime, arm, epsilon, seed, case, x and value."""
-    parts = []
-    for label, run in main.pairs:
-        named = about(label)
-        found = run.details[run.details["quantity"] == quantity]
-        kept = {name: named[name] for name in ("regime", "arm", "epsilon", "seed")}
-        parts.append(found[["case", "x", "value"]].assign(**kept))
+    columns = ["case", "x", "value", "regime", "arm", "epsilon", "seed"]
+    parts = [
+        run.details[run.details["quantity"] == quantity].assign(**about(label))[columns]
+        for label, run in main.pairs
+    ]
     return pd.concat(parts, ignore_index=True).rename(columns={"x": x})
 
 
 def panelled(numbers: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The same with a column `panel`, which tells apart what differs in `columns`; one that has the
-    same value throughout is left out of its words."""
+    """The same with a column `panel` that joins the words in `columns`, without those that are the
+    same throughout."""
     varying = [name for name in columns if numbers[name].nunique() > 1] or columns[-1:]
     return numbers.assign(panel=numbers[list(varying)].agg(": ".join, axis=1))
 
@@ -82,20 +85,18 @@ def panelled(numbers: pd.DataFrame, *columns: str) -> pd.DataFrame:
 def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
     """Measures of a table under each other, those that it has: columns regime, arm, seed, words and
     value."""
-    kept = table[["regime", "arm", "seed"]]
     parts = [
-        kept.assign(words=words, value=table[name])
+        table[["regime", "arm", "seed"]].assign(words=words, value=table[name])
         for name, words in measures.items()
         if name in table
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def mean_histories(main: Evidence, columns: Sequence[str]) -> pd.DataFrame:
+def mean_histories(main: Evidence, columns: list[str]) -> pd.DataFrame:
     """Columns of the histories by regime, arm, ε and epoch, means over seeds."""
-    keys = ["regime", "epsilon", "arm", "epoch"]
-    histories = main.histories
-    return histories.groupby(keys, sort=False)[list(columns)].mean().reset_index()
+    groups = main.histories.groupby(["regime", "epsilon", "arm", "epoch"], sort=False)
+    return groups[columns].mean().reset_index()
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:
