@@ -62,8 +62,7 @@ def from_probabilities(logits: Tensor, targets: Tensor, smoothing: Smoothing) ->
     on_true, on_other, weights, _ = smoothing
     log_probs = log_softmax(logits)
     mass = (on_true - on_other) * targets.to(log_probs.dtype) + on_other
-    if weights is not None:
-        mass = mass * weights
+    mass = mass if weights is None else mass * weights
     finite = values_are_at_hand(log_probs) and log_probs.detach().amin(1).isfinite().all()
     terms = mass * log_probs if finite else product(mass, log_probs)
     return -terms.sum(1, keepdim=True)
@@ -76,12 +75,12 @@ def from_indices(
     true_weights = None if smoothing.weights is None else smoothing.weights.view(-1)[index]
     if _is_composed(logits):
         return _composed(logits, index, smoothing), true_weights
-    # The mean of nothing is left to torch.
-    divisor = {"none": None, "sum": 1, "mean": index.numel() or None}[reduction]
+    divisor = {"none": None, "sum": 1, "mean": index.numel() or None}[reduction]  # none: nan
     needs_gradient = torch.is_grad_enabled() and logits.requires_grad
     is_small = logits.device.type == "cpu" and logits.numel() <= 2**20
     keep = divisor is not None and needs_gradient and is_small
-    smoothing = smoothing._replace(true_weights=true_weights)
+    if true_weights is not None:
+        smoothing = smoothing._replace(true_weights=true_weights)
     return _Blockwise.apply(logits, index, smoothing, divisor, keep), true_weights
 
 
@@ -164,7 +163,9 @@ class _Blockwise(torch.autograd.Function):
         composed = create_graph or is_batched or is_transformed(grad)
         # First: autograd refuses here if the logits were changed in place.
         logits, index, weights, true_weights, maximum, exp_sum = ctx.saved_tensors
-        smoothing = ctx.smoothing._replace(weights=weights, true_weights=true_weights)
+        smoothing = ctx.smoothing
+        if weights is not None:
+            smoothing = smoothing._replace(weights=weights, true_weights=true_weights)
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is not None and not composed and grad.item() == 1:
             return gradient, *[None] * 4
