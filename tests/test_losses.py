@@ -210,7 +210,7 @@ def test_probability_targets_generalise_class_indices():
 def test_a_block_holds_many_rows_and_the_last_is_shorter(weighted, monkeypatch):
     monkeypatch.setattr(kernel, "_block_size", lambda preds: 1000)
     preds, targets = make((33,), num_classes=100)
-    assert [len(b) for b, _ in kernel._blocks(preds, targets)] == [10, 10, 10, 3]
+    assert [len(b) for b, *_ in kernel._blocks(preds, None, targets)] == [10, 10, 10, 3]
     weights = torch.rand(100, dtype=torch.float64) if weighted else None
     ours = label_smoothing_cross_entropy(preds, targets, 0.2, weights)
     reference = dense_reference(preds, targets, 0.2, weights, "mean", "exclude-true", "samples")

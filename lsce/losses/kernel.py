@@ -1,314 +1,236 @@
-"""The smoothed loss of every sample, block by block: the gradient is the only N×C tensor.
+"""The loss of every sample, block by block: the gradient is the only N×C tensor.
 
-Under every transformation (compilation, tracing, ``torch.func``, …) the loss is composed of
-ordinary differentiable operations instead.
+A smoothed target has a mass t on the true class y and a mass u on each other class: t = 1 − ε and
+u = ε/(C−1) for ``"exclude-true"``, t = 1 − ε + ε/C and u = ε/C for ``"include-true"``. Then
+
+    −Σ_k w_k q_k log π_k  =  −t w_y log π_y  −  u Σ_{k≠y} w_k log π_k
+
+needs one gathered value and one sum a sample, and never the N×C matrix q. For a target distribution
+p, q = u + (t − u)·p. A class with q_k = 0 or w_k = 0 adds 0, even if its log π_k is −∞.
+
+Logits are (N, C, …) here; class indices, losses and all else that belongs to a sample (N, 1, …).
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lsce.losses.checks import ignored_samples, is_transformed, values_are_at_hand
-
-Masses = tuple[float, float]  # of a smoothed target: on the true class, on each other class
+from lsce.losses.checks import is_transformed, values_are_at_hand
 
 
-def masses_of(epsilon: float, num_classes: int, convention: str) -> Masses:
-    """The smoothed target on the true class and on each other class."""
-    if isinstance(num_classes, Tensor):  # under torch.jit.trace
-        num_classes = num_classes.double()
+class Smoothing(NamedTuple):
+    """The masses t and u; w as (1, C, 1, …) and w_y as (N, 1, …) in the dtype to compute in."""
+
+    on_true: float
+    on_other: float
+    weights: Tensor | None
+    true_weights: Any = None
+
+
+def masses(epsilon: Any, num_classes: Any, convention: str) -> tuple[Any, Any]:
+    """t and u: numbers, or scalar tensors if ε or C is one."""
     if convention == "exclude-true":
         return 1 - epsilon, epsilon / (num_classes - 1)
     return 1 - epsilon + epsilon / num_classes, epsilon / num_classes
 
 
-def hard_loss(
-    preds: Tensor,
-    index: Tensor,
-    weights: Tensor | None,
-    masses: Masses,
-    ignore_index: int,
-    reduction: str,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The loss, the weight of the true class, and the mask of ignored samples, each (N, 1, …).
-
-    The loss may come reduced already, as a scalar, where none is ignored.
-
-    On a CPU the kernel itself refuses an index out of range, so the usual batch, without one to
-    ignore, is not looked at beforehand.
-    """
-    num_classes = preds.shape[1]
-    if values_are_at_hand(index) and not 0 <= ignore_index < num_classes:
-        try:
-            return *_from_indices(preds, index, weights, masses, reduction), None
-        except (IndexError, RuntimeError):
-            ignored = ignored_samples(index, ignore_index, num_classes)
-            if ignored is None:
-                raise
-    else:
-        ignored = ignored_samples(index, ignore_index, num_classes)
-    if ignored is None:
-        return *_from_indices(preds, index, weights, masses, reduction), None
-    index = index.masked_fill(ignored, 0)
-    loss, true_weights = _from_indices(preds, index, weights, masses, "none")
-    return loss.masked_fill(ignored, 0), true_weights, ignored
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
-def compute_dtype(preds: Tensor) -> torch.dtype:
-    return torch.promote_types(preds.dtype, torch.float32)
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
+def log_softmax(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, 1, dtype=compute_dtype(logits))
 
 
-def _over_classes(weights: Tensor, like: Tensor) -> Tensor:
-    """Weights (C,) as (1, C, 1, …), to broadcast against ``like``."""
-    return weights.view(1, -1, *[1] * (like.dim() - 2))
+def product(mass: Tensor, log_probs: Tensor) -> Tensor:
+    """mass · log π, 0 where the mass is 0 and log π is −∞."""
+    # Where log π is finite, the gradient of the mass needs it.
+    return mass * log_probs.masked_fill((mass == 0) & (log_probs == -math.inf), 0)
 
 
-def _weighted(values: Tensor, weights: Tensor) -> Tensor:
+def weighted(values: Tensor, weights: Tensor) -> Tensor:
     """The product, 0 where the weight is 0 even if the value is infinite."""
     return values.masked_fill(weights == 0, 0) * weights
 
 
-def from_probabilities(
-    preds: Tensor, targets: Tensor, weights: Tensor | None, masses: Masses
-) -> Tensor:
-    on_true, on_other = masses
-    log_probs = _log_softmax(preds)
+def from_probabilities(logits: Tensor, targets: Tensor, smoothing: Smoothing) -> Tensor:
+    """The loss of target distributions (N, C, …)."""
+    on_true, on_other, weights, _ = smoothing
+    log_probs = log_softmax(logits)
     mass = (on_true - on_other) * targets.to(log_probs.dtype) + on_other
-    if weights is not None:
-        mass = mass * _over_classes(weights, mass)
-    if not values_are_at_hand(log_probs) or not log_probs.detach().amin(1).isfinite().all():
-        # 0·(−∞) is 0 here; where log π is finite, the gradient of the targets needs it.
-        log_probs = log_probs.masked_fill((mass == 0) & (log_probs == -math.inf), 0)
-    return -(mass * log_probs).sum(1, keepdim=True)
+    mass = mass if weights is None else mass * weights
+    finite = values_are_at_hand(log_probs) and log_probs.detach().amin(1).isfinite().all()
+    terms = mass * log_probs if finite else product(mass, log_probs)
+    return -terms.sum(1, keepdim=True)
 
 
-def _from_indices(
-    preds: Tensor, index: Tensor, weights: Tensor | None, masses: Masses, reduction: str
+def from_indices(
+    logits: Tensor, index: Tensor, smoothing: Smoothing, reduction: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Loss and weight of the true class (N, 1, …); every ``index`` (N, 1, …) is in [0, C).
-
-    The loss is reduced to a scalar instead where that comes free.
-    """
-    true_weights = None if weights is None else weights[index]
-    if _is_composed(preds):
-        return _smoothed_nll(_log_softmax(preds), index, weights, masses), true_weights
-    # The mean of nothing is left to torch.
-    divisor = {"none": None, "sum": 1, "mean": index.numel() or None}[reduction]
-    keep_gradient = (
-        divisor is not None
-        and preds.device.type == "cpu"
-        and preds.numel() <= _KEPT
-        and torch.is_grad_enabled()
-        and preds.requires_grad
-    )
-    arguments = (preds, index, weights, true_weights, masses, divisor, keep_gradient)
-    return _Blockwise.apply(*arguments), true_weights
+    """The loss of class indices in [0, C), reduced where that comes free, and their weights."""
+    true_weights = None if smoothing.weights is None else smoothing.weights.view(-1)[index]
+    if _is_composed(logits):
+        return _composed(logits, index, smoothing), true_weights
+    divisor = {"none": None, "sum": 1, "mean": index.numel() or None}[reduction]  # none: nan
+    needs_gradient = torch.is_grad_enabled() and logits.requires_grad
+    is_small = logits.device.type == "cpu" and logits.numel() <= 2**20
+    keep = divisor is not None and needs_gradient and is_small
+    if true_weights is not None:
+        smoothing = smoothing._replace(true_weights=true_weights)
+    return _Blockwise.apply(logits, index, smoothing, divisor, keep), true_weights
 
 
-def _smoothed_nll(
-    log_probs: Tensor, index: Tensor, weights: Tensor | None, masses: Masses
-) -> Tensor:
-    """The closed form (n, 1, …), of ``log_probs`` (n, C, …) and ``index`` (n, 1, …)."""
+def _is_composed(logits: Tensor) -> bool:
+    """Whether to use ordinary differentiable operations, which compose with everything."""
+    return is_transformed(logits) or forward_ad.unpack_dual(logits).tangent is not None
+
+
+def _composed(logits: Tensor, index: Tensor, smoothing: Smoothing) -> Tensor:
+    on_true, on_other, weights, _ = smoothing
+    log_probs = log_softmax(logits)
     if weights is not None:
-        log_probs = _weighted(log_probs, _over_classes(weights, log_probs))
-    factor, apart = _of_true(*masses)
+        log_probs = weighted(log_probs, weights)
+    factor, apart = _true_class(on_true, on_other)
     true = log_probs.gather(1, index)
     loss = -factor * true if factor else torch.zeros_like(true)
-    if masses[1]:
+    if on_other:
         terms = log_probs.scatter(1, index, 0) if apart else log_probs
-        loss = loss - masses[1] * terms.sum(1, keepdim=True)
+        loss = loss - on_other * terms.sum(1, keepdim=True)
     return loss
 
 
-def _of_true(on_true: float, on_other: float) -> tuple[float, bool]:
-    """The factor of the true class's log π, and whether the sum over classes leaves it out.
-
-    A sum over all classes is faster. With ``on_true < on_other``, though, it and the true class
-    have opposite signs, and ∞ − ∞ could result.
-    """
+def _true_class(on_true: float, on_other: float) -> tuple[float, bool]:
+    """The factor of the true class's log π, and whether the sum over classes leaves it out."""
+    # A sum over all is faster, but where t < u the signs are opposite and ∞ − ∞ could result.
     return (on_true, True) if on_true < on_other else (on_true - on_other, False)
 
 
-_KEPT = 2**20  # logits; of batches up to this size the gradient may wait for the backward pass
-
-
-def _is_composed(preds: Tensor) -> bool:
-    """Whether to use plain operations, which compose with everything, and not the blocks.
-
-    That is so under every transformation, and in forward-mode differentiation.
-    """
-    return is_transformed(preds) or forward_ad.unpack_dual(preds).tangent is not None
-
-
-def _block_size(preds: Tensor) -> int:
-    """Logits worked on at a time: what a core's cache holds, or enough to fill a GPU."""
-    return 2**17 * torch.get_num_threads() if preds.device.type == "cpu" else 2**24
-
-
-def _blocks(logits: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """The tensors cut along the batch into blocks of about ``_block_size`` logits."""
-    size = _block_size(logits)
-    if logits.numel() <= size:
-        yield logits, *others
-        return
-    rows = max(1, size * len(logits) // logits.numel())
-    for start in range(0, len(logits), rows):
-        stop = start + rows
-        yield logits[start:stop], *(t if t is None else t[start:stop] for t in others)
-
-
 class _Blockwise(torch.autograd.Function):
-    """``_smoothed_nll`` of the log-softmax, summed and divided by ``divisor`` unless that is None.
+    """The loss of class indices, summed and divided by ``divisor`` unless that is None.
 
-    Autograd's own path holds three N×C tensors at its peak; here the gradient is the only one. Each
-    sample's maximum m and Σ exp(z − m) are kept, and the backward pass rebuilds the softmax from
-    them, in the gradient's own memory or, for float16 and bfloat16, in a block of float32.
-
-    With ``keep_gradient`` the forward pass turns its exponentials into the gradient at once. The
-    backward pass uses it if the upstream gradient is 1, as of the last node of a graph; scaling it
-    by another would round float16 and bfloat16 twice, so that it is then computed anew.
+    The backward pass rebuilds the softmax from each sample's maximum m and Σ exp(z − m), in the
+    gradient's own memory or, for float16 and bfloat16, in a block of float32. With ``keep`` the
+    forward pass computes the gradient too, and the backward pass uses it if the upstream gradient
+    is 1: scaling it by another would round float16 and bfloat16 twice.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        logits: Tensor,
-        index: Tensor,
-        weights: Tensor | None,
-        true_weights: Tensor | None,
-        masses: Masses,
-        divisor: float | None,
-        keep_gradient: bool,
+        ctx: Any, logits: Tensor, index: Tensor, smoothing: Smoothing, divisor: Any, keep: bool
     ) -> Tensor:
-        on_true, on_other = masses
+        on_true, on_other, weights, true_weights = smoothing
         true = logits.gather(1, index)  # first: it refuses an index out of range
         sums = torch.empty_like(index, dtype=compute_dtype(logits))
         maximum, exp_sum = torch.empty_like(sums), torch.empty_like(sums)
-        factor, apart = _of_true(on_true, on_other)
+        factor, apart = _true_class(on_true, on_other)
         if weights is not None:
             lowest = torch.where(weights > 0, -math.inf, weights)
-        gradient: Tensor | None = None
-        coefficients: tuple[Tensor | None, ...] = (None, None, None)
-        if keep_gradient and divisor is not None:
-            gradient = torch.empty_like(logits)
-            each = torch.full_like(sums, 1 / divisor)
-            coefficients = _coefficients(each, weights, true_weights, masses)
-        buffer = None
-        for block, out, i, m, exps, total, *coefs in _blocks(
+        gradient = torch.empty_like(logits) if keep else None
+        coefficients = _coefficients(torch.full_like(sums, 1 / divisor), smoothing) if keep else ()
+        for block, memory, classes, m, exps, total, *factors in _blocks(
             logits, gradient, index, maximum, exp_sum, sums, *coefficients
         ):
-            block, shifted, buffer = _workspace(block, out, buffer)
             torch.amax(block, 1, keepdim=True, out=m)
-            torch.sub(block, m, out=shifted)
+            torch.sub(block, m, out=memory)
             if on_other:
-                terms = shifted.scatter(1, i, 0) if apart else shifted
-                if weights is not None:  # `_weighted` of values ≤ 0, made faster
-                    terms = terms.clamp(min=_over_classes(lowest, terms))
-                    terms.mul_(_over_classes(weights, terms))
+                terms = memory.scatter(1, classes, 0) if apart else memory
+                if weights is not None:  # `weighted` of values ≤ 0, made faster
+                    terms = terms.clamp(min=lowest).mul_(weights)
                 torch.sum(terms, 1, keepdim=True, out=total)
-            torch.sum(shifted.exp_(), 1, keepdim=True, out=exps)
-            if keep_gradient:
-                _to_gradient(shifted, out, i, exps, coefs, weights, on_other)
-        loss = exp_sum.log()
-        true = true - maximum
-        if weights is not None and true_weights is not None:
-            true = _weighted(true, true_weights)
+            torch.sum(memory.exp_(), 1, keepdim=True, out=exps)
+            if keep:
+                _to_gradient(memory, classes, exps, factors, smoothing)
+        loss, true = exp_sum.log(), true - maximum
+        if weights is not None:
+            true = weighted(true, true_weights)
             loss.mul_((on_true - on_other) * true_weights + on_other * weights.sum())
         if factor:
             loss.sub_(true, alpha=factor)
         if on_other:
             loss.sub_(sums, alpha=on_other)
         ctx.save_for_backward(logits, index, weights, true_weights, maximum, exp_sum)
-        ctx.masses, ctx.divisor, ctx.gradient = masses, divisor, gradient
+        ctx.smoothing, ctx.divisor, ctx.gradient = smoothing, divisor, gradient
         return loss if divisor is None else loss.sum().div_(divisor)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        composed = (
-            torch.is_grad_enabled()  # create_graph=True
-            or is_transformed(grad)
-            or torch._C._functorch.is_legacy_batchedtensor(grad)  # is_grads_batched=True
-        )
+        create_graph = torch.is_grad_enabled()
+        is_batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # is_grads_batched=True
+        composed = create_graph or is_batched or is_transformed(grad)
         # First: autograd refuses here if the logits were changed in place.
         logits, index, weights, true_weights, maximum, exp_sum = ctx.saved_tensors
+        smoothing = ctx.smoothing
+        if weights is not None:
+            smoothing = smoothing._replace(weights=weights, true_weights=true_weights)
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is not None and not composed and grad.item() == 1:
-            return gradient, *[None] * 6
+            return gradient, *[None] * 4
         if ctx.divisor is not None:
             grad = (grad / ctx.divisor).expand(index.shape)
         if composed:
-            create_graph = torch.is_grad_enabled()
             with torch.enable_grad():
-                loss = _smoothed_nll(_log_softmax(logits), index, weights, ctx.masses)
+                loss = _composed(logits, index, smoothing)
             (gradient,) = torch.autograd.grad(loss, logits, grad, create_graph=create_graph)
-            return gradient, *[None] * 6
+            return gradient, *[None] * 4
         gradient = torch.empty_like(logits)
-        coefficients = _coefficients(grad, weights, true_weights, ctx.masses)
-        buffer = None
-        for block, out, i, m, exps, *coefs in _blocks(
-            logits, gradient, index, maximum, exp_sum, *coefficients
+        for block, memory, classes, m, exps, *factors in _blocks(
+            logits, gradient, index, maximum, exp_sum, *_coefficients(grad, smoothing)
         ):
-            block, shifted, buffer = _workspace(block, out, buffer)
-            torch.sub(block, m, out=shifted).exp_()
-            _to_gradient(shifted, out, i, exps, coefs, weights, ctx.masses[1])
-        return gradient, *[None] * 6
+            torch.sub(block, m, out=memory).exp_()
+            _to_gradient(memory, classes, exps, factors, smoothing)
+        return gradient, *[None] * 4
 
 
-def _workspace(
-    block: Tensor, out: Tensor | None, buffer: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The block in the dtype to compute in, where to compute, and the buffer, made if new.
+def _block_size(logits: Tensor) -> int:
+    """Logits worked on at a time: what a core's cache holds, or enough to fill a GPU."""
+    return 2**17 * torch.get_num_threads() if logits.device.type == "cpu" else 2**24
 
-    The place is ``out`` if its dtype allows that, else the buffer.
+
+def _blocks(logits: Tensor, result: Tensor | None, *others: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Blocks of about ``_block_size`` logits, memory to compute in, and blocks of the others.
+
+    The first two have the dtype to compute in. What is left in the memory becomes the result.
     """
-    dtype = compute_dtype(block)
-    if out is not None and out.dtype == dtype:
-        return block, out, buffer
-    if buffer is None:
-        buffer = torch.empty_like(block, dtype=dtype)
-    place = buffer if len(block) == len(buffer) else buffer[: len(block)]
-    return (block if block.dtype == dtype else place.copy_(block)), place, buffer
+    dtype, buffer, size = compute_dtype(logits), None, _block_size(logits)
+    blocks: Iterable[tuple[Any, ...]] = [(logits, result, *others)]
+    if logits.numel() > size:
+        rows = max(1, size * len(logits) // logits.numel())
+        results = [None] * len(logits) if result is None else result.split(rows)
+        blocks = zip(logits.split(rows), results, *(other.split(rows) for other in others))
+    for block, out, *rest in blocks:
+        if out is not None and out.dtype == dtype:
+            yield block, out, *rest
+            continue
+        # Only the last block is shorter.
+        buffer = torch.empty_like(block, dtype=dtype) if buffer is None else buffer[: len(block)]
+        yield block if block.dtype == dtype else buffer.copy_(block), buffer, *rest
+        if out is not None:
+            out.copy_(buffer)
 
 
-def _coefficients(
-    grad: Tensor, weights: Tensor | None, true_weights: Tensor | None, masses: Masses
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What the gradient has on the true class, on each class, and on the softmax, (N, 1, …).
-
-    ∂ℓ/∂z_j = π_j Σ_k w_k q_k − w_j q_j, times ``grad`` (N, 1, …).
-    """
-    on_true, on_other = masses
+def _coefficients(grad: Tensor, smoothing: Smoothing) -> tuple[Tensor, Tensor, Tensor]:
+    """Of ∂ℓ/∂z_j = π_j Σ_k w_k q_k − w_j q_j, times ``grad``: what is on the true class, on each
+    class, and on the softmax."""
+    on_true, on_other, weights, true_weights = smoothing
     true = (on_other - on_true) * grad
-    if weights is None or true_weights is None:
+    if weights is None:
         return true, grad, grad
     true *= true_weights
     return true, grad, on_other * weights.sum() * grad - true
 
 
 def _to_gradient(
-    exps: Tensor,
-    out: Tensor,
-    index: Tensor,
-    exp_sum: Tensor,
-    coefficients: Sequence[Tensor],
-    weights: Tensor | None,
-    on_other: float,
+    exps: Tensor, index: Tensor, exp_sum: Tensor, coefficients: Any, smoothing: Smoothing
 ) -> None:
-    """Turns exp(z − m) into the gradient, in place and then in ``out``."""
-    true, grad, total = coefficients
-    exps.mul_(total / exp_sum)
-    if weights is None:
-        exps.sub_(grad, alpha=on_other)
+    """Turns exp(z − m) into the gradient, in place."""
+    on_true, on_each, on_softmax = coefficients
+    exps.mul_(on_softmax / exp_sum)
+    if smoothing.weights is None:
+        exps.sub_(on_each, alpha=smoothing.on_other)
     else:
-        exps.addcmul_(grad, _over_classes(weights, exps), value=-on_other)
-    exps.scatter_add_(1, index, true)
-    if exps is not out:
-        out.copy_(exps)
+        exps.addcmul_(on_each, smoothing.weights, value=-smoothing.on_other)
+    exps.scatter_add_(1, index, on_true)
