@@ -8,8 +8,18 @@ import pkgutil
 
 from lsce.data.cache import decoded
 from lsce.data.cifar100 import fetch, locate
-from lsce.data.datasets import DataError, Dataset, DataUnavailable, Entry, Split
-from lsce.data.datasets import checksum, entry, load, names, register  # fmt: skip
+from lsce.data.datasets import (  # fmt: skip
+    DataError,
+    Dataset,
+    DataUnavailable,
+    Entry,
+    Split,
+    checksum,
+    entry,
+    load,
+    names,
+    register,
+)
 from lsce.data.label_noise import KINDS as NOISE_KINDS
 from lsce.data.label_noise import flip_labels, transition_matrix
 from lsce.data.sampling import class_subset, coarse, long_tail, long_tail_counts, restrict, subset

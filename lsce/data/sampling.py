@@ -97,8 +97,9 @@ def _relabelled(
             return Split(split.images, labels)
         return Split(split.images[kept], labels[kept])
 
-    splits = {name: part(getattr(dataset, name)) for name in ("train", "validation", "test")}
-    return replace(dataset, **splits, classes=classes, superclass=superclass)
+    train, validation, test = map(part, (dataset.train, dataset.validation, dataset.test))
+    splits = replace(dataset, train=train, validation=validation, test=test)
+    return replace(splits, classes=classes, superclass=superclass)
 
 
 def _counts(labels: torch.Tensor) -> list[int]:
