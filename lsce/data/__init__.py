@@ -1,15 +1,14 @@
 """The data sets with their fixed splits, and what runs draw from them.
 
-A data set is a module that registers its `Entry` when it is imported here, with what `datasets`,
-`sampling.assemble` and, if it has to be decoded, `cache` give it.
+Each module that holds a data set registers its `Entry` when it is imported here.
 """
 
 import importlib
 import pkgutil
 
 from lsce.data.cache import decoded
-from lsce.data.cifar100 import Location, fetch, locate
-from lsce.data.datasets import (
+from lsce.data.cifar100 import fetch, locate
+from lsce.data.datasets import (  # fmt: skip
     DataError,
     Dataset,
     DataUnavailable,
@@ -25,10 +24,10 @@ from lsce.data.label_noise import KINDS as NOISE_KINDS
 from lsce.data.label_noise import flip_labels, transition_matrix
 from lsce.data.sampling import class_subset, coarse, long_tail, long_tail_counts, restrict, subset
 
-__all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "Location", "Split",
-           "checksum", "class_subset", "coarse", "decoded", "entry", "fetch",
-           "flip_labels", "load", "locate", "long_tail", "long_tail_counts", "names", "register",
-           "restrict", "subset", "transition_matrix"]  # fmt: skip
+__all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "Split", "checksum",
+           "class_subset", "coarse", "decoded", "entry", "fetch", "flip_labels", "load", "locate",
+           "long_tail", "long_tail_counts", "names", "register", "restrict", "subset",
+           "transition_matrix"]  # fmt: skip
 
-for _module in pkgutil.iter_modules(__path__):  # each data set registers itself
+for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,8 +1,4 @@
-"""What a data set is, and the registry of those that there are.
-
-A module adds a data set by registering its `Entry`; every number and name that belongs to the data
-set alone stands there, and the rest of the project asks the entry.
-"""
+"""What a data set is, and the registry of them: the rest of the project asks a set's `Entry`."""
 
 import hashlib
 import os
@@ -38,8 +34,8 @@ class Split:
 class Dataset:
     """The splits of a data set, whole or with other classes (`restrict`, `coarse`).
 
-    name, checksum: those of its entry, whatever the source was. classes: names of the K classes.
-    superclass: index of each class's superclass in `superclasses`, which holds their names.
+    name, checksum: of its entry. classes: names of the K classes. superclass: index of each class's
+    superclass in `superclasses`, which holds their names.
     """
 
     name: str
@@ -56,12 +52,12 @@ class Dataset:
 class Entry:
     """All that is known of a data set without reading it.
 
-    name: as runs are specified with. words: the name for people. checksum: what `checksum` gives
-    for its content. classes, superclass, superclasses: as in `Dataset`. sizes: images of "train",
-    "validation" and "test", equally many of each class. pixels: P, height and width of the images.
-    examples: "similar", three classes that resemble each other, and "unlike", three of superclasses
-    that have little in common. load: called by `load` with its source. posterior: the exact p(y|x),
-    float64 (N, K), of uint8 images (N, P, P, 3), or None where nobody knows it.
+    name: in specs. words: for people. checksum: what `checksum` gives. classes, superclass,
+    superclasses: as in `Dataset`. sizes: images of "train", "validation" and "test", equally many
+    of each class. pixels: P, height and width of the images. examples: three classes that resemble
+    each other ("similar") and three of different superclasses ("unlike"). load: called by `load`
+    with its source. posterior: the exact p(y|x), float64 (N, K), of uint8 images (N, P, P, 3), if
+    it is known.
     """
 
     name: str
@@ -85,8 +81,8 @@ class Entry:
         return sum(self.sizes[split] for split in splits) // self.num_classes
 
     def dataset(self, train: Split, validation: Split, test: Split) -> Dataset:
-        names = (self.classes, self.superclass, self.superclasses)
-        return Dataset(self.name, self.checksum, train, validation, test, *names)
+        taxonomy = (self.classes, self.superclass, self.superclasses)
+        return Dataset(self.name, self.checksum, train, validation, test, *taxonomy)
 
 
 _ENTRIES: dict[str, Entry] = {}
@@ -114,21 +110,16 @@ def entry(name: str) -> Entry:
 def load(name: str, source: Source = None) -> Dataset:
     """A data set with its fixed split, in the same order whatever its source was.
 
-    source: a folder that holds it; None looks where it is kept (`locate`). Nothing is downloaded.
-
-    Raises ValueError for an unknown name or a source that the data set cannot have, DataError for
-    a source that does not hold it, DataUnavailable if this machine has none, OSError if the cache
-    cannot be written.
+    source: a folder that holds it; None looks where it is kept (`locate`). Raises ValueError for an
+    unknown name or a source that the data set cannot have, DataError for a source that does not
+    hold it, DataUnavailable if this machine has none, OSError if the cache cannot be written.
     """
     return entry(name).load(source)
 
 
 def checksum(train: Split, test: Split, superclass: tuple[int, ...]) -> str:
-    """SHA-256, in hexadecimal, of a data set of at most 256 classes, in the order it is given in.
-
-    The bytes of the train images, their labels and superclasses as uint8, then those of the test
-    images, before any of the train images is held out for validation.
-    """
+    """SHA-256, in hexadecimal, of a data set of at most 256 classes: the bytes of all training
+    images, of their labels and of their superclasses as uint8, then those of the test images."""
     digest = hashlib.sha256()
     for part in (train, test):
         digest.update(np.ascontiguousarray(part.images.numpy()).data)

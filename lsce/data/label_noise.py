@@ -12,17 +12,15 @@ _STREAM = 2
 
 
 def transition_matrix(kind: str, rate: float, superclass: Sequence[int]) -> torch.Tensor:
-    """The probabilities T[i, j] that an image of class i is labelled j.
+    """The probabilities T[i, j], float64 (K, K), that an image of class i is labelled j.
 
-    kind: with ``"symmetric"`` (excluding the true class: the code of Wei et al., ICML 2022) the
-    label becomes each of the K - 1 other classes with probability rate / (K - 1); with
-    ``"asymmetric"`` (Patrini et al., CVPR 2017) it becomes, with probability rate, the next class
-    of the same superclass, in the order of the class indices, the last one becoming the first.
-    rate: probability in [0, 1] that a label is wrong.
-    superclass: superclass of each of the K classes.
+    kind: ``"symmetric"`` (Wei et al., ICML 2022, their code) gives each of the K - 1 other classes
+    probability rate / (K - 1); ``"asymmetric"`` (Patrini et al., CVPR 2017) gives probability rate
+    to the next class of the same superclass, cyclically in the order of the class indices. rate:
+    probability in [0, 1] that a label is wrong. superclass: superclass of each of the K classes.
 
-    Returns float64 (K, K); each row sums to one. Raises ValueError or TypeError for another kind, a
-    rate outside [0, 1], fewer than two classes, and, if asymmetric, a superclass of one class.
+    Raises ValueError or TypeError for another kind, a rate outside [0, 1], fewer than two classes,
+    and, if asymmetric, a superclass of one class.
     """
     _check(kind, rate, superclass)
     k = len(superclass)
@@ -35,29 +33,23 @@ def transition_matrix(kind: str, rate: float, superclass: Sequence[int]) -> torc
 def flip_labels(
     labels: torch.Tensor, kind: str, rate: float, seed: int, superclass: Sequence[int]
 ) -> torch.Tensor:
-    """Labels with noise of `transition_matrix(kind, rate, superclass)`, the same for the same seed.
+    """Labels with noise of `transition_matrix(kind, rate, superclass)`, new int64 (N,).
 
-    labels: int64 (N,), true classes in [0, K). kind, rate, superclass: as in `transition_matrix`.
-
-    Returns new int64 (N,). Draws are nested in the rate: a label that is wrong at one rate is wrong
-    at every higher one of the same seed, and in the same way. Raises as `transition_matrix`, and
-    for labels of another dtype, shape or range.
+    labels: int64 (N,), true classes in [0, K). A label that is wrong at one rate is wrong in the
+    same way at every higher rate of the same seed. Raises as `transition_matrix`, and for labels of
+    another dtype, shape or range.
     """
     _check(kind, rate, superclass)
     k = len(superclass)
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise TypeError("labels must be an int64 tensor of shape (N,)")
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < k:
-        raise ValueError(
-            f"labels must lie in [0, {k}), got {int(labels.min())} to {int(labels.max())}"
-        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < k:
+        raise ValueError(f"labels must lie in [0, {k}), got {labels.min()} to {labels.max()}")
     generator = np.random.Generator(np.random.PCG64([seed, _STREAM]))
     flipped = torch.from_numpy(generator.random(len(labels)) < rate)
     other = torch.from_numpy(np.floor(generator.random(len(labels)) * (k - 1))).long()
-    if kind == "symmetric":
-        wrong = other + (other >= labels)
-    else:
-        wrong = _next_in_superclass(superclass)[labels]
+    symmetric = kind == "symmetric"
+    wrong = other + (other >= labels) if symmetric else _next_in_superclass(superclass)[labels]
     return torch.where(flipped, wrong, labels)
 
 

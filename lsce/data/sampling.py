@@ -1,6 +1,7 @@
 """The split, subsets of images and of classes, and long tails: draws that a seed fixes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,13 +10,12 @@ from lsce.data.datasets import Dataset, Entry, Split
 
 #: Also names the split in the cache: change it if the rule of the split changes.
 SPLIT_SEED = 50_000
-#: Keeps the draws of one seed for subsets, of images and of classes, apart from each other and
-#: from those for label noise (2).
+#: These keep a seed's draws of images and of classes apart, and from its label noise (2).
 _SUBSET_STREAM, _CLASS_STREAM = 1, 3
 
 
 def assemble(entry: Entry, train: Split, test: Split) -> Dataset:
-    """A data set of its two parts: a balanced subset of the training images is validation."""
+    """Hold a balanced subset of the training images out for validation."""
     held_out = subset(train.labels, entry.sizes["validation"], SPLIT_SEED)
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[held_out] = False
@@ -26,11 +26,9 @@ def assemble(entry: Entry, train: Split, test: Split) -> Dataset:
 def subset(labels: torch.Tensor, size: int, seed: int) -> torch.Tensor:
     """Indices of a random subset with equally many images of each class.
 
-    labels: int64 (N,). size: a multiple of the number of classes present, at most N. Subsets of
-    one seed are nested: a smaller one is part of every larger one.
-
-    Returns int64 (size,), ascending; all indices if size is N. Raises ValueError if the size fits
-    neither the classes nor their images.
+    labels: int64 (N,). size: a multiple of the number of classes present, or N, which takes all.
+    Returns int64 (size,), ascending. Subsets of one seed are nested. Raises ValueError if the size
+    fits neither the classes nor their images.
     """
     n = len(labels)
     counts = _counts(labels)
@@ -41,11 +39,9 @@ def subset(labels: torch.Tensor, size: int, seed: int) -> torch.Tensor:
     share, remainder = divmod(size, len(counts))
     if remainder:
         raise ValueError(f"size must be a multiple of the {len(counts)} classes, got {size}")
-    if share > min(counts):
-        raise ValueError(
-            f"size must be at most {min(counts) * len(counts)}: a class has {min(counts)} images, "
-            f"got {size}"
-        )
+    if share > (fewest := min(counts)):
+        most = fewest * len(counts)
+        raise ValueError(f"size must be at most {most}: a class has {fewest} images, got {size}")
     return _first(labels, [share] * len(counts), seed)
 
 
@@ -96,13 +92,14 @@ def _relabelled(
 
     def part(split: Split) -> Split:
         labels = new[split.labels]
-        if (labels >= 0).all():  # no copy of the images
+        kept = labels >= 0
+        if kept.all():  # no copy of the images
             return Split(split.images, labels)
-        return Split(split.images[labels >= 0], labels[labels >= 0])
+        return Split(split.images[kept], labels[kept])
 
-    splits = part(dataset.train), part(dataset.validation), part(dataset.test)
-    kept = (dataset.name, dataset.checksum)
-    return Dataset(*kept, *splits, classes, superclass, dataset.superclasses)
+    train, validation, test = map(part, (dataset.train, dataset.validation, dataset.test))
+    splits = replace(dataset, train=train, validation=validation, test=test)
+    return replace(splits, classes=classes, superclass=superclass)
 
 
 def _counts(labels: torch.Tensor) -> list[int]:

@@ -6,13 +6,9 @@ theta_y of the image's class y, among PATTERNS fixed pictures of CELL x CELL pix
     p(y | x) = softmax_y ( sum over cells of log theta_y[pattern of the cell] )
 
 for equally frequent classes. theta_y = softmax(SUPERCLASS_SCALE * u_s(y) + CLASS_SCALE * v_y) with
-u and v about standard normal: classes of one superclass resemble each other, and most errors of the
-best possible classifier (`posterior`) stay inside the superclass. Nothing depends on where a
-pattern stands and each pattern equals its mirror image, so a horizontal flip keeps the posterior.
-With it, the *true* calibration error of a model can be computed instead of estimated.
-
-The scales are chosen so that the best possible classifier is right for about 3 of 4 images, and a
-small network trained on a few thousand of them for clearly fewer, but far more than by chance.
+u and v about standard normal: most errors of the best possible classifier (`posterior`), which is
+right for about 3 of 4 images, stay inside the superclass. A horizontal flip keeps the posterior,
+since positions do not matter and each pattern equals its mirror image.
 """
 
 from functools import cache
@@ -38,16 +34,15 @@ _MODEL, _TRAIN, _TEST, _FRESH = range(4)
 
 
 def generate() -> tuple[Split, Split]:
-    """All training images and the test images of the data set, in class order; about a second."""
+    """All training images and the test images of the data set, in class order."""
     train = _draw(ENTRY.per_class("train", "validation"), [_SEED, _TRAIN])
     return train, _draw(ENTRY.per_class("test"), [_SEED, _TEST])
 
 
 def sample(per_class: int, seed: int) -> Split:
-    """Fresh images of the same model, independent of those of `generate` and of other seeds.
+    """CLASSES * per_class fresh images in class order, independent of `generate` and other seeds.
 
-    Returns CLASSES * per_class images in class order. Raises ValueError if per_class is not
-    positive or the seed is negative.
+    Raises ValueError if per_class is not positive or the seed is negative.
     """
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1, got {per_class!r}")
@@ -57,11 +52,10 @@ def sample(per_class: int, seed: int) -> Split:
 
 
 def posterior(images: torch.Tensor) -> torch.Tensor:
-    """The exact p(y|x) of images of the model, all classes being equally frequent.
+    """The exact p(y|x), float64 (N, CLASSES), all classes being equally frequent.
 
-    images: uint8 (N, P, P, 3), P = GRID * CELL, unaugmented or flipped horizontally. Returns
-    float64 (N, CLASSES). Raises ValueError for another dtype or shape, or for an image that the
-    model cannot produce.
+    images: uint8 (N, P, P, 3), P = GRID * CELL, unaugmented or flipped horizontally. Raises
+    ValueError for another dtype or shape, or for an image that the model cannot produce.
     """
     side = GRID * CELL
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
@@ -100,7 +94,7 @@ ENTRY = Entry(
     examples={
         "similar": ("s00-c00", "s00-c01", "s00-c02"),
         "unlike": ("s05-c25", "s10-c50", "s15-c75"),
-    },
+    },  # fmt: skip
     load=_load,
     posterior=posterior,
 )
@@ -135,9 +129,8 @@ def _model() -> tuple[np.ndarray, np.ndarray]:
 def _draw(per_class: int, stream: list[int]) -> Split:
     uniform = _generator(stream).random((CLASSES, per_class * GRID * GRID))
     cumulative = _model()[0].cumsum(axis=1)[:, :-1]
-    codes = np.stack(
-        [np.searchsorted(c, u, side="right") for c, u in zip(cumulative, uniform, strict=True)]
-    )
+    pairs = zip(cumulative, uniform, strict=True)
+    codes = np.stack([np.searchsorted(c, u, side="right") for c, u in pairs])
     labels = torch.arange(CLASSES).repeat_interleave(per_class)
     return Split(torch.from_numpy(_render(codes.reshape(-1, GRID, GRID))), labels)
 
