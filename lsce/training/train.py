@@ -1,9 +1,8 @@
 """One run, from its spec to a trained network.
 
-The data stay on the device as uint8 and are augmented there a batch at a time. The arithmetic is
-bf16 autocast in channels_last where the hardware multiplies bf16 fast (see
-`lsce.training.precision`) and float32 elsewhere. On a CPU a run uses one thread, so that the same
-seed gives the same bits on the same machine however many runs go on beside it.
+The data stay on the device as uint8 and are augmented there a batch at a time. On a CPU a run uses
+one thread, so that the same seed gives the same bits on the same machine however many runs go on
+beside it.
 
 All random draws come from the spec's seed: initialisation, training subset, label noise, and one
 stream for data order and augmentation. Runs that differ in ε alone share all of them.
@@ -33,7 +32,7 @@ from lsce.training.step import Trainer, built
 #: Gives the state dict of a run's network.
 Networks = Callable[[RunSpec], dict[str, Tensor]]
 
-#: Training images that a fixed first layer is set from (about).
+#: Training images that a whitening layer is set from (about).
 WHITENED = 5_000
 
 
@@ -54,9 +53,8 @@ class Part(NamedTuple):
 
 
 class Material(NamedTuple):
-    """What a run works on. `seen` is the data set as the run labels it; `unseen` that of the
-    classes that it never sees, if there are any. Validation labels are as noisy as training
-    labels."""
+    """The data set as the run labels it, and that of the classes that the run never sees, if there
+    are any; and the images that it is trained on and validated with, both with noisy labels."""
 
     seen: data.Dataset
     unseen: data.Dataset | None
@@ -72,19 +70,14 @@ def material(spec: RunSpec, dataset: data.Dataset, device: torch.device) -> Mate
         subset = functools.partial(data.long_tail, imbalance=spec.sample.imbalance)
     chosen = subset(seen.train.labels, spec.sample.train_size, seed=spec.seed)
     images, truth = seen.train.images[chosen], seen.train.labels[chosen]
-    held_out = seen.validation.labels
-    labels, noisy = truth, held_out
-    if isinstance(spec.labels, NoisyLabels):
-        labels, noisy = data.flip_labels(
-            torch.cat([truth, held_out]),
-            spec.labels.noise,
-            spec.labels.rate,
-            spec.seed,
-            seen.superclass,
-        ).split([len(truth), len(held_out)])
-    training = Part(images.to(device), labels.to(device), truth.to(device))
-    validation = Part(seen.validation.images.to(device), noisy.to(device), held_out.to(device))
-    return Material(seen, unseen, training, validation)
+    validation = seen.validation
+    labels = torch.cat([truth, validation.labels])
+    if isinstance(noise := spec.labels, NoisyLabels):
+        labels = data.flip_labels(labels, noise.noise, noise.rate, spec.seed, seen.superclass)
+    noisy = labels.split([len(truth), len(validation.labels)])
+    parts = (images, noisy[0], truth), (validation.images, noisy[1], validation.labels)
+    training, held_out = (Part(*(tensor.to(device) for tensor in part)) for part in parts)
+    return Material(seen, unseen, training, held_out)
 
 
 def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -96,9 +89,9 @@ def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, dat
         return data.coarse(replace(dataset, train=train)), None
     if not isinstance(spec.sample, SomeClasses):
         return dataset, None
-    every = len(dataset.classes)
-    seen = data.class_subset(spec.sample.classes, spec.seed, every)
-    unseen = [k for k in range(every) if k not in seen]
+    count = len(dataset.classes)
+    seen = data.class_subset(spec.sample.classes, spec.seed, count)
+    unseen = [k for k in range(count) if k not in seen]
     return data.restrict(dataset, seen), data.restrict(dataset, unseen)
 
 
@@ -112,7 +105,7 @@ _running, _threads = 0, 0
 
 @contextlib.contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """The number of threads is the process's, so the last run that ends gives it back."""
+    """One thread on a CPU. Threads are the process's: the last run that ends gives them back."""
     global _running, _threads
     if device.type != "cpu":
         yield
@@ -165,16 +158,16 @@ class Trained:
     spec: RunSpec
     material: Material
     network: ImageClassifier
-    best: Best
     #: The teacher's logits of images, where there is a teacher.
     teach: Teach | None
+    best: Best = field(default_factory=Best)
     #: "completed", or "diverged" if the loss on training or validation stopped being finite.
     status: str = "completed"
     history: list[dict[str, float]] = field(default_factory=list)
-    #: training, with what is measured between the epochs; and on a CPU core the training's
-    #: processor time, which other work on the machine does not lengthen.
+    #: Of the training with its monitors; and on a CPU as "core" the processor time of its thread,
+    #: which other work on the machine does not lengthen.
     seconds: dict[str, float] = field(default_factory=dict)
-    #: How the training's steps were done, see `lsce.training.step.Trainer`: mode and fallbacks.
+    #: How the training's steps were done: mode and fallbacks of `lsce.training.step.Trainer`.
     step: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -208,15 +201,14 @@ def train(
     teach = None
     if (teacher := spec.method.learns_from) is not None:
         assert networks is not None
-        taught_by = network_of(teacher, networks(teacher), device)
-        teach = lambda images: evaluate(taught_by, images)[0]  # noqa: E731
+        teacher_network = network_of(teacher, networks(teacher), device)
+        teach = lambda images: evaluate(teacher_network, images)[0]  # noqa: E731
     with a_trainer(spec.network, spec.num_classes, device) as trainer:
         started, core = time.perf_counter(), time.thread_time()
-        trained = Trained(spec, material(spec, dataset, device), trainer.network, Best(), teach)
-        watching = [*_usual_monitors(trained), *monitors(trained.material)]
-        _run_epochs(trained, trainer, watching, on_epoch)
+        trained = Trained(spec, material(spec, dataset, device), trainer.network, teach)
+        _run_epochs(trained, trainer, monitors(trained.material), on_epoch)
         trained.seconds["training"] = time.perf_counter() - started
-        if device.type == "cpu":  # of its one thread, whatever else goes on beside it
+        if device.type == "cpu":
             trained.seconds["core"] = time.thread_time() - core
         trained.step = {"mode": trainer.mode, "fallbacks": trainer.fallbacks}
         yield trained
@@ -229,32 +221,26 @@ def network_of(spec: RunSpec, weights: dict[str, Tensor], device: torch.device) 
     return network.eval()
 
 
-def _usual_monitors(trained: Trained) -> Iterator[Monitor]:
-    if "selected" in trained.spec.keep:
-        yield trained.best
-    if isinstance(trained.spec.labels, NoisyLabels):
-        yield Memorisation(*trained.material.training)
-
-
 def _run_epochs(
     trained: Trained,
     trainer: Trainer,
-    watching: Sequence[Monitor],
+    monitors: Sequence[Monitor],
     on_epoch: Callable[[int], None],
 ) -> None:
     spec, (seen, _, training, validation) = trained.spec, trained.material
     monitored = data.subset(seen.validation.labels, spec.monitor_size, seed=0).to(trained.device)
     images, labels = validation.images[monitored], validation.labels[monitored]
-    recipe = spec.recipe
-    batches = Augmenter(*training[:2], recipe.batch_size, spec.seed, recipe.augment)
+    batches = Augmenter(*training[:2], spec.recipe.batch_size, spec.seed, spec.recipe.augment)
     transition = None
-    if isinstance(spec.labels, NoisyLabels):
-        transition = data.transition_matrix(spec.labels.noise, spec.labels.rate, seen.superclass)
+    usual: list[Monitor] = [trained.best] if "selected" in spec.keep else []
+    if isinstance(noise := spec.labels, NoisyLabels):
+        transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
+        usual.append(Memorisation(*training))
     criterion = spec.method.criterion(Labelled(training.labels, transition)).to(trained.device)
     spec.method.begin_epoch(criterion, 0)
     mix = spec.method.mixer(len(seen.classes), trained.teach)
     trainer.begin(
-        recipe,
+        spec.recipe,
         criterion,
         steps=spec.epochs * batches.steps(),
         batch_size=batches.batch_size,
@@ -262,16 +248,15 @@ def _run_epochs(
         seed=spec.seed,
         soft=mix is not None,
     )
-    trained.network.fit_whitening(
-        to_float(training.images[:: max(1, len(training.images) // WHITENED)])
-    )
+    some = training.images[:: max(1, len(training.images) // WHITENED)]
+    trained.network.fit_whitening(to_float(some))
     for epoch in range(spec.epochs):
         if epoch:
             spec.method.begin_epoch(criterion, epoch)
         row = {"epoch": epoch + 1} | train_epoch(trainer, batches, mix)
         row |= hard_label("validation", evaluate(trained.network, images)[0], labels)
-        for watch in watching:
-            row |= watch.after(trained.network, row)
+        for monitor in [*usual, *monitors]:
+            row |= monitor.after(trained.network, row)
         trained.history.append(row)
         on_epoch(epoch + 1)
         if not math.isfinite(row["train_loss"] + row["validation_nll"]):
