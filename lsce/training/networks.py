@@ -8,6 +8,7 @@ logits are never rounded to 8 bits of mantissa.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,20 +109,18 @@ class PadShortcut(nn.Module):
 PooledPadShortcut = functools.partial(PadShortcut, pooled=True)
 
 
-def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """He et al.'s shortcut B: a 1×1 convolution."""
-    return ConvBN(inputs, outputs, 1, stride, relu=False)
-
-
-#: Makes a shortcut from input channels, output channels and a stride.
-Shortcut = Callable[[int, int, int], nn.Module]
-
-
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        shortcut: Callable[..., nn.Module] = PooledPadShortcut,
+    ):
         super().__init__()
+        self.outputs = outputs
         self.residual = nn.Sequential(
             ConvBN(inputs, outputs, 3, stride), ConvBN(outputs, outputs, 3, relu=False)
         )
@@ -132,75 +131,69 @@ class BasicBlock(nn.Module):
         return F.relu(self.residual(x) + self.shortcut(x), inplace=True)
 
 
-def _resnet(
-    num_classes: int,
-    stem: ConvBN | Whitening,
-    blocks: Sequence[tuple[int, int]],
-    shortcut: Shortcut = PooledPadShortcut,
-) -> ImageClassifier:
-    """A stem and basic blocks, each given by its channels and stride."""
-    layers: list[nn.Module] = [stem]
-    width = stem.outputs
-    for channels, stride in blocks:
-        layers.append(BasicBlock(width, channels, stride, shortcut))
-        width = channels
-    return ImageClassifier(nn.Sequential(*layers), width, num_classes)
+class Inception(nn.Module):
+    """Convolutions of 1×1 and 3×3, each with so many channels, side by side; or, for one number of
+    channels, a 3×3 convolution and max pooling, both with stride 2."""
 
-
-class Branches(nn.Module):
-    """Parallel branches, concatenated along the channels."""
-
-    def __init__(self, *branches: nn.Module):
+    def __init__(self, inputs: int, *channels: int):
         super().__init__()
+        if len(channels) == 1:
+            branches = [ConvBN(inputs, *channels, 3, 2), nn.MaxPool2d(3, stride=2, padding=1)]
+            self.outputs = inputs + channels[0]
+        else:
+            branches = [ConvBN(inputs, channels[0], 1), ConvBN(inputs, channels[1], 3)]
+            self.outputs = sum(channels)
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-def _inception(
-    num_classes: int, stem: ConvBN, modules: Sequence[int | tuple[int, int]]
+def _stack(
+    num_classes: int,
+    stem: nn.Module,
+    block: Callable[..., nn.Module],
+    shapes: Sequence[tuple[int, ...]],
 ) -> ImageClassifier:
-    """Inception modules (1×1 and 3×3 channels) and, for a single number, downsampling ones."""
-    layers: list[nn.Module] = [stem]
-    inputs = stem.outputs
-    for channels in modules:
-        if isinstance(channels, int):
-            pool = nn.MaxPool2d(3, stride=2, padding=1)
-            layers.append(Branches(ConvBN(inputs, channels, 3, stride=2), pool))
-            inputs += channels
-        else:
-            ones, threes = channels
-            layers.append(Branches(ConvBN(inputs, ones, 1), ConvBN(inputs, threes, 3)))
-            inputs = ones + threes
-    return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
+    """A stem and a block of each shape: what `block` takes after its input channels."""
+    layers: list[Any] = [stem]
+    for shape in shapes:
+        layers.append(block(layers[-1].outputs, *shape))
+    return ImageClassifier(nn.Sequential(*layers), layers[-1].outputs, num_classes)
 
-
-_SMALL_INCEPTION = ((32, 32), (32, 48), 80, (112, 48), (96, 64), (80, 80), (48, 96), 96,
-                    (176, 160), (176, 160))  # fmt: skip
-_TINY_INCEPTION = ((16, 32), 48, (32, 64), 64, (64, 96))
 
 _RESNET18 = [(64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)]
 _RESNET56 = [(16, 1)] * 9 + [(32, 2)] + [(32, 1)] * 8 + [(64, 2)] + [(64, 1)] * 8
+_INCEPTION = [(32, 32), (32, 48), (80,), (112, 48), (96, 64), (80, 80), (48, 96), (96,),
+              (176, 160), (176, 160)]  # fmt: skip
+_INCEPTION_TINY = [(16, 32), (48,), (32, 64), (64,), (64, 96)]
+
+_plain_block = functools.partial(BasicBlock, shortcut=PadShortcut)
+#: He et al.'s shortcut B: a 1×1 convolution.
+_projected_block = functools.partial(
+    BasicBlock, shortcut=lambda i, o, stride: ConvBN(i, o, 1, stride, relu=False)
+)
 
 #: Name → function of the number of classes.
 NETWORKS: dict[str, Callable[[int], ImageClassifier]] = {
     # Small enough for a CPU: maps of 8×8 after the stem, 2×2 at the end (`benchmarks/NOTES.md`).
-    "resnet6": lambda k: _resnet(k, ConvBN(3, 32, 6, 4), [(64, 2), (128, 2)]),
-    "resnet6-half": lambda k: _resnet(k, ConvBN(3, 16, 6, 4), [(32, 2), (64, 2)]),
+    "resnet6": lambda k: _stack(k, ConvBN(3, 32, 6, 4), BasicBlock, [(64, 2), (128, 2)]),
+    "resnet6-half": lambda k: _stack(k, ConvBN(3, 16, 6, 4), BasicBlock, [(32, 2), (64, 2)]),
     # What a CPU trains in minutes and the field would look at: maps of 16×16 after a fixed stem,
     # 4×4 at the end (`benchmarks/SCREENING.md`).
-    "resnet8": lambda k: _resnet(k, Whitening(64, 4, 2), [(64, 1), (128, 2), (256, 2)]),
-    "resnet8-half": lambda k: _resnet(k, Whitening(32, 4, 2), [(32, 1), (64, 2), (128, 2)]),
+    "resnet8": lambda k: _stack(k, Whitening(64, 4, 2), BasicBlock, [(64, 1), (128, 2), (256, 2)]),
+    "resnet8-half": lambda k: _stack(
+        k, Whitening(32, 4, 2), BasicBlock, [(32, 1), (64, 2), (128, 2)]
+    ),
     # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.
-    "resnet18": lambda k: _resnet(k, ConvBN(3, 64, 3), _RESNET18, _projection),
+    "resnet18": lambda k: _stack(k, ConvBN(3, 64, 3), _projected_block, _RESNET18),
     # He et al. 2016, section 4.2: 6n + 2 layers with n = 9, shortcut A.
-    "resnet56": lambda k: _resnet(k, ConvBN(3, 16, 3), _RESNET56, PadShortcut),
+    "resnet56": lambda k: _stack(k, ConvBN(3, 16, 3), _plain_block, _RESNET56),
     # Zhang et al. 2017, "Understanding deep learning requires rethinking generalization", fig. 3,
     # on whole 32×32 images.
-    "inception-small": lambda k: _inception(k, ConvBN(3, 96, 3), _SMALL_INCEPTION),
+    "inception-small": lambda k: _stack(k, ConvBN(3, 96, 3), Inception, _INCEPTION),
     # The same modules where `resnet6` works, on maps of 8×8 to 2×2, at about its cost.
-    "inception-tiny": lambda k: _inception(k, ConvBN(3, 32, 6, 4), _TINY_INCEPTION),
+    "inception-tiny": lambda k: _stack(k, ConvBN(3, 32, 6, 4), Inception, _INCEPTION_TINY),
 }
 
 

@@ -62,9 +62,6 @@ class Recipe(Value):
     """Until this share of the steps, images are scaled down to this many pixels."""
 
 
-# ---- which images, with which labels ----
-
-
 class Balanced(Value):
     """Equally many images of every class, drawn by the seed; smaller sets are part of larger."""
 
@@ -115,9 +112,6 @@ class NoisyLabels(Value):
 
 
 Labels = Annotated[TrueLabels | Superclasses | NoisyLabels, Field(discriminator="kind")]
-
-
-# ---- the run ----
 
 
 class _Identified(Value):
@@ -239,9 +233,6 @@ class RunSpec(_Identified):
 
 
 methods.Distillation.model_rebuild(_types_namespace={"RunSpec": RunSpec})
-
-
-# ---- the evaluation of a trained network ----
 
 
 class Protocol(Value):

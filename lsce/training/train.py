@@ -40,9 +40,6 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-# ---- the images of a run ----
-
-
 class Part(NamedTuple):
     """Images on the device, uint8 (N, H, W, 3), their labels for the run and their true labels,
     int64 (N,)."""
@@ -95,9 +92,6 @@ def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, dat
     return data.restrict(dataset, seen), data.restrict(dataset, unseen)
 
 
-# ---- one thread, and a trainer for each run that goes on ----
-
-
 _counting = threading.Lock()
 #: Runs on a CPU that go on in this process, and the threads PyTorch had before the first of them.
 _running, _threads = 0, 0
@@ -139,9 +133,6 @@ def a_trainer(network: str, num_classes: int, device: torch.device) -> Iterator[
     with one_thread(device), trainer.stream():
         yield trainer
     idle.append(trainer)
-
-
-# ---- training ----
 
 
 @dataclass
