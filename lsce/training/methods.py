@@ -4,9 +4,9 @@ A method is one class with a `kind` of its own: its parameters, its loss, its wo
 is known once it is defined.
 """
 
-import functools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -27,8 +27,7 @@ Teach = Callable[[Tensor], Tensor]
 
 
 class Labelled(NamedTuple):
-    """What a loss may ask of the training labels: int64 (N,), and the probabilities (C, C) of their
-    noise, where there is any."""
+    """The training labels, int64 (N,), and the probabilities (C, C) of their noise, if any."""
 
     labels: Tensor
     transition: Tensor | None
@@ -68,7 +67,6 @@ class Method(Value):
     @property
     def learns_from(self) -> "RunSpec | None":
         """The run from whose network it learns."""
-        return None
 
     def check(self, run: "RunSpec") -> None:
         """Raise ValueError if a run cannot be trained so."""
@@ -135,8 +133,7 @@ class Smoothing(Method):
         return f"ε = {_number(self.epsilon)}" + " after a warm-up" * bool(self.warmup_epochs)
 
     def check(self, run: "RunSpec") -> None:
-        warmup = self.warmup_epochs
-        if warmup and warmup >= run.epochs:
+        if (warmup := self.warmup_epochs) and warmup >= run.epochs:
             wanted = f"below the {run.epochs} epochs"
             raise ValueError(f"warmup_epochs is {warmup}; it must be {wanted}")
 
@@ -174,9 +171,7 @@ class WeightedSmoothing(Method):
 
     def criterion(self, training: Labelled) -> nn.Module:
         weights = alternatives.inverse_frequency(training.labels.bincount().tolist())
-        loss = functools.partial(
-            LabelSmoothingCrossEntropy, self.epsilon, convention=self.convention
-        )
+        loss = partial(LabelSmoothingCrossEntropy, self.epsilon, convention=self.convention)
         if self.weighting == "terms":
             return loss(class_weights=weights)
         return alternatives.SampleWeighted(loss(reduction="none"), weights)

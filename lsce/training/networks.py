@@ -105,6 +105,9 @@ class PadShortcut(nn.Module):
         return F.pad(x, (0, 0, 0, 0, 0, self.extra))
 
 
+#: Makes a shortcut from input channels, output channels and `stride`.
+Shortcut = Callable[..., nn.Module]
+
 #: Shortcut A with mean pooling, so that no position is thrown away.
 PooledPadShortcut = functools.partial(PadShortcut, pooled=True)
 
@@ -113,11 +116,7 @@ class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016)."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        stride: int,
-        shortcut: Callable[..., nn.Module] = PooledPadShortcut,
+        self, inputs: int, outputs: int, stride: int, shortcut: Shortcut = PooledPadShortcut
     ):
         super().__init__()
         self.outputs = outputs
@@ -125,7 +124,7 @@ class BasicBlock(nn.Module):
             ConvBN(inputs, outputs, 3, stride), ConvBN(outputs, outputs, 3, relu=False)
         )
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else shortcut(inputs, outputs, stride)
+        self.shortcut = nn.Identity() if same else shortcut(inputs, outputs, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.residual(x) + self.shortcut(x), inplace=True)
@@ -152,15 +151,19 @@ class Inception(nn.Module):
 def _stack(
     num_classes: int,
     stem: nn.Module,
-    block: Callable[..., nn.Module],
     shapes: Sequence[tuple[int, ...]],
+    block: Callable[..., nn.Module] = BasicBlock,
+    **options: Any,
 ) -> ImageClassifier:
-    """A stem and a block of each shape: what `block` takes after its input channels."""
+    """A stem, then a block of each shape: what `block` takes between its inputs and its options."""
     layers: list[Any] = [stem]
     for shape in shapes:
-        layers.append(block(layers[-1].outputs, *shape))
+        layers.append(block(layers[-1].outputs, *shape, **options))
     return ImageClassifier(nn.Sequential(*layers), layers[-1].outputs, num_classes)
 
+
+#: He et al.'s shortcut B: a 1×1 convolution.
+_projection = functools.partial(ConvBN, kernel=1, relu=False)
 
 _RESNET18 = [(64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)]
 _RESNET56 = [(16, 1)] * 9 + [(32, 2)] + [(32, 1)] * 8 + [(64, 2)] + [(64, 1)] * 8
@@ -168,32 +171,24 @@ _INCEPTION = [(32, 32), (32, 48), (80,), (112, 48), (96, 64), (80, 80), (48, 96)
               (176, 160), (176, 160)]  # fmt: skip
 _INCEPTION_TINY = [(16, 32), (48,), (32, 64), (64,), (64, 96)]
 
-_plain_block = functools.partial(BasicBlock, shortcut=PadShortcut)
-#: He et al.'s shortcut B: a 1×1 convolution.
-_projected_block = functools.partial(
-    BasicBlock, shortcut=lambda i, o, stride: ConvBN(i, o, 1, stride, relu=False)
-)
-
 #: Name → function of the number of classes.
 NETWORKS: dict[str, Callable[[int], ImageClassifier]] = {
     # Small enough for a CPU: maps of 8×8 after the stem, 2×2 at the end (`benchmarks/NOTES.md`).
-    "resnet6": lambda k: _stack(k, ConvBN(3, 32, 6, 4), BasicBlock, [(64, 2), (128, 2)]),
-    "resnet6-half": lambda k: _stack(k, ConvBN(3, 16, 6, 4), BasicBlock, [(32, 2), (64, 2)]),
+    "resnet6": lambda k: _stack(k, ConvBN(3, 32, 6, 4), [(64, 2), (128, 2)]),
+    "resnet6-half": lambda k: _stack(k, ConvBN(3, 16, 6, 4), [(32, 2), (64, 2)]),
     # What a CPU trains in minutes and the field would look at: maps of 16×16 after a fixed stem,
     # 4×4 at the end (`benchmarks/SCREENING.md`).
-    "resnet8": lambda k: _stack(k, Whitening(64, 4, 2), BasicBlock, [(64, 1), (128, 2), (256, 2)]),
-    "resnet8-half": lambda k: _stack(
-        k, Whitening(32, 4, 2), BasicBlock, [(32, 1), (64, 2), (128, 2)]
-    ),
+    "resnet8": lambda k: _stack(k, Whitening(64, 4, 2), [(64, 1), (128, 2), (256, 2)]),
+    "resnet8-half": lambda k: _stack(k, Whitening(32, 4, 2), [(32, 1), (64, 2), (128, 2)]),
     # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.
-    "resnet18": lambda k: _stack(k, ConvBN(3, 64, 3), _projected_block, _RESNET18),
+    "resnet18": lambda k: _stack(k, ConvBN(3, 64, 3), _RESNET18, shortcut=_projection),
     # He et al. 2016, section 4.2: 6n + 2 layers with n = 9, shortcut A.
-    "resnet56": lambda k: _stack(k, ConvBN(3, 16, 3), _plain_block, _RESNET56),
+    "resnet56": lambda k: _stack(k, ConvBN(3, 16, 3), _RESNET56, shortcut=PadShortcut),
     # Zhang et al. 2017, "Understanding deep learning requires rethinking generalization", fig. 3,
     # on whole 32×32 images.
-    "inception-small": lambda k: _stack(k, ConvBN(3, 96, 3), Inception, _INCEPTION),
+    "inception-small": lambda k: _stack(k, ConvBN(3, 96, 3), _INCEPTION, Inception),
     # The same modules where `resnet6` works, on maps of 8×8 to 2×2, at about its cost.
-    "inception-tiny": lambda k: _stack(k, ConvBN(3, 32, 6, 4), Inception, _INCEPTION_TINY),
+    "inception-tiny": lambda k: _stack(k, ConvBN(3, 32, 6, 4), _INCEPTION_TINY, Inception),
 }
 
 
@@ -209,28 +204,24 @@ def build(name: str, num_classes: int) -> ImageClassifier:
     return NETWORKS[known(name)](num_classes)
 
 
-def _shapes(name: str, num_classes: int) -> ImageClassifier:
-    """A network without memory for its weights."""
-    with torch.device("meta"):
-        return build(name, num_classes)
-
-
 @functools.cache
 def multiply_adds(name: str, num_classes: int, pixels: int) -> int:
     """Multiplications, each with its addition, for one image of this height and width."""
-    network = _shapes(name, num_classes).eval()
-    with FlopCounterMode(display=False) as counter:
-        network.features(torch.empty(1, 3, pixels, pixels, device="meta"))
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = build(name, num_classes).eval()
+        network.features(torch.empty(1, 3, pixels, pixels))
     return int(counter.get_total_flops()) // 2 + network.classifier.weight.numel()  # it counts both
 
 
 @functools.cache
 def parameters(name: str, num_classes: int) -> int:
     """Parameters of a network."""
-    return sum(parameter.numel() for parameter in _shapes(name, num_classes).parameters())
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(name, num_classes).parameters())
 
 
 @functools.cache
 def width(name: str) -> int:
     """Penultimate features of a network."""
-    return _shapes(name, 2).classifier.in_features
+    with torch.device("meta"):
+        return build(name, 2).classifier.in_features

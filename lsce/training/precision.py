@@ -1,12 +1,12 @@
 """The precision that a network trains in on a device.
 
-On a CPU bfloat16 pays where the processor multiplies it faster than float32, and only in networks
-so wide that multiplications take most of the time. So both are timed, once.
+On a CPU bfloat16 pays only with instructions for it and in networks so wide that multiplications
+take most of the time. So both are timed, once.
 """
 
 import json
 import time
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -35,13 +35,28 @@ def of(network: str, device: torch.device) -> Precision:
     for a few seconds, and keeps the timing below `lsce.machine.paths.CACHE`.
     """
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif provenance.fast_bfloat16() is None:
-        fast = False
-    else:
-        rates = _kept().get(_machine(), {}).get(network) or _keep(network, measure(network))
-        fast = rates["bf16"] >= PAYS * rates["float32"]
-    return "bf16" if fast else "float32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if provenance.fast_bfloat16() is None:
+        return "float32"
+    machine = f"{provenance.device_name('cpu')}, torch {torch.__version__}"
+    kept = _kept()
+    if network not in kept.get(machine, {}):
+        rates = measure(network)
+        kept = _kept()  # to which another process may have added
+        kept.setdefault(machine, {}).setdefault(network, rates)
+        file = paths.CACHE / KEPT
+        file.parent.mkdir(parents=True, exist_ok=True)
+        paths.beside(file).write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        paths.beside(file).replace(file)
+    rates = kept[machine][network]
+    return "bf16" if rates["bf16"] >= PAYS * rates["float32"] else "float32"
+
+
+def _kept() -> dict[str, dict[str, dict[Precision, float]]]:
+    try:
+        return dict(json.loads((paths.CACHE / KEPT).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}  # none yet, or damaged: then it is measured again
 
 
 def autocast(network: networks.ImageClassifier, device: torch.device) -> torch.autocast:
@@ -50,19 +65,7 @@ def autocast(network: networks.ImageClassifier, device: torch.device) -> torch.a
 
 
 def measure(name: str) -> dict[Precision, float]:
-    """Images that one thread of this CPU trains on in a second, in each precision.
-
-    Counted in the thread's own time, which other work on the machine hardly changes.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _rates(name)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _rates(name: str) -> dict[Precision, float]:
+    """Images that one thread of this CPU trains on in a second of its own time."""
     usual = data.entry("cifar-100")
     cost = networks.multiply_adds(name, usual.num_classes, usual.pixels)
     images = int(min(128, max(FEWEST, STEP / cost)))
@@ -71,32 +74,15 @@ def _rates(name: str) -> dict[Precision, float]:
         x = torch.rand(images, 3, usual.pixels, usual.pixels)
     x, y = x.to(memory_format=torch.channels_last), torch.zeros(images, dtype=torch.int64)
     seconds: dict[Precision, list[float]] = {"bf16": [], "float32": []}
-    for _ in range(ROUNDS):  # in turns, the first to warm up
-        for precision, timings in seconds.items():
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                start = time.thread_time()
-                F.cross_entropy(network(x), y).backward()
-                timings.append(time.thread_time() - start)
-    return {precision: images / min(timings[1:]) for precision, timings in seconds.items()}
-
-
-def _machine() -> str:
-    return f"{provenance.device_name('cpu')}, torch {torch.__version__}"
-
-
-def _kept() -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        kept: dict[str, Any] = json.loads((paths.CACHE / KEPT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # none yet, or damaged: then it is measured again
-    return kept
-
-
-def _keep(network: str, rates: dict[Precision, float]) -> dict[Precision, float]:
-    kept = _kept()
-    rates = kept.setdefault(_machine(), {}).setdefault(network, rates)  # another process was first
-    file = paths.CACHE / KEPT
-    file.parent.mkdir(parents=True, exist_ok=True)
-    paths.beside(file).write_text(json.dumps(kept, indent=1), encoding="utf-8")
-    paths.beside(file).replace(file)
-    return rates
+        for _ in range(ROUNDS):  # in turns, the first to warm up
+            for precision, timings in seconds.items():
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                    start = time.thread_time()
+                    F.cross_entropy(network(x), y).backward()
+                    timings.append(time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return {precision: images / min(timings[1:]) for precision, timings in seconds.items()}

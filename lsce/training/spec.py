@@ -1,4 +1,4 @@
-"""What a run is: everything that determines it, and its identity."""
+"""What a run is: all that determines it, and its identity."""
 
 import hashlib
 import json
@@ -28,6 +28,7 @@ def _known(name: str) -> str:
 DataName = Annotated[str, AfterValidator(_known)]
 NetworkName = Annotated[str, AfterValidator(networks.known)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Pixels = Annotated[int, Field(ge=8)]
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -56,9 +57,7 @@ class Recipe(Value):
     """A gradient whose norm is larger is scaled down to it."""
     augment: bool = True
     """False: the images as they are, neither cropped nor flipped."""
-    early_resolution: Annotated[tuple[Share, Annotated[int, Field(ge=8)]], Strict(False)] | None = (
-        None
-    )
+    early_resolution: Annotated[tuple[Share, Pixels], Strict(False)] | None = None
     """Until this share of the steps, images are scaled down to this many pixels."""
 
 
@@ -78,10 +77,8 @@ class SomeClasses(Value):
 
 
 class LongTail(Value):
-    """Classes of falling frequency: the commonest has `imbalance` times the images of the rarest.
-
-    `train_size` is that of the balanced set from which it is cut, see `lsce.data.long_tail`.
-    """
+    """What `lsce.data.long_tail` leaves of a balanced set of `train_size`: the commonest class has
+    `imbalance` times the images of the rarest."""
 
     kind: Literal["long tail"] = "long tail"
     train_size: int = Field(ge=1)
@@ -154,11 +151,10 @@ class RunSpec(_Identified):
             largest = sample.train_size // self.classes
             wanted = f"at most the {largest} images of a class"
             _require(sample.imbalance <= largest, "imbalance", f"{sample.imbalance:g}", wanted)
-        if (early := self.recipe.early_resolution) and early[1] >= entry.pixels:
-            wanted = f"its pixels must be below {entry.pixels}"
-            raise ValueError(f"early_resolution is {early}; {wanted}")
-        if not isinstance(sample, Balanced) and not isinstance(self.labels, TrueLabels):
-            kind = self.labels.kind
+        early, pixels, kind = self.recipe.early_resolution, entry.pixels, self.labels.kind
+        if early and early[1] >= pixels:
+            raise ValueError(f"early_resolution is {early}; its pixels must be below {pixels}")
+        if kind != "true" and not isinstance(sample, Balanced):
             raise ValueError(f"labels are {kind}; they must be true where images are left out")
         self._check_kept()
         self.method.check(self)
@@ -172,8 +168,8 @@ class RunSpec(_Identified):
             "features": of_classes and several and not isinstance(sample, LongTail),
             "unseen": isinstance(sample, SomeClasses),
         }
-        for extra in possible:
-            if extra in self.keep and not possible[extra]:
+        for extra, fits in possible.items():
+            if extra in self.keep and not fits:
                 raise ValueError(f"keep is {sorted(self.keep)}; this run has no {extra!r}")
 
     @property
@@ -254,7 +250,7 @@ class Protocol(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         radii = list(self.radii)
-        ascending = radii == sorted(set(radii)) != []
+        ascending = bool(radii) and radii == sorted(set(radii))
         _require(ascending, "radii", radii, "ascending numbers")
         judged = self.judged_radius
         _require(judged in radii, "judged_radius", f"{judged:g}", f"one of radii {radii}")
@@ -292,7 +288,6 @@ class Evaluation(_Identified):
 
     @property
     def needs(self) -> list[RunSpec]:
-        """The runs whose networks must be there before it can start."""
         return [self.run.keeping("weights"), self.source.keeping("weights")]
 
 

@@ -1,9 +1,8 @@
 """The training step: eager on a CPU, compiled and captured on CUDA, reused by all runs of a shape.
 
 On CUDA the network is compiled once a process, and the whole step (forward, loss, backward,
-optimizer) is captured as a CUDA graph once a run, which takes a few steps' time: ε, weight decay
-and the criterion are then constants of the graph, and the learning rate is a tensor that it reads.
-Weights are initialised in place, so a new run compiles nothing.
+optimizer) is captured as a CUDA graph once a run: ε, weight decay and the criterion are constants
+of the graph, the learning rate is a tensor. A new run initialises the weights in place.
 """
 
 import contextlib
@@ -20,8 +19,6 @@ from torch.nn import functional as F
 from lsce.training import networks, precision
 from lsce.training.spec import Recipe
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
-
 #: Steps before a capture: they choose kernels, and allocate what the optimizer keeps.
 WARMUP_STEPS = 3
 
@@ -32,8 +29,7 @@ _one_at_a_time = threading.Lock()
 def one_cycle(step: int, steps: int, warmup: float) -> float:
     """The learning rate's share of its peak: a cosine up from 1/25, then a cosine down to 0.
 
-    Smith & Topin 2019, in the form of PyTorch's `OneCycleLR`, which divides by zero where the
-    warm-up is a single step.
+    Smith & Topin 2019, as PyTorch's `OneCycleLR`, which fails where the warm-up is a single step.
     """
     peak = warmup * steps
     if step < peak:
@@ -51,7 +47,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def resolution(recipe: Recipe, step: int, steps: int, pixels: int) -> int:
-    """Height and width of a step's images, of a data set whose images have `pixels`."""
+    """Height and width of a step's images, where those of the data set are `pixels`."""
     share, fewer = recipe.early_resolution or (0.0, pixels)
     return fewer if step < share * steps else pixels
 
@@ -66,19 +62,12 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     """Weight decay acts on convolution and linear weights only."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     spared = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
+    return [dict(params=decayed, weight_decay=weight_decay), dict(params=spared, weight_decay=0.0)]
 
 
 def built(name: str, num_classes: int, device: torch.device) -> networks.ImageClassifier:
-    """A network on a device, with its precision there, whose weights will be replaced.
-
-    Drawing them moves the process's generator, which must not happen while the run of another
-    thread draws its own from a seed.
-    """
-    with _one_at_a_time:
+    """A network on a device, in its precision there, whose weights will be replaced."""
+    with _one_at_a_time:  # drawing them moves the generator
         network = networks.build(name, num_classes)
     network.precision = precision.of(name, device)
     return network.to(device).to(memory_format=torch.channels_last)
@@ -131,7 +120,7 @@ class Trainer:
     def begin(
         self,
         recipe: Recipe,
-        criterion: Criterion,
+        criterion: Callable[[Tensor, Tensor], Tensor],
         *,
         steps: int,
         batch_size: int,
@@ -139,13 +128,10 @@ class Trainer:
         seed: int,
         soft: bool = False,
     ) -> None:
-        """Get ready for a run of `steps` steps with the initialisation that `seed` draws.
-
-        The images have `pixels` in height and width. With `soft` the labels of a step are
-        probabilities.
-        """
-        self._recipe, self._criterion, self._steps, self._done = recipe, criterion, steps, 0
-        self._pixels = pixels
+        """Get ready for `steps` steps on images of `pixels` × `pixels` from the weights that `seed`
+        draws. With `soft` the labels of a step are probabilities."""
+        self._recipe, self._criterion = recipe, criterion
+        self._steps, self._pixels, self._done = steps, pixels, 0
         self._learning_rate = torch.zeros((), device=self.device)
         self._optimizer = torch.optim.SGD(
             parameter_groups(self.network, recipe.weight_decay),
@@ -215,9 +201,8 @@ class Trainer:
     def _batch(self, batch_size: int, pixels: int, soft: bool) -> tuple[Tensor, Tensor]:
         images = torch.rand(batch_size, 3, pixels, pixels, device=self.device)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
-        if soft:
-            labels = F.one_hot(labels, self._num_classes).float()
-        return images.to(memory_format=torch.channels_last), labels
+        soft_labels = F.one_hot(labels, self._num_classes).float()
+        return images.to(memory_format=torch.channels_last), soft_labels if soft else labels
 
     def _warm_up(self, images: Tensor, labels: Tensor) -> None:
         for _ in range(WARMUP_STEPS):

@@ -1,11 +1,8 @@
 """One run, from its spec to a trained network.
 
-The data stay on the device as uint8 and are augmented there a batch at a time. On a CPU a run uses
-one thread, so that the same seed gives the same bits on the same machine however many runs go on
-beside it.
-
 All random draws come from the spec's seed: initialisation, training subset, label noise, and one
-stream for data order and augmentation. Runs that differ in ε alone share all of them.
+stream for data order and augmentation. Runs that differ in ε alone share all of them. On a CPU a
+run uses one thread: a seed gives the same bits whatever else runs on the machine.
 """
 
 import contextlib
@@ -29,9 +26,6 @@ from lsce.training.networks import ImageClassifier
 from lsce.training.spec import LongTail, NoisyLabels, RunSpec, SomeClasses, Superclasses
 from lsce.training.step import Trainer, built
 
-#: Gives the state dict of a run's network.
-Networks = Callable[[RunSpec], dict[str, Tensor]]
-
 #: Training images that a whitening layer is set from (about).
 WHITENED = 5_000
 
@@ -41,8 +35,7 @@ def default_device() -> torch.device:
 
 
 class Part(NamedTuple):
-    """Images on the device, uint8 (N, H, W, 3), their labels for the run and their true labels,
-    int64 (N,)."""
+    """On the device: images, uint8 (N, H, W, 3), the run's labels and the true ones, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -67,14 +60,14 @@ def material(spec: RunSpec, dataset: data.Dataset, device: torch.device) -> Mate
         subset = functools.partial(data.long_tail, imbalance=spec.sample.imbalance)
     chosen = subset(seen.train.labels, spec.sample.train_size, seed=spec.seed)
     images, truth = seen.train.images[chosen], seen.train.labels[chosen]
-    validation = seen.validation
-    labels = torch.cat([truth, validation.labels])
+    held_out = seen.validation
+    labels = torch.cat([truth, held_out.labels])
     if isinstance(noise := spec.labels, NoisyLabels):
         labels = data.flip_labels(labels, noise.noise, noise.rate, spec.seed, seen.superclass)
-    noisy = labels.split([len(truth), len(validation.labels)])
-    parts = (images, noisy[0], truth), (validation.images, noisy[1], validation.labels)
-    training, held_out = (Part(*(tensor.to(device) for tensor in part)) for part in parts)
-    return Material(seen, unseen, training, held_out)
+    labels = labels.to(device)
+    training = Part(images.to(device), labels[: len(truth)], truth.to(device))
+    validation = Part(held_out.images.to(device), labels[len(truth) :], held_out.labels.to(device))
+    return Material(seen, unseen, training, validation)
 
 
 def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -140,16 +133,14 @@ class Trained:
     """A run whose training has ended, with its network, which the next run takes over.
 
     `history` has one row an epoch: `epoch`; `train_loss` (the criterion, nats), `train_nll`
-    (hard-label) and `train_accuracy`, running means over the epoch's augmented batches;
-    `validation_nll` and `validation_accuracy` on the monitored part of the validation split after
-    the epoch; and what monitors add. With mixup or a teacher the running means are of the
-    probabilities that the network learns.
+    (hard-label; with mixup or a teacher, of the probabilities that the network learns) and
+    `train_accuracy`, running means over the augmented batches; `validation_nll` and
+    `validation_accuracy` of the monitored images after the epoch; and what monitors add.
     """
 
     spec: RunSpec
     material: Material
     network: ImageClassifier
-    #: The teacher's logits of images, where there is a teacher.
     teach: Teach | None
     best: Best = field(default_factory=Best)
     #: "completed", or "diverged" if the loss on training or validation stopped being finite.
@@ -172,21 +163,21 @@ def train(
     dataset: data.Dataset,
     *,
     device: torch.device | None = None,
-    networks: Networks | None = None,
+    networks: Callable[[RunSpec], dict[str, Tensor]] | None = None,
     monitors: Callable[[Material], Sequence[Monitor]] = lambda material: (),
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Iterator[Trained]:
     """Train the run that `spec` describes on `dataset`, whose checksum must be the spec's.
 
     Inside the `with` the trained network can be measured, with one thread on a CPU. `networks`
-    gives the teacher's, if there is one. `monitors` are made of the run's images, beside those that
-    every run has. `on_epoch` is called with the number of epochs done. Raises ValueError if the
-    data are not those of the spec or the subset cannot be drawn.
+    gives the state dict of the teacher, if there is one. `monitors` are made of the run's images,
+    beside those that every run has. `on_epoch` is called with the number of epochs done. Raises
+    ValueError if the data are not those of the spec or the subset cannot be drawn.
     """
     if dataset.checksum != spec.data_checksum:
+        these = f"{dataset.name} {dataset.checksum[:12]}…"
         raise ValueError(
-            f"the run {spec.id} wants data {spec.data_checksum[:12]}…, these are "
-            f"{dataset.name} {dataset.checksum[:12]}…"
+            f"the run {spec.id} wants data {spec.data_checksum[:12]}…, these are {these}"
         )
     device = device or default_device()
     teach = None
@@ -213,10 +204,7 @@ def network_of(spec: RunSpec, weights: dict[str, Tensor], device: torch.device) 
 
 
 def _run_epochs(
-    trained: Trained,
-    trainer: Trainer,
-    monitors: Sequence[Monitor],
-    on_epoch: Callable[[int], None],
+    trained: Trained, trainer: Trainer, monitors: Sequence[Monitor], on_epoch: Callable[[int], None]
 ) -> None:
     spec, (seen, _, training, validation) = trained.spec, trained.material
     monitored = data.subset(seen.validation.labels, spec.monitor_size, seed=0).to(trained.device)
@@ -228,7 +216,7 @@ def _run_epochs(
         transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
         usual.append(Memorisation(*training))
     criterion = spec.method.criterion(Labelled(training.labels, transition)).to(trained.device)
-    spec.method.begin_epoch(criterion, 0)
+    spec.method.begin_epoch(criterion, 0)  # before its step is captured
     mix = spec.method.mixer(len(seen.classes), trained.teach)
     trainer.begin(
         spec.recipe,
