@@ -227,8 +227,8 @@ def _run_epochs(
         seed=spec.seed,
         soft=mix is not None,
     )
-    some = training.images[:: max(1, len(training.images) // WHITENED)]
-    trained.network.fit_whitening(to_float(some))
+    sampled = training.images[:: max(1, len(training.images) // WHITENED)]
+    trained.network.fit_whitening(to_float(sampled))
     for epoch in range(spec.epochs):
         if epoch:
             spec.method.begin_epoch(criterion, epoch)
