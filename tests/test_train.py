@@ -27,7 +27,7 @@ from lsce.training.spec import (
     SomeClasses,
     Superclasses,
 )
-from lsce.training.step import Trainer, make_optimizer, one_cycle
+from lsce.training.step import Trainer, one_cycle, parameter_groups
 from lsce.training.train import material
 
 CPU = torch.device("cpu")
@@ -156,8 +156,7 @@ def test_without_augmentation_images_are_only_shuffled():
 
 def test_weight_decay_spares_biases_and_normalisation():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    optimizer = make_optimizer(network, Recipe(), torch.tensor(0.1))
-    decayed, spared = optimizer.param_groups
+    decayed, spared = parameter_groups(network, 5e-4)
     assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 5e-4
     assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0
 

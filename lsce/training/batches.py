@@ -19,8 +19,10 @@ def to_float(images: Tensor) -> Tensor:
 
 
 class Augmenter:
-    """Draws an epoch's shuffled batches, randomly cropped and flipped unless `augment` is false;
-    the last part is dropped."""
+    """Draws an epoch's shuffled batches, randomly cropped and flipped unless `augment` is false.
+
+    images: uint8 (N, P, P, 3); labels: int64 (N,). The incomplete last batch is dropped.
+    """
 
     def __init__(
         self, images: Tensor, labels: Tensor, batch_size: int, seed: int, augment: bool = True
@@ -30,9 +32,9 @@ class Augmenter:
         self.generator = torch.Generator().manual_seed(seed)
         self.augment = augment
         self.size = size = images.shape[1]
-        inside = torch.arange(-PADDING, size + PADDING)
+        padded = torch.arange(-PADDING, size + PADDING)
         #: Padded coordinate → image coordinate, mirrored at the border.
-        self.mirror = (size - 1 - (size - 1 - inside.abs()).abs()).to(images.device)
+        self.mirror = (size - 1 - (size - 1 - padded.abs()).abs()).to(images.device)
         self.window = torch.arange(size, device=images.device)
 
     def steps(self) -> int:
@@ -66,13 +68,11 @@ class Augmenter:
         columns = torch.where(flips[:, None], columns.flip(1), columns)
         # A third of the time that indexing by image, row and column takes on a CPU.
         pixels = size * (size * chosen[:, None, None] + rows[:, :, None]) + columns[:, None, :]
-        images = self.pixels.index_select(0, pixels.view(-1)).view(-1, size, size, 3)
-        return to_float(images)
+        return to_float(self.pixels.index_select(0, pixels.view(-1)).view(-1, size, size, 3))
 
 
 def evaluate(network: networks.ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, float32 (N, C), and penultimate features, float32 (N, D), in evaluation mode; every
-    part of the network is then in the mode that it came in.
+    """Logits, float32 (N, C), and penultimate features, float32 (N, D), in evaluation mode.
 
     images: uint8 (N, P, P, 3), or float32 (N, 3, P, P) in [0, 1].
     """
@@ -81,9 +81,8 @@ def evaluate(network: networks.ImageClassifier, images: Tensor) -> tuple[Tensor,
         for batch in images.split(EVALUATION_BATCH):
             batch = to_float(batch) if batch.dtype == torch.uint8 else batch
             with autocast(network, images.device):
-                hidden = network.features(batch)
-            features.append(hidden)
-            logits.append(network.classifier(hidden))
+                features.append(network.features(batch))
+            logits.append(network.classifier(features[-1]))
     return torch.cat(logits), torch.cat(features)
 
 

@@ -1,12 +1,12 @@
 """What a run is trained by: smoothing, and what it is compared with.
 
-A method has its parameters, its loss, and its name and setting for tables in one class. To add one,
-write a class here (or anywhere that is imported before it is used) with a `kind` of its own.
+A method is one class with a `kind` of its own: its parameters, its loss, its words for tables. It
+is known once it is defined.
 """
 
-import functools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -27,24 +27,25 @@ Teach = Callable[[Tensor], Tensor]
 
 
 class Labelled(NamedTuple):
-    """What a loss may ask of the training labels: int64 (N,), and the probabilities (C, C) of their
-    noise, where there is any."""
+    """The training labels, int64 (N,), and the probabilities (C, C) of their noise, if any."""
 
     labels: Tensor
     transition: Tensor | None
 
 
 class Method(Value):
-    """What a run is trained by. A method without a parameter has the setting NaN."""
+    """What a run is trained by."""
 
     kinds: ClassVar[dict[str, type["Method"]]] = {}
     kind: str
+    #: The field of the method's parameter and its symbol, if it has one.
+    parameter: ClassVar[tuple[str, str] | None] = None
+    #: The loss, where it is made of the parameter alone.
+    loss: ClassVar[type[nn.Module]]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        kind = cls.model_fields["kind"].default
-        if isinstance(kind, str):
-            Method.kinds[kind] = cls
+        Method.kinds[cls.model_fields["kind"].default] = cls
 
     @property
     def name(self) -> str:
@@ -53,25 +54,26 @@ class Method(Value):
 
     @property
     def setting(self) -> float:
-        """The value of its parameter."""
-        return math.nan
+        """The value of its parameter; NaN if it has none."""
+        return float(getattr(self, self.parameter[0])) if self.parameter else math.nan
 
     @property
     def words(self) -> str:
         """The method with its setting."""
-        return self.name
+        if self.parameter is None:
+            return self.name
+        return f"{self.name}, {self.parameter[1]} {_number(self.setting)}"
 
     @property
     def learns_from(self) -> "RunSpec | None":
         """The run from whose network it learns."""
-        return None
 
     def check(self, run: "RunSpec") -> None:
         """Raise ValueError if a run cannot be trained so."""
 
     def criterion(self, training: Labelled) -> nn.Module:
         """The loss: called with logits (N, C) and labels, it returns the mean over the batch."""
-        raise NotImplementedError
+        return self.loss(self.setting)
 
     def begin_epoch(self, criterion: nn.Module, epoch: int) -> None:
         """Change the loss for an epoch, counted from 0."""
@@ -81,36 +83,30 @@ class Method(Value):
         return None
 
 
-def method_of(given: Any) -> Any:
+def _method_of(fields: Any) -> Any:
     """The method that a dictionary with its `kind` describes; anything else as it is."""
-    if not isinstance(given, dict):
-        return given
-    kind = given.get("kind")
+    if not isinstance(fields, dict):
+        return fields
+    kind = fields.get("kind")
     if kind not in list(Method.kinds):
         known = ", ".join(map(repr, Method.kinds))
         raise ValueError(f"method.kind is {kind!r}; it must be one of {known}")
-    return Method.kinds[kind](**given)
+    return Method.kinds[kind](**fields)
 
 
 class _OfAnyKind:
-    """The JSON Schema of a method is that of one of the kinds that there are when it is made."""
+    """The JSON Schema of a method: one of the kinds that there are when it is made."""
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: Any, made: GetJsonSchemaHandler) -> Any:
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> Any:
         kinds: list[Any] = [kind.__pydantic_core_schema__ for kind in Method.kinds.values()]
-        # Without what one may define beside itself: a run, which has a method again.
-        bare = [each["schema"] if each["type"] == "definitions" else each for each in kinds]
-        return {"oneOf": list(map(made, bare))}
+        # Without what a kind may define beside itself: a run, which has a method again.
+        bare = [kind["schema"] if kind["type"] == "definitions" else kind for kind in kinds]
+        return {"oneOf": list(map(handler, bare))}
 
 
 #: A field that holds a method of any kind.
-AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(method_of), _OfAnyKind]
-
-
-def complete(names: dict[str, Any]) -> None:
-    """Let annotations of methods name types that are defined after them."""
-    for method in Method.kinds.values():
-        method.model_rebuild(_types_namespace=names)
+AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(_method_of), _OfAnyKind]
 
 
 def _number(value: float) -> str:
@@ -121,6 +117,7 @@ class Smoothing(Method):
     """Label smoothing; below 0 it sharpens the targets (Wei et al. 2022, ICML)."""
 
     kind: Literal["smoothing"] = "smoothing"
+    parameter = ("epsilon", "ε =")
     epsilon: float = Field(le=1)
     convention: Convention = "exclude-true"
     warmup_epochs: int | None = Field(None, ge=1)
@@ -129,19 +126,14 @@ class Smoothing(Method):
     @property
     def name(self) -> str:
         words = "negative smoothing" if self.epsilon < 0 else "smoothing"
-        return words + ", warmed up" * (self.warmup_epochs is not None)
-
-    @property
-    def setting(self) -> float:
-        return self.epsilon
+        return words + ", warmed up" * bool(self.warmup_epochs)
 
     @property
     def words(self) -> str:
         return f"ε = {_number(self.epsilon)}" + " after a warm-up" * bool(self.warmup_epochs)
 
     def check(self, run: "RunSpec") -> None:
-        warmup = self.warmup_epochs
-        if warmup is not None and warmup >= run.epochs:
+        if (warmup := self.warmup_epochs) and warmup >= run.epochs:
             wanted = f"below the {run.epochs} epochs"
             raise ValueError(f"warmup_epochs is {warmup}; it must be {wanted}")
 
@@ -163,6 +155,7 @@ class WeightedSmoothing(Method):
     """
 
     kind: Literal["weighted smoothing"] = "weighted smoothing"
+    parameter = ("epsilon", "ε =")
     epsilon: float = Field(ge=0, le=1)
     convention: Convention = "exclude-true"
     weighting: Literal["terms", "samples"]
@@ -172,79 +165,47 @@ class WeightedSmoothing(Method):
         words = "class weights" if self.weighting == "terms" else "sample weights"
         return words + ", include-true" * (self.convention == "include-true")
 
-    @property
-    def setting(self) -> float:
-        return self.epsilon
-
-    @property
-    def words(self) -> str:
-        return f"{self.name}, ε = {_number(self.epsilon)}"
-
     def check(self, run: "RunSpec") -> None:
-        if run.sample.kind != "long tail":
-            kind = run.sample.kind
+        if (kind := run.sample.kind) != "long tail":
             raise ValueError(f"sample is {kind}; it must be a long tail for classes to be weighted")
 
     def criterion(self, training: Labelled) -> nn.Module:
         weights = alternatives.inverse_frequency(training.labels.bincount().tolist())
-        loss = functools.partial(
-            LabelSmoothingCrossEntropy, self.epsilon, convention=self.convention
-        )
+        loss = partial(LabelSmoothingCrossEntropy, self.epsilon, convention=self.convention)
         if self.weighting == "terms":
             return loss(class_weights=weights)
         return alternatives.SampleWeighted(loss(reduction="none"), weights)
 
 
-class _WithParameter(Method):
-    """A method that is its name and one number."""
-
-    #: The parameter's field and its symbol.
-    parameter: ClassVar[tuple[str, str]]
-
-    @property
-    def setting(self) -> float:
-        return float(getattr(self, self.parameter[0]))
-
-    @property
-    def words(self) -> str:
-        return f"{self.name}, {self.parameter[1]} {_number(self.setting)}"
-
-
-class Focal(_WithParameter):
+class Focal(Method):
     """Focal loss (Lin et al. 2017)."""
 
-    parameter = ("gamma", "γ =")
     kind: Literal["focal loss"] = "focal loss"
+    parameter = ("gamma", "γ =")
+    loss = alternatives.FocalLoss
     gamma: float = Field(ge=0)
 
-    def criterion(self, training: Labelled) -> nn.Module:
-        return alternatives.FocalLoss(self.gamma)
 
-
-class MaxSup(_WithParameter):
+class MaxSup(Method):
     """Cross entropy with a penalty on the largest logit (Zhou et al. 2025)."""
 
-    parameter = ("weight", "weight")
     kind: Literal["MaxSup"] = "MaxSup"
+    parameter = ("weight", "weight")
+    loss = alternatives.MaxSup
     weight: float = Field(ge=0)
 
-    def criterion(self, training: Labelled) -> nn.Module:
-        return alternatives.MaxSup(self.weight)
 
-
-class GeneralizedCE(_WithParameter):
+class GeneralizedCE(Method):
     """Generalised cross entropy (Zhang & Sabuncu 2018)."""
 
-    parameter = ("q", "q =")
     kind: Literal["generalised cross entropy"] = "generalised cross entropy"
+    parameter = ("q", "q =")
+    loss = alternatives.GeneralizedCrossEntropy
     q: float = Field(gt=0, le=1)
 
     @property
     def words(self) -> str:
         return f"generalised CE, q = {_number(self.q)}"
-
-    def criterion(self, training: Labelled) -> nn.Module:
-        return alternatives.GeneralizedCrossEntropy(self.q)
 
 
 class Correction(Method):
@@ -262,18 +223,18 @@ class Correction(Method):
             raise ValueError(f"labels are {run.labels.kind}; {self.name} needs noisy ones")
 
     def criterion(self, training: Labelled) -> nn.Module:
-        forward = self.direction == "forward"
-        loss = alternatives.ForwardCorrection if forward else alternatives.BackwardCorrection
         assert training.transition is not None
-        return loss(training.transition)
+        if self.direction == "forward":
+            return alternatives.ForwardCorrection(training.transition)
+        return alternatives.BackwardCorrection(training.transition)
 
 
-class Mixup(_WithParameter):
+class Mixup(Method):
     """Images and labels mixed in pairs by shares from Beta(α, α) (Zhang et al. 2018), with or
     without smoothing."""
 
-    parameter = ("alpha", "α =")
     kind: Literal["mixup"] = "mixup"
+    parameter = ("alpha", "α =")
     alpha: float = Field(gt=0)
     epsilon: float = Field(0.0, ge=0, le=1)
 
@@ -291,6 +252,8 @@ class Distillation(Method):
     """Learning the probabilities of another run's network at a temperature (Hinton et al. 2015)."""
 
     kind: Literal["distillation"] = "distillation"
+    parameter = ("temperature", "T =")
+    loss = alternatives.Distillation
     teacher: Annotated["RunSpec", WithJsonSchema({"type": "object", "title": "RunSpec"})]
     temperature: float = Field(gt=0)
 
@@ -300,27 +263,20 @@ class Distillation(Method):
 
     @property
     def name(self) -> str:
-        taught_by = self.teacher.method
-        plain = taught_by.kind == "smoothing" and taught_by.setting == 0
+        method = self.teacher.method
+        plain = method.kind == "smoothing" and method.setting == 0
         return f"distilled, {'plain' if plain else 'smoothed'} teacher"
 
     @property
-    def setting(self) -> float:
-        return self.temperature
-
-    @property
     def words(self) -> str:
-        return f"{self.name.removeprefix('distilled, ')}, T = {_number(self.temperature)}"
+        return super().words.removeprefix("distilled, ")
 
     def check(self, run: "RunSpec") -> None:
-        def about(spec: "RunSpec") -> tuple[object, ...]:
+        def classes(spec: "RunSpec") -> tuple[object, ...]:
             return spec.data_checksum, spec.classes, spec.labels.kind, spec.num_classes
 
-        if about(self.teacher) != about(run):
+        if classes(self.teacher) != classes(run):
             raise ValueError(f"teacher is {self.teacher.id}; it must have the run's classes")
-
-    def criterion(self, training: Labelled) -> nn.Module:
-        return alternatives.Distillation(self.temperature)
 
     def probabilities(self, teach: Teach, images: Tensor) -> Tensor:
         """The teacher's probabilities, float32 (N, C), of images."""

@@ -1,4 +1,4 @@
-"""What is watched after each epoch beside the validation values.
+"""What is measured after each epoch beside the validation values.
 
 Nothing here draws from the run's random streams: a run with monitors is the run without.
 """
@@ -11,15 +11,13 @@ from torch import Tensor
 from lsce.training.batches import evaluate
 from lsce.training.networks import ImageClassifier
 
-#: Wrongly labelled training images that are looked at after each epoch, at most.
+#: Wrongly labelled training images that are evaluated after each epoch, at most.
 WRONG_SAMPLE = 2_000
 
 
 class Monitor(Protocol):
-    """Something that looks at a network after each epoch."""
-
     def after(self, network: ImageClassifier, row: dict[str, float]) -> dict[str, float]:
-        """More columns for the epoch's row of the history."""
+        """Called after each epoch with its row of the history: more columns for the row."""
 
 
 class Best:
@@ -40,11 +38,8 @@ class Best:
 
 
 class Memorisation:
-    """What a network says of training images whose labels are wrong.
-
-    `memorised` and `recovered` are the shares that it gives the wrong and the true label, without
-    augmentation (Liu et al. 2020, fig. 1).
-    """
+    """Shares of the wrongly labelled training images that the network, without augmentation, gives
+    their wrong label (`memorised`) and their true one (`recovered`; Liu et al. 2020, fig. 1)."""
 
     def __init__(self, images: Tensor, labels: Tensor, truth: Tensor):
         wrong = (labels != truth).nonzero().flatten()

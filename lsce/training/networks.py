@@ -1,14 +1,14 @@
-"""Networks for small images: the CIFAR ResNets and the small Inception.
+"""Networks for small images: ResNets and small Inceptions.
 
-Every network takes images as float (N, 3, H, W) in [0, 1] and returns logits as float32 (N, C).
-`network.features(images)` returns the penultimate features as float32 (N, D), and
-`network.classifier` is the last linear layer, so that ``classifier(features(x)) == network(x)``.
-Input scaling is part of the network, and the last layer is computed in float32 under autocast,
-so that logits are never rounded to 8 bits of mantissa.
+A network maps images, float (N, 3, H, W) in [0, 1], to logits, float32 (N, C); it scales its input
+itself. ``network.features(images)`` are the penultimate features, float32 (N, D), and
+``network.classifier`` is the last linear layer, computed in float32 under autocast, too, so that
+logits are never rounded to 8 bits of mantissa.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 class ImageClassifier(nn.Module):
     """A body that maps scaled images to feature maps, mean pooling, and a linear classifier."""
 
-    #: What it is trained and evaluated in: "bf16" (autocast) or "float32", see
-    #: `lsce.training.precision`.
+    #: What it is trained and evaluated in, see `lsce.training.precision`: "bf16" or "float32".
     precision = "float32"
 
     def __init__(self, body: nn.Module, width: int, num_classes: int):
@@ -32,14 +31,12 @@ class ImageClassifier(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def fit_whitening(self, images: Tensor) -> None:
-        """Set the fixed first layer, where there is one, from training images, float
-        (N, 3, H, W) in [0, 1]."""
+        """Set whitening layers, if there are any, from training images, float (N, 3, H, W)."""
         for module in self.body.modules():
             if isinstance(module, Whitening):
                 module.fit(_scaled(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate features, float32 (N, D)."""
         maps: Tensor = self.body(_scaled(images))
         return maps.to(self.classifier.weight.dtype).mean(dim=(2, 3))
 
@@ -69,7 +66,7 @@ class Whitening(nn.Module):
 
     def __init__(self, filters: int, kernel: int, stride: int):
         super().__init__()
-        self.stride, self.padding = stride, (kernel - stride + 1) // 2
+        self.outputs, self.stride, self.padding = filters, stride, (kernel - stride + 1) // 2
         self.register_buffer("weight", torch.randn(filters, 3, kernel, kernel) / kernel)
 
     def fit(self, images: Tensor) -> None:
@@ -88,150 +85,110 @@ class ConvBN(nn.Sequential):
     """Convolution without bias, batch normalisation and, unless `relu` is false, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True):
-        layers: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=False),
-            nn.BatchNorm2d(outputs),
-        ]
-        super().__init__(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+        padding = (kernel - stride + 1) // 2
+        convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        activation = [nn.ReLU(inplace=True)] if relu else []
+        super().__init__(convolution, nn.BatchNorm2d(outputs), *activation)
         self.outputs = outputs
 
 
 class PadShortcut(nn.Module):
     """He et al.'s shortcut A: subsample, then pad the new channels with zeros (no parameters)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, pooled: bool = False):
         super().__init__()
-        self.extra, self.stride = outputs - inputs, stride
-
-    def smaller(self, x: Tensor) -> Tensor:
-        return x[:, :, :: self.stride, :: self.stride]
+        self.extra, self.stride, self.pooled = outputs - inputs, stride, pooled
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(self.smaller(x), (0, 0, 0, 0, 0, self.extra))
+        step = self.stride
+        x = F.avg_pool2d(x, step) if self.pooled else x[:, :, ::step, ::step]
+        return F.pad(x, (0, 0, 0, 0, 0, self.extra))
 
 
-class PooledPadShortcut(PadShortcut):
-    """Shortcut A with mean pooling, so that no position is thrown away."""
+#: Makes a shortcut from input channels, output channels and `stride`.
+Shortcut = Callable[..., nn.Module]
 
-    def smaller(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.stride)
-
-
-#: Makes a shortcut of input channels, output channels and a stride.
-Shortcut = Callable[[int, int, int], nn.Module]
-
-
-def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """He et al.'s shortcut B: a 1×1 convolution."""
-    return ConvBN(inputs, outputs, 1, stride, relu=False)
+#: Shortcut A with mean pooling, so that no position is thrown away.
+PooledPadShortcut = functools.partial(PadShortcut, pooled=True)
 
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut):
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, shortcut: Shortcut = PooledPadShortcut
+    ):
         super().__init__()
+        self.outputs = outputs
         self.residual = nn.Sequential(
             ConvBN(inputs, outputs, 3, stride), ConvBN(outputs, outputs, 3, relu=False)
         )
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else shortcut(inputs, outputs, stride)
+        self.shortcut = nn.Identity() if same else shortcut(inputs, outputs, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.residual(x) + self.shortcut(x), inplace=True)
 
 
-def _resnet(
-    num_classes: int, widths: tuple[int, ...], blocks: int, shortcut: Shortcut = projection
-) -> ImageClassifier:
-    layers: list[nn.Module] = [ConvBN(3, widths[0], 3)]
-    inputs = widths[0]
-    for stage, width in enumerate(widths):
-        for block in range(blocks):
-            stride = 2 if stage > 0 and block == 0 else 1
-            layers.append(BasicBlock(inputs, width, stride, shortcut))
-            inputs = width
-    return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
+class Inception(nn.Module):
+    """Convolutions of 1×1 and 3×3, each with so many channels, side by side; or, for one number of
+    channels, a 3×3 convolution and max pooling, both with stride 2."""
 
-
-def _small_resnet(
-    num_classes: int, stem: nn.Module, inputs: int, blocks: Sequence[tuple[int, int]]
-) -> ImageClassifier:
-    """A stem of so many channels, then basic blocks, each given by its channels and stride, with
-    pooled shortcuts."""
-    layers: list[nn.Module] = [stem]
-    for channels, stride in blocks:
-        layers.append(BasicBlock(inputs, channels, stride, PooledPadShortcut))
-        inputs = channels
-    return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
-
-
-def _resnet6(num_classes: int, width: int = 32) -> ImageClassifier:
-    stem = ConvBN(3, width, 6, stride=4)
-    return _small_resnet(num_classes, stem, width, ((2 * width, 2), (4 * width, 2)))
-
-
-def _resnet8(num_classes: int, width: int = 64) -> ImageClassifier:
-    stem = Whitening(width, 4, stride=2)
-    return _small_resnet(num_classes, stem, width, ((width, 1), (2 * width, 2), (4 * width, 2)))
-
-
-class Branches(nn.Module):
-    """Parallel branches, concatenated along the channels."""
-
-    def __init__(self, *branches: nn.Module):
+    def __init__(self, inputs: int, *channels: int):
         super().__init__()
+        if len(channels) == 1:
+            branches = [ConvBN(inputs, *channels, 3, 2), nn.MaxPool2d(3, stride=2, padding=1)]
+            self.outputs = inputs + channels[0]
+        else:
+            branches = [ConvBN(inputs, channels[0], 1), ConvBN(inputs, channels[1], 3)]
+            self.outputs = sum(channels)
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-def _inception(
-    num_classes: int, stem: ConvBN, modules: Sequence[int | tuple[int, int]]
+def _stack(
+    num_classes: int,
+    stem: nn.Module,
+    shapes: Sequence[tuple[int, ...]],
+    block: Callable[..., nn.Module] = BasicBlock,
+    **options: Any,
 ) -> ImageClassifier:
-    """Inception modules (1×1 and 3×3 channels) and, for a single number, downsampling ones."""
-    layers: list[nn.Module] = [stem]
-    inputs = stem.outputs
-    for channels in modules:
-        if isinstance(channels, int):
-            pool = nn.MaxPool2d(3, stride=2, padding=1)
-            layers.append(Branches(ConvBN(inputs, channels, 3, stride=2), pool))
-            inputs += channels
-        else:
-            ones, threes = channels
-            layers.append(Branches(ConvBN(inputs, ones, 1), ConvBN(inputs, threes, 3)))
-            inputs = ones + threes
-    return ImageClassifier(nn.Sequential(*layers), inputs, num_classes)
+    """A stem, then a block of each shape: what `block` takes between its inputs and its options."""
+    layers: list[Any] = [stem]
+    for shape in shapes:
+        layers.append(block(layers[-1].outputs, *shape, **options))
+    return ImageClassifier(nn.Sequential(*layers), layers[-1].outputs, num_classes)
 
 
-_SMALL_INCEPTION = (
-    *((32, 32), (32, 48), 80),
-    *((112, 48), (96, 64), (80, 80), (48, 96), 96),
-    *((176, 160), (176, 160)),
-)
+#: He et al.'s shortcut B: a 1×1 convolution.
+_projection = functools.partial(ConvBN, kernel=1, relu=False)
+
+_RESNET18 = [(64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)]
+_RESNET56 = [(16, 1)] * 9 + [(32, 2)] + [(32, 1)] * 8 + [(64, 2)] + [(64, 1)] * 8
+_INCEPTION = [(32, 32), (32, 48), (80,), (112, 48), (96, 64), (80, 80), (48, 96), (96,),
+              (176, 160), (176, 160)]  # fmt: skip
+_INCEPTION_TINY = [(16, 32), (48,), (32, 64), (64,), (64, 96)]
 
 #: Name → function of the number of classes.
 NETWORKS: dict[str, Callable[[int], ImageClassifier]] = {
     # Small enough for a CPU: maps of 8×8 after the stem, 2×2 at the end (`benchmarks/NOTES.md`).
-    "resnet6": _resnet6,
-    # The same at half its widths, for its students.
-    "resnet6-half": lambda classes: _resnet6(classes, 16),
+    "resnet6": lambda k: _stack(k, ConvBN(3, 32, 6, 4), [(64, 2), (128, 2)]),
+    "resnet6-half": lambda k: _stack(k, ConvBN(3, 16, 6, 4), [(32, 2), (64, 2)]),
     # What a CPU trains in minutes and the field would look at: maps of 16×16 after a fixed stem,
-    # 4×4 at the end (`benchmarks/SCREENING.md`); and the same at half its widths.
-    "resnet8": _resnet8,
-    "resnet8-half": lambda classes: _resnet8(classes, 32),
+    # 4×4 at the end (`benchmarks/SCREENING.md`).
+    "resnet8": lambda k: _stack(k, Whitening(64, 4, 2), [(64, 1), (128, 2), (256, 2)]),
+    "resnet8-half": lambda k: _stack(k, Whitening(32, 4, 2), [(32, 1), (64, 2), (128, 2)]),
     # He et al. 2016, the usual CIFAR form: 3×3 stem, no max pooling.
-    "resnet18": lambda classes: _resnet(classes, (64, 128, 256, 512), 2),
+    "resnet18": lambda k: _stack(k, ConvBN(3, 64, 3), _RESNET18, shortcut=_projection),
     # He et al. 2016, section 4.2: 6n + 2 layers with n = 9, shortcut A.
-    "resnet56": lambda classes: _resnet(classes, (16, 32, 64), 9, PadShortcut),
+    "resnet56": lambda k: _stack(k, ConvBN(3, 16, 3), _RESNET56, shortcut=PadShortcut),
     # Zhang et al. 2017, "Understanding deep learning requires rethinking generalization", fig. 3,
     # on whole 32×32 images.
-    "inception-small": lambda classes: _inception(classes, ConvBN(3, 96, 3), _SMALL_INCEPTION),
+    "inception-small": lambda k: _stack(k, ConvBN(3, 96, 3), _INCEPTION, Inception),
     # The same modules where `resnet6` works, on maps of 8×8 to 2×2, at about its cost.
-    "inception-tiny": lambda classes: _inception(
-        classes, ConvBN(3, 32, 6, stride=4), ((16, 32), 48, (32, 64), 64, (64, 96))
-    ),
+    "inception-tiny": lambda k: _stack(k, ConvBN(3, 32, 6, 4), _INCEPTION_TINY, Inception),
 }
 
 
@@ -243,18 +200,16 @@ def known(name: str) -> str:
 
 
 def build(name: str, num_classes: int) -> ImageClassifier:
-    """Build a network by its name, with the global random generator's initialisation."""
+    """A network by its name, initialised from PyTorch's global generator."""
     return NETWORKS[known(name)](num_classes)
 
 
 @functools.cache
 def multiply_adds(name: str, num_classes: int, pixels: int) -> int:
-    """Multiplications, each with its addition, that a network takes for one image of so many
-    pixels in height and width."""
-    with torch.device("meta"):
+    """Multiplications, each with its addition, for one image of this height and width."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = build(name, num_classes).eval()
-        with FlopCounterMode(display=False) as counter:
-            network.features(torch.empty(1, 3, pixels, pixels))
+        network.features(torch.empty(1, 3, pixels, pixels))
     return int(counter.get_total_flops()) // 2 + network.classifier.weight.numel()  # it counts both
 
 

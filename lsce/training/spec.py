@@ -1,4 +1,4 @@
-"""What a run is: everything that determines it, and its identity."""
+"""What a run is: all that determines it, and its identity."""
 
 import hashlib
 import json
@@ -10,16 +10,13 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 from lsce import data
 from lsce.data import Entry
 from lsce.machine.values import MustBe, Value
-from lsce.training import networks
-from lsce.training.methods import AnyMethod
+from lsce.training import methods, networks
 
 #: Part of every spec's identity; raise it when the same spec would train differently.
 VERSION = 2
 
 #: What a run can be asked to measure or keep beside the rest; none of it changes the run.
 Extra = Literal["features", "information", "selected", "selective", "unseen", "weights"]
-
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 def _known(name: str) -> str:
@@ -30,6 +27,13 @@ def _known(name: str) -> str:
 
 DataName = Annotated[str, AfterValidator(_known)]
 NetworkName = Annotated[str, AfterValidator(networks.known)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Pixels = Annotated[int, Field(ge=8)]
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}; it must be {wanted}")
 
 
 class Recipe(Value):
@@ -53,13 +57,8 @@ class Recipe(Value):
     """A gradient whose norm is larger is scaled down to it."""
     augment: bool = True
     """False: the images as they are, neither cropped nor flipped."""
-    early_resolution: Annotated[tuple[Share, Annotated[int, Field(ge=8)]], Strict(False)] | None = (
-        None
-    )
+    early_resolution: Annotated[tuple[Share, Pixels], Strict(False)] | None = None
     """Until this share of the steps, images are scaled down to this many pixels."""
-
-
-# ---- which images ----
 
 
 class Balanced(Value):
@@ -78,10 +77,8 @@ class SomeClasses(Value):
 
 
 class LongTail(Value):
-    """Classes of falling frequency: the commonest has `imbalance` times the images of the rarest.
-
-    `train_size` is that of the balanced set from which it is cut, see `lsce.data.long_tail`.
-    """
+    """What `lsce.data.long_tail` leaves of a balanced set of `train_size`: the commonest class has
+    `imbalance` times the images of the rarest."""
 
     kind: Literal["long tail"] = "long tail"
     train_size: int = Field(ge=1)
@@ -89,9 +86,6 @@ class LongTail(Value):
 
 
 Sample = Annotated[Balanced | SomeClasses | LongTail, Field(discriminator="kind")]
-
-
-# ---- with which labels ----
 
 
 class TrueLabels(Value):
@@ -117,14 +111,10 @@ class NoisyLabels(Value):
 Labels = Annotated[TrueLabels | Superclasses | NoisyLabels, Field(discriminator="kind")]
 
 
-# ---- the run ----
-
-
 class _Identified(Value):
-    """A value with a name of its own: the first 16 hexadecimal digits of its JSON's SHA-256."""
-
     @cached_property
     def id(self) -> str:
+        """The first 16 hexadecimal digits of its JSON's SHA-256."""
         fields = {"version": VERSION, **self.model_dump(mode="json", exclude_none=True)}
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -134,11 +124,11 @@ class RunSpec(_Identified):
     """Everything that determines a run; `spec.id` names its record."""
 
     data: DataName
-    data_checksum: str = Field(default_factory=lambda given: data.entry(given["data"]).checksum)
+    data_checksum: str = Field(default_factory=lambda fields: data.entry(fields["data"]).checksum)
     """SHA-256 of the data set's contents."""
     sample: Sample
     labels: Labels = TrueLabels()
-    method: AnyMethod
+    method: methods.AnyMethod
     network: NetworkName
     recipe: Recipe = Recipe()
     epochs: int = Field(ge=1)
@@ -151,41 +141,35 @@ class RunSpec(_Identified):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        sizes = {"train_size": self.sample.train_size, "monitor_size": self.monitor_size}
-        for (name, size), split in zip(sizes.items(), ("train", "validation"), strict=True):
-            most = self.classes * self.entry.per_class(split)
-            if size > most or size % self.classes:
-                wanted = f"a multiple of the {self.classes} classes, at most {most:,}"
-                raise ValueError(f"{name} is {size}; it must be {wanted}")
-        every = self.entry.num_classes
-        if isinstance(self.sample, SomeClasses) and self.sample.classes >= every:
-            raise ValueError(f"classes is {self.sample.classes}; it must be below all {every}")
-        if isinstance(self.sample, LongTail):
-            largest = self.sample.train_size // self.classes
-            if self.sample.imbalance > largest:
-                wanted = f"at most the {largest} images of a class"
-                raise ValueError(f"imbalance is {self.sample.imbalance:g}; it must be {wanted}")
-        early, pixels = self.recipe.early_resolution, self.entry.pixels
+        sample, entry = self.sample, self.entry
+        self.require_images("train_size", sample.train_size, "train")
+        self.require_images("monitor_size", self.monitor_size, "validation")
+        if isinstance(sample, SomeClasses):
+            most = entry.num_classes
+            _require(sample.classes < most, "classes", sample.classes, f"below all {most}")
+        if isinstance(sample, LongTail):
+            largest = sample.train_size // self.classes
+            wanted = f"at most the {largest} images of a class"
+            _require(sample.imbalance <= largest, "imbalance", f"{sample.imbalance:g}", wanted)
+        early, pixels, kind = self.recipe.early_resolution, entry.pixels, self.labels.kind
         if early and early[1] >= pixels:
             raise ValueError(f"early_resolution is {early}; its pixels must be below {pixels}")
-        whole = isinstance(self.sample, Balanced)
-        if not whole and not isinstance(self.labels, TrueLabels):
-            kind = self.labels.kind
+        if kind != "true" and not isinstance(sample, Balanced):
             raise ValueError(f"labels are {kind}; they must be true where images are left out")
-        self._check_kept(whole)
+        self._check_kept()
         self.method.check(self)
         return self
 
-    def _check_kept(self, whole: bool) -> None:
-        of_classes = not isinstance(self.labels, Superclasses)
-        several = of_classes and self.sample.train_size > self.classes  # else nothing can collapse
-        fits = {
-            "information": whole and of_classes,
-            "features": several and not isinstance(self.sample, LongTail),
-            "unseen": isinstance(self.sample, SomeClasses),
+    def _check_kept(self) -> None:
+        sample, of_classes = self.sample, not isinstance(self.labels, Superclasses)
+        several = sample.train_size > self.classes  # else no class can collapse
+        possible = {
+            "information": of_classes and isinstance(sample, Balanced),
+            "features": of_classes and several and not isinstance(sample, LongTail),
+            "unseen": isinstance(sample, SomeClasses),
         }
-        for extra, possible in fits.items():
-            if extra in self.keep and not possible:
+        for extra, fits in possible.items():
+            if extra in self.keep and not fits:
                 raise ValueError(f"keep is {sorted(self.keep)}; this run has no {extra!r}")
 
     @property
@@ -214,12 +198,18 @@ class RunSpec(_Identified):
         return sum(data.long_tail_counts(largest, self.classes, self.sample.imbalance))
 
     def images_of(self, split: str) -> int:
-        """Images of its classes in the validation or the test split."""
+        """Images of its classes in a split of the data set."""
         return self.classes * self.entry.per_class(split)
+
+    def require_images(self, name: str, count: int, split: str) -> None:
+        """Raise ValueError unless a split has so many images, equally many of each class."""
+        most = self.images_of(split)
+        wanted = f"a multiple of the {self.classes} classes, at most {most:,}"
+        _require(count <= most and count % self.classes == 0, name, count, wanted)
 
     @property
     def run(self) -> "RunSpec":
-        """Itself, as an `Evaluation` has the run that it tries."""
+        """Itself, as an `Evaluation` has the run that it evaluates."""
         return self
 
     @property
@@ -238,11 +228,11 @@ class RunSpec(_Identified):
         return RunSpec(**own | fields)
 
 
-# ---- what is done with a trained network ----
+methods.Distillation.model_rebuild(_types_namespace={"RunSpec": RunSpec})
 
 
 class Protocol(Value):
-    """How a trained network is tried with corrupted and with attacked test images: see
+    """How a trained network is tested on corrupted and on attacked images: see
     `lsce.measures.robustness.examine`."""
 
     corrupted_images: int = Field(ge=1)
@@ -259,21 +249,21 @@ class Protocol(Value):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.radii or list(self.radii) != sorted(set(self.radii)):
-            raise ValueError(f"radii is {list(self.radii)}; it must be ascending numbers")
-        if self.judged_radius not in self.radii:
-            wanted = f"one of radii {list(self.radii)}"
-            raise ValueError(f"judged_radius is {self.judged_radius:g}; it must be {wanted}")
+        radii = list(self.radii)
+        ascending = bool(radii) and radii == sorted(set(radii))
+        _require(ascending, "radii", radii, "ascending numbers")
+        judged = self.judged_radius
+        _require(judged in radii, "judged_radius", f"{judged:g}", f"one of radii {radii}")
         return self
 
     @property
     def longest(self) -> str:
-        """What the longest PGD is called."""
+        """The name of the longest PGD."""
         return f"PGD-{self.pgd_steps} × {self.pgd_restarts}"
 
 
 class Evaluation(_Identified):
-    """The network of a run, tried as a protocol says; attacks are transferred from `source`."""
+    """The network of a run under a protocol; attacks are transferred from `source`."""
 
     run: RunSpec
     source: RunSpec
@@ -281,14 +271,11 @@ class Evaluation(_Identified):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        classes, most = self.run.classes, self.run.images_of("test")
-        if not (isinstance(self.run.sample, Balanced) and isinstance(self.run.labels, TrueLabels)):
+        run = self.run
+        if not (isinstance(run.sample, Balanced) and isinstance(run.labels, TrueLabels)):
             raise ValueError("the run of an evaluation must have all classes with their labels")
         for name in ("corrupted_images", "attacked_images"):
-            count = getattr(self.protocol, name)
-            if count > most or count % classes:
-                wanted = f"a multiple of the {classes} classes, at most {most:,}"
-                raise ValueError(f"{name} is {count}; it must be {wanted}")
+            run.require_images(name, getattr(self.protocol, name), "test")
         return self
 
     @property
@@ -301,7 +288,6 @@ class Evaluation(_Identified):
 
     @property
     def needs(self) -> list[RunSpec]:
-        """The runs whose networks must be there before this one can start."""
         return [self.run.keeping("weights"), self.source.keeping("weights")]
 
 
@@ -312,13 +298,3 @@ Task = RunSpec | Evaluation
 def task_of(fields: dict[str, Any]) -> Task:
     """The task that a dictionary, as `model_dump` makes it, describes."""
     return Evaluation(**fields) if "protocol" in fields else RunSpec(**fields)
-
-
-def _complete_methods() -> None:
-    """Methods may name a run, such as a teacher's, which is known only here."""
-    from lsce.training import methods
-
-    methods.complete({"RunSpec": RunSpec})
-
-
-_complete_methods()

@@ -1,19 +1,16 @@
 """The training step: eager on a CPU, compiled and captured on CUDA, reused by all runs of a shape.
-Where compiling or capturing fails, training goes on without, and says why.
 
 On CUDA the network is compiled once a process, and the whole step (forward, loss, backward,
-optimizer) is captured as a CUDA graph once a run, which takes a few steps' time: ε, weight decay
-and the criterion are then constants of the graph, and the learning rate is a tensor that it reads.
-Weights are initialised in place, so a new run compiles nothing.
+optimizer) is captured as a CUDA graph once a run: ε, weight decay and the criterion are constants
+of the graph, the learning rate is a tensor. A new run initialises the weights in place.
 """
 
 import contextlib
-import functools
 import math
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +18,6 @@ from torch.nn import functional as F
 
 from lsce.training import networks, precision
 from lsce.training.spec import Recipe
-
-Criterion = Callable[[Tensor, Tensor], Tensor]
 
 #: Steps before a capture: they choose kernels, and allocate what the optimizer keeps.
 WARMUP_STEPS = 3
@@ -34,8 +29,7 @@ _one_at_a_time = threading.Lock()
 def one_cycle(step: int, steps: int, warmup: float) -> float:
     """The learning rate's share of its peak: a cosine up from 1/25, then a cosine down to 0.
 
-    Smith & Topin 2019, in the form that PyTorch's `OneCycleLR` made usual; that one divides by
-    zero where the warm-up is a single step.
+    Smith & Topin 2019, as PyTorch's `OneCycleLR`, which fails where the warm-up is a single step.
     """
     peak = warmup * steps
     if step < peak:
@@ -53,57 +47,30 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def resolution(recipe: Recipe, step: int, steps: int, pixels: int) -> int:
-    """Height and width of a step's images, of a data set whose images have `pixels`."""
+    """Height and width of a step's images, where those of the data set are `pixels`."""
     share, fewer = recipe.early_resolution or (0.0, pixels)
     return fewer if step < share * steps else pixels
 
 
 def scaled(images: Tensor, pixels: int) -> Tensor:
     """Images in so many pixels, bilinear and antialiased, channels last in memory."""
-    size = (pixels, pixels)
-    small = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    small = F.interpolate(images, size=(pixels, pixels), mode="bilinear", antialias=True)
     return small.contiguous(memory_format=torch.channels_last)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay acts on convolution and linear weights only."""
-    return [
-        {
-            "params": [p for p in network.parameters() if p.ndim > 1],
-            "weight_decay": weight_decay,
-        },
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe, learning_rate: Tensor) -> torch.optim.SGD:
-    """SGD with Nesterov momentum, which reads its learning rate from the tensor at each step."""
-    return torch.optim.SGD(
-        parameter_groups(network, recipe.weight_decay),
-        lr=learning_rate,
-        momentum=recipe.momentum,
-        nesterov=True,
-        fused=True,
-    )
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    spared = [p for p in network.parameters() if p.ndim <= 1]
+    return [dict(params=decayed, weight_decay=weight_decay), dict(params=spared, weight_decay=0.0)]
 
 
 def built(name: str, num_classes: int, device: torch.device) -> networks.ImageClassifier:
-    """A network on a device, with its precision there, whose first weights do not matter. Drawing
-    them moves the process's generator, which must not happen while the run of another thread draws
-    its own from a seed."""
-    with _one_at_a_time:
+    """A network on a device, in its precision there, whose weights will be replaced."""
+    with _one_at_a_time:  # drawing them moves the generator
         network = networks.build(name, num_classes)
     network.precision = precision.of(name, device)
-    network.to(device)
-    return network.to(memory_format=torch.channels_last)
-
-
-class _Captured(NamedTuple):
-    """A captured step and the tensors that it reads."""
-
-    images: Tensor
-    labels: Tensor
-    graph: torch.cuda.CUDAGraph
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 class Trainer:
@@ -111,8 +78,8 @@ class Trainer:
 
     `network` is the module to evaluate. `totals`, float32 (3,) on the device, sums over the steps
     since it was last zeroed: the criterion, the hard-label NLL (both in nats) and the accuracy.
-    `fallbacks` says of what it was to do, `compiled` and `captured` (by default both on CUDA and
-    neither on a CPU), what failed and why; training then goes on without.
+    `compiled` and `captured` are by default true on CUDA and false on a CPU. Where either fails,
+    training goes on without, and `fallbacks` says why.
     """
 
     def __init__(
@@ -124,17 +91,17 @@ class Trainer:
         compiled: bool | None = None,
         captured: bool | None = None,
     ):
-        self._build = functools.partial(networks.build, network, num_classes)
-        self.device = device
+        on_cuda = device.type == "cuda"
+        self._name, self._num_classes, self.device = network, num_classes, device
         self.network = built(network, num_classes, device)
-        self._on_cuda = device.type == "cuda"
         self._forward: Callable[[Tensor], Tensor] = self.network
-        if compiled if compiled is not None else self._on_cuda:
+        if on_cuda if compiled is None else compiled:
             self._forward = torch.compile(self.network, dynamic=False)
-        self._captures = captured if captured is not None else self._on_cuda
+        self._captures = on_cuda if captured is None else captured
         self.fallbacks: list[str] = []
-        self._stream = torch.cuda.Stream(device) if self._on_cuda else None
-        self._captured: dict[int, _Captured] = {}
+        self._stream = torch.cuda.Stream(device) if on_cuda else None
+        #: The captured step for images of so many pixels.
+        self._captured: dict[int, Callable[[Tensor, Tensor], None]] = {}
         self.totals = torch.zeros(3, device=device)
 
     @property
@@ -146,12 +113,14 @@ class Trainer:
 
     def stream(self) -> contextlib.AbstractContextManager[Any]:
         """Where a run's work on CUDA goes, so that runs in several threads can overlap."""
-        return torch.cuda.stream(self._stream) if self._on_cuda else contextlib.nullcontext()
+        if self._stream is None:
+            return contextlib.nullcontext()
+        return torch.cuda.stream(self._stream)
 
     def begin(
         self,
         recipe: Recipe,
-        criterion: Criterion,
+        criterion: Callable[[Tensor, Tensor], Tensor],
         *,
         steps: int,
         batch_size: int,
@@ -159,18 +128,21 @@ class Trainer:
         seed: int,
         soft: bool = False,
     ) -> None:
-        """Get ready for a run of `steps` steps with the initialisation that `seed` draws.
-
-        The images have `pixels` in height and width. With `soft` the labels of a step are
-        probabilities.
-        """
-        self._recipe, self._criterion, self._steps, self._done = recipe, criterion, steps, 0
-        self._pixels = pixels
+        """Get ready for `steps` steps on images of `pixels` × `pixels` from the weights that `seed`
+        draws. With `soft` the labels of a step are probabilities."""
+        self._recipe, self._criterion = recipe, criterion
+        self._steps, self._pixels, self._done = steps, pixels, 0
         self._learning_rate = torch.zeros((), device=self.device)
-        self._optimizer = make_optimizer(self.network, recipe, self._learning_rate)
+        self._optimizer = torch.optim.SGD(
+            parameter_groups(self.network, recipe.weight_decay),
+            lr=self._learning_rate,
+            momentum=recipe.momentum,
+            nesterov=True,
+            fused=True,
+        )
         with _one_at_a_time:
             torch.default_generator.manual_seed(seed)
-            initial = self._build().state_dict()
+            initial = networks.build(self._name, self._num_classes).state_dict()
             self.network.load_state_dict(initial)
             if self._captures or self._forward is not self.network:
                 self._prepare(batch_size, soft)
@@ -186,13 +158,7 @@ class Trainer:
         pixels = resolution(self._recipe, self._done, self._steps, self._pixels)
         if pixels != images.shape[-1]:
             images = scaled(images, pixels)
-        if self._captured:
-            captured = self._captured[pixels]
-            captured.images.copy_(images)
-            captured.labels.copy_(labels)
-            captured.graph.replay()
-        else:
-            self._step(images, labels)
+        self._captured.get(pixels, self._step)(images, labels)
         self._done += 1
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
@@ -205,10 +171,10 @@ class Trainer:
         if largest is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), largest)
         self._optimizer.step()
-        seen = logits.detach()
+        logits = logits.detach()
         likeliest = labels.argmax(1) if labels.is_floating_point() else labels
-        right = (seen.argmax(1) == likeliest).float().mean()
-        self.totals += torch.stack([loss.detach(), F.cross_entropy(seen, labels), right])
+        accuracy = (logits.argmax(1) == likeliest).float().mean()
+        self.totals += torch.stack([loss.detach(), F.cross_entropy(logits, labels), accuracy])
 
     def _prepare(self, batch_size: int, soft: bool) -> None:
         """Warm the step up and capture it; where that fails, go on without, and say why."""
@@ -227,7 +193,7 @@ class Trainer:
                 self._warm_up(*batch)
             if self._captures:
                 try:
-                    self._captured[pixels] = _Captured(*batch, self._capture(*batch))
+                    self._captured[pixels] = self._capture(*batch)
                 except Exception as error:
                     self._fall_back("without a captured step", error)
                     self._captures, self._captured = False, {}
@@ -235,20 +201,25 @@ class Trainer:
     def _batch(self, batch_size: int, pixels: int, soft: bool) -> tuple[Tensor, Tensor]:
         images = torch.rand(batch_size, 3, pixels, pixels, device=self.device)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
-        if soft:
-            labels = F.one_hot(labels, self.network.classifier.out_features).float()
-        return images.to(memory_format=torch.channels_last), labels
+        soft_labels = F.one_hot(labels, self._num_classes).float()
+        return images.to(memory_format=torch.channels_last), soft_labels if soft else labels
 
     def _warm_up(self, images: Tensor, labels: Tensor) -> None:
         for _ in range(WARMUP_STEPS):
             self._step(images, labels)
 
-    def _capture(self, images: Tensor, labels: Tensor) -> torch.cuda.CUDAGraph:
+    def _capture(self, images: Tensor, labels: Tensor) -> Callable[[Tensor, Tensor], None]:
         graph = torch.cuda.CUDAGraph()
         # Other threads may allocate meanwhile.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._step(images, labels)
-        return graph
+
+        def replay(new_images: Tensor, new_labels: Tensor) -> None:
+            images.copy_(new_images)
+            labels.copy_(new_labels)
+            graph.replay()
+
+        return replay
 
     def _fall_back(self, how: str, error: Exception) -> None:
         lines = str(error).strip().splitlines() or [""]

@@ -1,12 +1,8 @@
 """One run, from its spec to a trained network.
 
-The data stay on the device as uint8 and are augmented there a batch at a time. The arithmetic is
-bf16 autocast in channels_last where the hardware multiplies bf16 fast (see
-`lsce.training.precision`) and float32 elsewhere. On a CPU a run uses one thread, so that the same
-seed gives the same bits on the same machine however many runs go on beside it.
-
 All random draws come from the spec's seed: initialisation, training subset, label noise, and one
-stream for data order and augmentation. Runs that differ in ε alone share all of them.
+stream for data order and augmentation. Runs that differ in ε alone share all of them. On a CPU a
+run uses one thread: a seed gives the same bits whatever else runs on the machine.
 """
 
 import contextlib
@@ -30,10 +26,7 @@ from lsce.training.networks import ImageClassifier
 from lsce.training.spec import LongTail, NoisyLabels, RunSpec, SomeClasses, Superclasses
 from lsce.training.step import Trainer, built
 
-#: Gives the state dict of a run's network.
-Networks = Callable[[RunSpec], dict[str, Tensor]]
-
-#: Training images that a fixed first layer is set from (about).
+#: Training images that a whitening layer is set from (about).
 WHITENED = 5_000
 
 
@@ -41,12 +34,8 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-# ---- the images of a run ----
-
-
 class Part(NamedTuple):
-    """Images on the device, uint8 (N, H, W, 3), their labels for the run and their true labels,
-    int64 (N,)."""
+    """On the device: images, uint8 (N, H, W, 3), the run's labels and the true ones, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -54,9 +43,8 @@ class Part(NamedTuple):
 
 
 class Material(NamedTuple):
-    """What a run works on. `seen` is the data set as the run labels it; `unseen` that of the
-    classes that it never sees, if there are any. Validation labels are as noisy as training
-    labels."""
+    """The data set as the run labels it, and that of the classes that the run never sees, if there
+    are any; and the images that it is trained on and validated with, both with noisy labels."""
 
     seen: data.Dataset
     unseen: data.Dataset | None
@@ -72,18 +60,13 @@ def material(spec: RunSpec, dataset: data.Dataset, device: torch.device) -> Mate
         subset = functools.partial(data.long_tail, imbalance=spec.sample.imbalance)
     chosen = subset(seen.train.labels, spec.sample.train_size, seed=spec.seed)
     images, truth = seen.train.images[chosen], seen.train.labels[chosen]
-    held_out = seen.validation.labels
-    labels, noisy = truth, held_out
-    if isinstance(spec.labels, NoisyLabels):
-        labels, noisy = data.flip_labels(
-            torch.cat([truth, held_out]),
-            spec.labels.noise,
-            spec.labels.rate,
-            spec.seed,
-            seen.superclass,
-        ).split([len(truth), len(held_out)])
-    training = Part(images.to(device), labels.to(device), truth.to(device))
-    validation = Part(seen.validation.images.to(device), noisy.to(device), held_out.to(device))
+    held_out = seen.validation
+    labels = torch.cat([truth, held_out.labels])
+    if isinstance(noise := spec.labels, NoisyLabels):
+        labels = data.flip_labels(labels, noise.noise, noise.rate, spec.seed, seen.superclass)
+    labels = labels.to(device)
+    training = Part(images.to(device), labels[: len(truth)], truth.to(device))
+    validation = Part(held_out.images.to(device), labels[len(truth) :], held_out.labels.to(device))
     return Material(seen, unseen, training, validation)
 
 
@@ -96,13 +79,10 @@ def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, dat
         return data.coarse(replace(dataset, train=train)), None
     if not isinstance(spec.sample, SomeClasses):
         return dataset, None
-    every = len(dataset.classes)
-    seen = data.class_subset(spec.sample.classes, spec.seed, every)
-    unseen = [k for k in range(every) if k not in seen]
+    count = len(dataset.classes)
+    seen = data.class_subset(spec.sample.classes, spec.seed, count)
+    unseen = [k for k in range(count) if k not in seen]
     return data.restrict(dataset, seen), data.restrict(dataset, unseen)
-
-
-# ---- one thread, and a trainer for each run that goes on ----
 
 
 _counting = threading.Lock()
@@ -112,7 +92,7 @@ _running, _threads = 0, 0
 
 @contextlib.contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """The number of threads is the process's, so the last run that ends gives it back."""
+    """One thread on a CPU. Threads are the process's: the last run that ends gives them back."""
     global _running, _threads
     if device.type != "cpu":
         yield
@@ -148,33 +128,28 @@ def a_trainer(network: str, num_classes: int, device: torch.device) -> Iterator[
     idle.append(trainer)
 
 
-# ---- training ----
-
-
 @dataclass
 class Trained:
     """A run whose training has ended, with its network, which the next run takes over.
 
     `history` has one row an epoch: `epoch`; `train_loss` (the criterion, nats), `train_nll`
-    (hard-label) and `train_accuracy`, running means over the epoch's augmented batches;
-    `validation_nll` and `validation_accuracy` on the monitored part of the validation split after
-    the epoch; and what monitors add. With mixup or a teacher the running means are of the
-    probabilities that the network learns.
+    (hard-label; with mixup or a teacher, of the probabilities that the network learns) and
+    `train_accuracy`, running means over the augmented batches; `validation_nll` and
+    `validation_accuracy` of the monitored images after the epoch; and what monitors add.
     """
 
     spec: RunSpec
     material: Material
     network: ImageClassifier
-    best: Best
-    #: The teacher's logits of images, where there is a teacher.
     teach: Teach | None
+    best: Best = field(default_factory=Best)
     #: "completed", or "diverged" if the loss on training or validation stopped being finite.
     status: str = "completed"
     history: list[dict[str, float]] = field(default_factory=list)
-    #: training, with what is measured between the epochs; and on a CPU core the training's
-    #: processor time, which other work on the machine does not lengthen.
+    #: Of the training with its monitors; and on a CPU as "core" the processor time of its thread,
+    #: which other work on the machine does not lengthen.
     seconds: dict[str, float] = field(default_factory=dict)
-    #: How the training's steps were done, see `lsce.training.step.Trainer`: mode and fallbacks.
+    #: How the training's steps were done: mode and fallbacks of `lsce.training.step.Trainer`.
     step: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -188,35 +163,34 @@ def train(
     dataset: data.Dataset,
     *,
     device: torch.device | None = None,
-    networks: Networks | None = None,
+    networks: Callable[[RunSpec], dict[str, Tensor]] | None = None,
     monitors: Callable[[Material], Sequence[Monitor]] = lambda material: (),
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Iterator[Trained]:
     """Train the run that `spec` describes on `dataset`, whose checksum must be the spec's.
 
     Inside the `with` the trained network can be measured, with one thread on a CPU. `networks`
-    gives the teacher's, if there is one. `monitors` are made of the run's images, beside those that
-    every run has. `on_epoch` is called with the number of epochs done. Raises ValueError if the
-    data are not those of the spec or the subset cannot be drawn.
+    gives the state dict of the teacher, if there is one. `monitors` are made of the run's images,
+    beside those that every run has. `on_epoch` is called with the number of epochs done. Raises
+    ValueError if the data are not those of the spec or the subset cannot be drawn.
     """
     if dataset.checksum != spec.data_checksum:
+        these = f"{dataset.name} {dataset.checksum[:12]}…"
         raise ValueError(
-            f"the run {spec.id} wants data {spec.data_checksum[:12]}…, these are "
-            f"{dataset.name} {dataset.checksum[:12]}…"
+            f"the run {spec.id} wants data {spec.data_checksum[:12]}…, these are {these}"
         )
     device = device or default_device()
     teach = None
     if (teacher := spec.method.learns_from) is not None:
         assert networks is not None
-        taught_by = network_of(teacher, networks(teacher), device)
-        teach = lambda images: evaluate(taught_by, images)[0]  # noqa: E731
+        teacher_network = network_of(teacher, networks(teacher), device)
+        teach = lambda images: evaluate(teacher_network, images)[0]  # noqa: E731
     with a_trainer(spec.network, spec.num_classes, device) as trainer:
         started, core = time.perf_counter(), time.thread_time()
-        trained = Trained(spec, material(spec, dataset, device), trainer.network, Best(), teach)
-        watching = [*_usual_monitors(trained), *monitors(trained.material)]
-        _run_epochs(trained, trainer, watching, on_epoch)
+        trained = Trained(spec, material(spec, dataset, device), trainer.network, teach)
+        _run_epochs(trained, trainer, monitors(trained.material), on_epoch)
         trained.seconds["training"] = time.perf_counter() - started
-        if device.type == "cpu":  # of its one thread, whatever else goes on beside it
+        if device.type == "cpu":
             trained.seconds["core"] = time.thread_time() - core
         trained.step = {"mode": trainer.mode, "fallbacks": trainer.fallbacks}
         yield trained
@@ -229,32 +203,23 @@ def network_of(spec: RunSpec, weights: dict[str, Tensor], device: torch.device) 
     return network.eval()
 
 
-def _usual_monitors(trained: Trained) -> Iterator[Monitor]:
-    if "selected" in trained.spec.keep:
-        yield trained.best
-    if isinstance(trained.spec.labels, NoisyLabels):
-        yield Memorisation(*trained.material.training)
-
-
 def _run_epochs(
-    trained: Trained,
-    trainer: Trainer,
-    watching: Sequence[Monitor],
-    on_epoch: Callable[[int], None],
+    trained: Trained, trainer: Trainer, monitors: Sequence[Monitor], on_epoch: Callable[[int], None]
 ) -> None:
     spec, (seen, _, training, validation) = trained.spec, trained.material
     monitored = data.subset(seen.validation.labels, spec.monitor_size, seed=0).to(trained.device)
     images, labels = validation.images[monitored], validation.labels[monitored]
-    recipe = spec.recipe
-    batches = Augmenter(*training[:2], recipe.batch_size, spec.seed, recipe.augment)
+    batches = Augmenter(*training[:2], spec.recipe.batch_size, spec.seed, spec.recipe.augment)
     transition = None
-    if isinstance(spec.labels, NoisyLabels):
-        transition = data.transition_matrix(spec.labels.noise, spec.labels.rate, seen.superclass)
+    usual: list[Monitor] = [trained.best] if "selected" in spec.keep else []
+    if isinstance(noise := spec.labels, NoisyLabels):
+        transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
+        usual.append(Memorisation(*training))
     criterion = spec.method.criterion(Labelled(training.labels, transition)).to(trained.device)
-    spec.method.begin_epoch(criterion, 0)
+    spec.method.begin_epoch(criterion, 0)  # before its step is captured
     mix = spec.method.mixer(len(seen.classes), trained.teach)
     trainer.begin(
-        recipe,
+        spec.recipe,
         criterion,
         steps=spec.epochs * batches.steps(),
         batch_size=batches.batch_size,
@@ -262,16 +227,15 @@ def _run_epochs(
         seed=spec.seed,
         soft=mix is not None,
     )
-    trained.network.fit_whitening(
-        to_float(training.images[:: max(1, len(training.images) // WHITENED)])
-    )
+    sampled = training.images[:: max(1, len(training.images) // WHITENED)]
+    trained.network.fit_whitening(to_float(sampled))
     for epoch in range(spec.epochs):
         if epoch:
             spec.method.begin_epoch(criterion, epoch)
         row = {"epoch": epoch + 1} | train_epoch(trainer, batches, mix)
         row |= hard_label("validation", evaluate(trained.network, images)[0], labels)
-        for watch in watching:
-            row |= watch.after(trained.network, row)
+        for monitor in [*usual, *monitors]:
+            row |= monitor.after(trained.network, row)
         trained.history.append(row)
         on_epoch(epoch + 1)
         if not math.isfinite(row["train_loss"] + row["validation_nll"]):
