@@ -18,11 +18,11 @@ from lsce.training.methods import (
     Distillation,
     Focal,
     GeneralizedCE,
-    Labelled,
     MaxSup,
     Method,
     Mixup,
     Smoothing,
+    TrainingLabels,
     WeightedSmoothing,
 )
 from lsce.training.spec import Balanced, RunSpec, task_of
@@ -74,7 +74,7 @@ def test_every_method_is_in_the_table():
 def test_a_method_says_what_it_is_and_has_its_loss(method, name, setting, words, loss):
     assert (method.name, method.words) == (name, words)
     assert method.setting == pytest.approx(setting, nan_ok=True)
-    labelled = Labelled(torch.arange(100).repeat(3), 0.9 * torch.eye(100) + 0.001)
+    labelled = TrainingLabels(torch.arange(100).repeat(3), 0.9 * torch.eye(100) + 0.001)
     criterion = method.criterion(labelled)
     assert type(criterion) is loss
     probabilities = isinstance(method, Distillation)
@@ -144,7 +144,7 @@ def test_a_method_of_one_s_own_is_a_class_alone(added):
         kind: Literal["PolyLoss"] = "PolyLoss"
         weight: float = 1.0
 
-        def criterion(self, training: Labelled) -> nn.Module:
+        def criterion(self, training: TrainingLabels) -> nn.Module:
             return PolyLoss(self.weight)
 
     run = check_trained(method={"kind": "PolyLoss", "weight": 2.0})

@@ -321,7 +321,7 @@ def _quiet_and_seeded(seed: int) -> Iterator[None]:
 
 def workload(protocol: Protocol) -> tuple[int, int]:
     """Images passed forward and backward, and images only evaluated, as in
-    `lsce.training.train.workload`; a third is taken to be classified rightly without attacks."""
+    `lsce.sweeps.cost.workload`; a third is taken to be classified rightly without attacks."""
     passes = 6 * SHORT + protocol.pgd_steps * (protocol.pgd_restarts + 2)
     # Twice: the library takes about as long as the network does.
     images = 2 * len(protocol.radii) * protocol.attacked_images // 3

@@ -26,7 +26,7 @@ Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Teach = Callable[[Tensor], Tensor]
 
 
-class Labelled(NamedTuple):
+class TrainingLabels(NamedTuple):
     """The training labels, int64 (N,), and the probabilities (C, C) of their noise, if any."""
 
     labels: Tensor
@@ -71,7 +71,7 @@ class Method(Value):
     def check(self, run: "RunSpec") -> None:
         """Raise ValueError if a run cannot be trained so."""
 
-    def criterion(self, training: Labelled) -> nn.Module:
+    def criterion(self, training: TrainingLabels) -> nn.Module:
         """The loss: called with logits (N, C) and labels, it returns the mean over the batch."""
         return self.loss(self.setting)
 
@@ -137,7 +137,7 @@ class Smoothing(Method):
             wanted = f"below the {run.epochs} epochs"
             raise ValueError(f"warmup_epochs is {warmup}; it must be {wanted}")
 
-    def criterion(self, training: Labelled) -> nn.Module:
+    def criterion(self, training: TrainingLabels) -> nn.Module:
         if self.epsilon < 0 or self.warmup_epochs:
             return alternatives.GeneralizedLabelSmoothing(self.epsilon, self.convention)
         return LabelSmoothingCrossEntropy(self.epsilon, convention=self.convention)
@@ -169,7 +169,7 @@ class WeightedSmoothing(Method):
         if (kind := run.sample.kind) != "long tail":
             raise ValueError(f"sample is {kind}; it must be a long tail for classes to be weighted")
 
-    def criterion(self, training: Labelled) -> nn.Module:
+    def criterion(self, training: TrainingLabels) -> nn.Module:
         weights = alternatives.inverse_frequency(training.labels.bincount().tolist())
         loss = partial(LabelSmoothingCrossEntropy, self.epsilon, convention=self.convention)
         if self.weighting == "terms":
@@ -222,7 +222,7 @@ class Correction(Method):
         if run.labels.kind != "noisy":
             raise ValueError(f"labels are {run.labels.kind}; {self.name} needs noisy ones")
 
-    def criterion(self, training: Labelled) -> nn.Module:
+    def criterion(self, training: TrainingLabels) -> nn.Module:
         assert training.transition is not None
         if self.direction == "forward":
             return alternatives.ForwardCorrection(training.transition)
@@ -238,7 +238,7 @@ class Mixup(Method):
     alpha: float = Field(gt=0)
     epsilon: float = Field(0.0, ge=0, le=1)
 
-    def criterion(self, training: Labelled) -> nn.Module:
+    def criterion(self, training: TrainingLabels) -> nn.Module:
         return LabelSmoothingCrossEntropy(self.epsilon)
 
     def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from lsce import data
 from lsce.training.batches import Augmenter, evaluate, to_float
-from lsce.training.methods import Labelled, Mixer, Teach
+from lsce.training.methods import Mixer, Teach, TrainingLabels
 from lsce.training.monitors import Best, Memorisation, Monitor
 from lsce.training.networks import ImageClassifier
 from lsce.training.spec import LongTail, NoisyLabels, RunSpec, SomeClasses, Superclasses
@@ -215,7 +215,9 @@ def _run_epochs(
     if isinstance(noise := spec.labels, NoisyLabels):
         transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
         usual.append(Memorisation(*training))
-    criterion = spec.method.criterion(Labelled(training.labels, transition)).to(trained.device)
+    criterion = spec.method.criterion(TrainingLabels(training.labels, transition)).to(
+        trained.device
+    )
     spec.method.begin_epoch(criterion, 0)  # before its step is captured
     mix = spec.method.mixer(len(seen.classes), trained.teach)
     trainer.begin(
