@@ -57,6 +57,13 @@ METHODS = [
     (Correction(direction="backward"), "backward correction", math.nan, "backward correction",
      alternatives.BackwardCorrection),
     (Mixup(alpha=0.2), "mixup", 0.2, "mixup, α = 0.2", LabelSmoothingCrossEntropy),
+    (
+        Mixup(alpha=0.2, epsilon=0.1),
+        "mixup",
+        0.2,
+        "mixup, α = 0.2, ε = 0.1",
+        LabelSmoothingCrossEntropy,
+    ),
     (distillation(0.0), "distilled, plain teacher", 2, "plain teacher, T = 2",
      alternatives.Distillation),
     (distillation(0.1), "distilled, smoothed teacher", 2, "smoothed teacher, T = 2",

@@ -238,6 +238,10 @@ class Mixup(Method):
     alpha: float = Field(gt=0)
     epsilon: float = Field(0.0, ge=0, le=1)
 
+    @property
+    def words(self) -> str:
+        return super().words + f", ε = {_number(self.epsilon)}" * bool(self.epsilon)
+
     def criterion(self, training: TrainingLabels) -> nn.Module:
         return LabelSmoothingCrossEntropy(self.epsilon)
 
