@@ -13,7 +13,6 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from datetime import UTC, datetime
 from typing import Any
 
-import pandas as pd
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from lsce import data
 from lsce.machine import provenance
 from lsce.measures import information, robustness
 from lsce.results.measure import measure
-from lsce.results.run import Run
+from lsce.results.run import Run, details_of
 from lsce.results.store import Store
 from lsce.sweeps import cost
 from lsce.training import precision
@@ -91,7 +90,7 @@ def _evaluate(task: Evaluation, store: Store) -> None:
                 tried, source, images, labels, task.protocol, task.seed
             )
     origin = _origin(task.run) | {"seconds": {"total": time.perf_counter() - started}}
-    store.save(Run(task, status, origin, scalars, details=pd.DataFrame(details)), {})
+    store.save(Run(task, status, origin, scalars, details=details_of(details)), {})
 
 
 def _origin(spec: RunSpec) -> dict[str, Any]:
