@@ -173,8 +173,13 @@ def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
 
 def results() -> Recorded:
     """The recorded results that come with the project, read once a process."""
-    manifest = paths.RECORDED / MANIFEST
-    return _opened(paths.RECORDED, manifest.read_bytes() if manifest.is_file() else b"")
+    return _opened(paths.RECORDED, manifest_of(paths.RECORDED))
+
+
+def manifest_of(folder: Path) -> bytes:
+    """The content of a folder's manifest, empty if there is none."""
+    file = folder / MANIFEST
+    return file.read_bytes() if file.is_file() else b""
 
 
 @functools.lru_cache(maxsize=1)
