@@ -50,17 +50,15 @@ def step_aside() -> None:
 
 def record(
     profile_name: str, budget: float, out: Path | None = None, source: Path | None = None
-) -> list[Run]:
-    """Record runs of a profile that neither `data/recorded` nor `out` holds yet; returns those.
+) -> None:
+    """Record runs of a profile that neither `data/recorded` nor `out` holds yet.
 
-    Takes at most `budget` seconds: a run that would not end in time is not started. The most
-    decisive come first: what several pages show before what one does, the pairs that claims compare
-    before the rest, and seed by seed. Runs that are compared with one another are trained on one
-    kind of device and in one precision; what was begun on another kind is left to it. `out`, by
-    default `data/recorded`, is updated after each run. A run that this machine has already trained
-    is recorded from its store. `source` is a folder that holds CIFAR-100.
-
-    Raises ValueError or OSError, in a sentence, if something given is wrong.
+    A run that would not end within `budget` seconds is not started. What several pages show comes
+    before what one does, the pairs that claims compare before the rest, and then seed by seed. Runs
+    that are compared share device and precision; what was begun on others is left to them. `out`,
+    by default `data/recorded`, is updated after each run. What this machine has already trained is
+    recorded from its store. `source` is a folder that holds CIFAR-100. Raises ValueError or
+    OSError, in a sentence, if something given is wrong.
     """
     deadline = time.monotonic() + budget
     profile, out = Profile(profile_name), out or paths.RECORDED
@@ -70,8 +68,7 @@ def record(
     reference, mine, store = Recorded(), Recorded(out), Store()
     old = {run.task.id: run for run in (*reference, *mine)}
     lacking = [w for w in tasks.values() if w.task not in reference and w.task not in mine]
-    begun = _begun(tasks, old)
-    here = {w.task.id: w for w in lacking if _fits(w, begun)}
+    here = {w.task.id: w for w in _fitting(lacking, tasks, old)}
     before = _widths(profile, here) if out == paths.RECORDED else {}
     new: dict[str, Run] = {}
     written = recorded.manifest_of(out)
@@ -108,7 +105,6 @@ def record(
         )
     if before:
         print(_narrower(before, _widths(profile, new)))
-    return list(new.values())
 
 
 def merge(folders: list[Path]) -> None:
@@ -122,11 +118,11 @@ def merge(folders: list[Path]) -> None:
 
 def _compact(run: Run, in_full: bool) -> Run:
     """A run as it is recorded: which images it gets right, and more where a page shows it."""
-    run = replace(run, kept=run.kept - {"weights"})
-    if in_full:
-        return run
-    correct = {name: values for name, values in run.samples.items() if name == "correct"}
-    return replace(run, samples=correct, projections={})
+    samples, projections = run.samples, run.projections
+    if not in_full:
+        samples, projections = {k: v for k, v in samples.items() if k == "correct"}, {}
+    kept = run.kept - {"weights"}
+    return replace(run, kept=kept, samples=samples, projections=projections)
 
 
 def _size(folder: Path) -> str:
@@ -169,26 +165,22 @@ def _comparison(notebook: str, label: Labelled) -> tuple[Any, ...]:
     return notebook, label.group, label.regime, label.task.seed
 
 
-#: Devices and precisions, by block.
-Begun = Mapping[str, set[tuple[str, str]]]
-
-
-def _begun(tasks: Mapping[str, Wanted], runs: Mapping[str, Run]) -> Begun:
-    """Where the recorded runs of each block were trained."""
+def _fitting(
+    lacking: Iterable[Wanted], tasks: Mapping[str, Wanted], runs: Mapping[str, Run]
+) -> list[Wanted]:
+    """Those whose blocks, as far as they are recorded, are of this device and precision."""
     begun = defaultdict[str, set[tuple[str, str]]](set)
     for name in tasks.keys() & runs.keys():
         origin = runs[name].origin
         begun[tasks[name].block].add((origin["device"], origin["precision"]))
-    return begun
-
-
-def _fits(wanted: Wanted, begun: Begun) -> bool:
-    """Whether all that is recorded of a task's block is of this device and precision."""
-    if wanted.block not in begun:
-        return True
     device = default_device()
-    here = provenance.device_name(device.type), precision.of(wanted.task.run.network, device)
-    return begun[wanted.block] == {here}
+    here = provenance.device_name(device.type)
+    return [
+        w
+        for w in lacking
+        if w.block not in begun
+        or begun[w.block] == {(here, precision.of(w.task.run.network, device))}
+    ]
 
 
 # ---- what it brought ----

@@ -1,22 +1,22 @@
 """What pages need of a run, measured once, where it was trained.
 
-The scalars of a run, in evaluation mode and without augmentation, are:
+The scalars of a run, in evaluation mode and without augmentation:
 
-- `{train,validation,test}_nll` (hard-label, nats) and `…_accuracy`, on training images (at most
-  10,000, with their true labels), validation and test; `nll_gap` and `accuracy_gap`
-- `temperature`, fitted on the validation split, `temperature_converged` (1 or 0), and the
+- `{train,validation,test}_nll` (hard-label, nats) and `…_accuracy`, of at most 10,000 training
+  images with their true labels; `nll_gap` and `accuracy_gap`, between test and training
+- `temperature`, fitted on the validation split, whether it `…_converged` (1 or 0), and the
   `validation_nll_scaled` that it leaves
-- `lsce.measures.calibration.summarize` on the test split, as trained; after temperature scaling,
-  with the suffix `_scaled`; and at the epoch that validation chose, `_selected` (with
-  `selected_epoch` and `selected_validation_accuracy`)
-- `related_auroc` where all classes are told apart, see `lsce.measures.features.relatedness`
+- `lsce.measures.calibration.summarize` on the test split: as trained; temperature-scaled, with the
+  suffix `_scaled`; and `_selected`, at the epoch that validation chose (`selected_epoch`, with
+  `selected_validation_accuracy`)
+- where all classes are told apart `related_auroc`, see `lsce.measures.features.relatedness`
 - what monitors saw after the last epoch
-- with "features", `lsce.measures.features.neural_collapse` of the training images and the test
+- with "features" `lsce.measures.features.neural_collapse` of the training images and the test
   accuracy of linear probes: `superclass_probe`, or `unseen_probe` where some classes were not seen
-- with "selective" and "unseen" the scalars of `lsce.measures.selective`, and after a long tail
-  those of `lsce.measures.long_tail.measure`
-- with a teacher `smoothness`, γ of Müller et al. 2019: the mean probability that the teacher puts
-  beside the true class, times C/(C − 1)
+- with "selective" and "unseen" those of `lsce.measures.selective`, and after a long tail those of
+  `lsce.measures.long_tail.measure`
+- with a teacher `smoothness`, γ of Müller et al. 2019: the mean of its probabilities of other than
+  the true class, times C/(C − 1)
 
 With label noise the validation labels are as noisy as the training labels, in all that uses them.
 """
@@ -53,12 +53,8 @@ BINS = 15
 #: Examples of each class that a projection shows, of either split.
 PROJECTED = 100
 
-#: Larger confidences and logit gaps, which only losses that can run away leave, count as these.
-LARGEST_GAP = 200.0
-LARGEST = {"confidence": 1.0, "gap": LARGEST_GAP}
-
-#: The NLL of an image, in nats, is at most this.
-LARGEST_NLL = 500.0
+#: Larger logit gaps and NLLs (nats) of an image, that only unbounded losses leave, count as these.
+LARGEST_GAP, LARGEST_NLL = 200.0, 500.0
 
 #: Named groups of tensors. "outputs": `{test,validation}_logits` float32 (N, C) and `…_labels`
 #: int64 (N,); "features": `{train,validation,test}_features` float32 (N, D), `train_labels` int64
@@ -69,7 +65,7 @@ Tensors = dict[str, dict[str, Tensor]]
 def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     """All that pages need of a run, and the tensors it was measured from; of one that diverged its
     history alone."""
-    spec, keep, device = trained.spec, trained.spec.keep, trained.device
+    spec, keep = trained.spec, trained.spec.keep
     history = pd.DataFrame(trained.history)
     run = Run(spec, trained.status, origin, history=history, kept=frozenset(keep))
     if run.diverged:
@@ -94,7 +90,7 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
             scalars.update(_representation(trained, tensors["features"]))
         run.projections.update(projections(spec, tensors, spec.entry.examples))
     if (unseen := trained.material.unseen) is not None and "unseen" in keep:
-        logits = evaluate(trained.network, unseen.test.images.to(device))[0].cpu()
+        logits = evaluate(trained.network, unseen.test.images.to(trained.device))[0].cpu()
         norm = selective.choose_norm(*validation)
         scalars.update(selective.unseen(test[0], logits, fitted.value, norm))
     if "selective" in keep:
@@ -117,12 +113,11 @@ def _evaluate(trained: Trained, scalars: dict[str, float]) -> Tensors:
     """Adds the NLL and accuracy of every split to the scalars; returns logits, labels, features."""
     spec, device, network = trained.spec, trained.device, trained.network
     seen, _, training, validation = trained.material
-    sample = torch.arange(len(training.truth))
+    sample = torch.arange(len(training.truth), device=device)
     if not isinstance(spec.sample, LongTail):
         most = TRAIN_SAMPLE - TRAIN_SAMPLE % len(seen.classes)
         size = min(most, spec.sample.train_size)
-        sample = data.subset(training.truth.cpu(), size, spec.seed)
-    sample = sample.to(device)
+        sample = data.subset(training.truth.cpu(), size, spec.seed).to(device)
     splits = {
         "train": (training.images[sample], training.truth[sample]),
         "validation": (validation.images, validation.labels),
@@ -169,13 +164,14 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
         # The probabilities' order is that of the logits.
         run.scalars["related_auroc"] = features.relatedness(probs, labels, entry.superclass)
     gap = (classes * logits.max(axis=1) - logits.sum(axis=1)) / (classes - 1)
-    for quantity, values in {"confidence": run.samples["confidence"], "gap": gap}.items():
+    counted = {"confidence": (run.samples["confidence"], 1.0), "gap": (gap, LARGEST_GAP)}
+    for quantity, (values, largest) in counted.items():
         width = WIDTHS[quantity]
         # What is at the largest value, or by a rounding outside, belongs to the bin at that end.
-        positions = np.clip(values / width, 0, LARGEST[quantity] / width - 1e-9).astype(int)
+        positions = np.clip(values / width, 0, largest / width - 1e-9).astype(int)
         run.counts[quantity] = np.bincount(positions)
-    run.scalars.update(_summary(probs, labels, "", bins))
-    run.scalars.update(_summary(scaled, labels, "_scaled", bins))
+    for suffix, values in {"": probs, "_scaled": scaled}.items():
+        run.scalars.update(_summary(values, labels, suffix, bins))
 
 
 def _summary(probs: Values, labels: Values, suffix: str, bins: int = BINS) -> dict[str, float]:
@@ -193,24 +189,21 @@ def _posterior(name: str) -> np.ndarray:
 def _representation(trained: Trained, kept: Mapping[str, Tensor]) -> dict[str, float]:
     """Neural collapse of the training images, and linear probes."""
     (seen, unseen, *_), labels = trained.material, kept["train_labels"]
-    scalars = features.neural_collapse(
-        kept["train_features"], labels, kept["classifier_weight"], kept["classifier_bias"]
-    )
+    classifier = kept["classifier_weight"], kept["classifier_bias"]
+    scalars = features.neural_collapse(kept["train_features"], labels, *classifier)
     scalars["log_nc1"] = math.log10(scalars["nc1"])
     scalars["log_scatter_ratio"] = math.log10(scalars["within"] / scalars["between"])
+    probed: list[Tensor] = []  # features and labels, split by split
     if unseen is None:
         above = torch.tensor(seen.superclass)
-        splits = [
-            (kept["train_features"], above[labels]),
-            (kept["validation_features"], above[seen.validation.labels]),
-            (kept["test_features"], above[seen.test.labels]),
-        ]
+        by_split = {"train": labels, "validation": seen.validation.labels, "test": seen.test.labels}
+        for name, classes in by_split.items():
+            probed += kept[f"{name}_features"], above[classes]
     else:
-        splits = [
-            (evaluate(trained.network, split.images.to(trained.device))[1].cpu(), split.labels)
-            for split in (unseen.train, unseen.validation, unseen.test)
-        ]
-    accuracy, _ = features.linear_probe(*(part for split in splits for part in split))
+        for split in (unseen.train, unseen.validation, unseen.test):
+            images = split.images.to(trained.device)
+            probed += evaluate(trained.network, images)[1].cpu(), split.labels
+    accuracy, _ = features.linear_probe(*probed)
     return scalars | {"superclass_probe" if unseen is None else "unseen_probe": accuracy}
 
 
@@ -227,9 +220,8 @@ def projections(
     for group, names in classes.items():
         three = [spec.entry.classes.index(name) for name in names]
         for split in labels:
-            points = features.projection(
-                kept[f"{split}_features"], kept["classifier_weight"], three
-            )
+            of_split = kept[f"{split}_features"]
+            points = features.projection(of_split, kept["classifier_weight"], three)
             first = [(labels[split] == k).nonzero().flatten()[:PROJECTED] for k in three]
             projected[f"{group}.{split}"] = np.stack([points[i] for i in first]).astype(np.float32)
     return projected

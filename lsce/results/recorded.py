@@ -1,22 +1,21 @@
 """Recorded results: runs in a few compact files, fit for git.
 
-A folder of recorded results holds::
+A folder holds, of what `lsce.results.run` describes::
 
-    manifest.json         data checksums, a checksum for every file, the names of the scalars, and
-                          for every run its task, status, origin, and which extras it holds
+    manifest.json         checksums of data and files, the names of the scalars, and for every run
+                          its task, status, origin and extras
     runs.csv              one row a run: its id, what it is, and its scalars
     histories.parquet     one row a run and epoch
     details.parquet       measurements that are more than a number
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
-    samples.safetensors   image by image: `<id>.correct`, a bit an image; for the runs that figures
-                          show so also `<id>.confidence`, `<id>.scaled` and `<id>.true_probability`,
-                          uint16 in units of 1/65535, and `<id>.nll` and `<id>.nll_scaled`, float16.
-                          And where features were kept, `<id>.projection.similar.train`, …, float32
-                          (3, P, 2)
+    samples.safetensors   `<id>.correct`, a bit an image; where figures show single images also
+                          `<id>.confidence`, `.scaled`, `.true_probability`, uint16 in units of
+                          1/65535, `.nll`, `.nll_scaled`, float16; and where features were kept
+                          `<id>.projection.similar.train`, …, float32 (3, P, 2)
 
-See `lsce.results.run` for what these are. The same runs make the same bytes, in whatever order they
-came. A writer can be killed at any moment: a reader then sees all the old runs or all the new ones,
-because the manifest takes its place first and `_verified` finds the files that have not yet.
+The same runs make the same bytes, in whatever order they came. A writer can be killed at any
+moment: a reader sees all the old runs or all the new ones, because the manifest takes its place
+first and `_verified` finds the files that have not yet.
 """
 
 import functools
@@ -45,6 +44,10 @@ HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
 #: uint16 units of a probability.
 UNIT = 65535
 
+#: Types of columns; all others are float32.
+TYPES = {"epoch": "int16", "bin": "int16", "count": "int32"}
+TYPES |= dict.fromkeys(("run", "quantity", "case"), "category")
+
 #: Scalars without which a run, or an evaluation, is incomplete.
 NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
 NEEDED_OF_EVALUATION = {"corrupted_error", "worst_error"}
@@ -63,7 +66,7 @@ class Recorded:
         if (self.folder / MANIFEST).is_file():
             self._read()
         self._run = functools.cache(self._made)
-        #: Names of the machines that trained the runs.
+        #: Names of the machines that trained the runs, sorted.
         self.devices = sorted({entry["device"] for entry in self._entries.values()})
 
     def __contains__(self, task: Task) -> bool:
@@ -109,9 +112,7 @@ class Recorded:
         for name, values in load_samples(contents[SAMPLES]).items():
             run, _, quantity = name.partition(".")
             self._samples.setdefault(run, {})[quantity] = values
-        self._histories, self._histograms, self._details = (
-            _by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED)
-        )
+        self._rows = {name: _by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED)}
 
     def _made(self, name: str) -> Run:
         origin = self._entries[name].copy()
@@ -119,17 +120,17 @@ class Recorded:
         if task.id != name:
             file = self.folder / MANIFEST
             raise ValueError(f"{file} is damaged (the task of run {name} is that of {task.id})")
-        history = self._histories(name)
+        history = self._rows[HISTORIES](name)
         of_other_runs = [c for c in MONITORED if c in history and history[c].isna().all()]
         history = history.drop(columns=of_other_runs)
-        details = self._details(name).astype(DETAILS)
+        details = self._rows[DETAILED](name).astype(DETAILS)
         run = Run(task, status, origin, history=history, details=details, kept=frozenset(kept))
         if run.diverged:
             return run
         run.scalars.update(self._scalars.loc[name].dropna().to_dict())
-        for quantity, rows in self._histograms(name).groupby("quantity", observed=True):
-            counts = np.bincount(rows["bin"], weights=rows["count"]).astype(np.int64)
-            run.counts[str(quantity)] = counts
+        for quantity, rows in self._rows[HISTOGRAMS](name).groupby("quantity", observed=True):
+            counts = np.bincount(rows["bin"], weights=rows["count"])
+            run.counts[str(quantity)] = counts.astype(np.int64)
         for quantity, values in self._samples.get(name, {}).items():
             if quantity.startswith("projection."):
                 run.projections[quantity.removeprefix("projection.")] = values
@@ -147,10 +148,8 @@ def _verified(file: Path, checksum: str) -> bytes:
             return content
     if not file.is_file():
         raise ValueError(f"{file} is missing; {MANIFEST} beside it names it")
-    actual = _sha(file.read_bytes())[:12]
-    raise ValueError(
-        f"{file} is damaged: its SHA-256 is {actual}…, {MANIFEST} says {checksum[:12]}…"
-    )
+    actual, expected = _sha(file.read_bytes())[:12], checksum[:12]
+    raise ValueError(f"{file} is damaged: its SHA-256 is {actual}…, {MANIFEST} says {expected}…")
 
 
 def _sha(content: bytes) -> str:
@@ -196,15 +195,13 @@ def write(runs: Iterable[Run], folder: Path) -> None:
     Raises OSError, naming the folder, if it cannot be written.
     """
     runs = sorted(runs, key=lambda run: run.task.id)
-    tables = {HISTORIES: _histories(runs), HISTOGRAMS: _histograms(runs), DETAILED: _details(runs)}
     contents = {
         RUNS: pd.DataFrame(map(_row, runs)).to_csv(index=False, lineterminator="\n").encode(),
-        **{
-            name: table.to_parquet(index=False, compression="zstd")
-            for name, table in tables.items()
-        },
-        SAMPLES: save_samples(_packed(runs)),
+        SAMPLES: save_samples(_samples(runs)),
     }
+    for name, table in _tables(runs).items():
+        types = {column: TYPES.get(str(column), "float32") for column in table}
+        contents[name] = table.astype(types).to_parquet(index=False, compression="zstd")
     manifest = {
         "format": FORMAT,
         "data": {run.spec.data: run.spec.entry.checksum for run in runs},
@@ -249,48 +246,39 @@ def _row(run: Run) -> dict[str, Any]:
     return row | dict(sorted(run.scalars.items()))
 
 
-def _histories(runs: Sequence[Run]) -> pd.DataFrame:
-    parts = [run.history.assign(run=run.task.id) for run in runs if len(run.history)]
-    none = pd.DataFrame({"run": [], "epoch": []})  # where all are evaluations
-    frame = pd.concat(parts or [none], ignore_index=True)
-    narrow = dict.fromkeys(frame.select_dtypes("float64"), "float32")
-    frame = frame.astype(narrow | {"epoch": "int16", "run": "category"})
-    monitored = [name for name in MONITORED if name in frame]
-    return frame[["run", *frame.columns.drop(["run", *monitored]), *monitored]]
-
-
-def _details(runs: Sequence[Run]) -> pd.DataFrame:
-    parts = [run.details.assign(run=run.task.id) for run in runs if len(run.details)]
-    frame = pd.concat(parts or [pd.DataFrame(columns=["run", *DETAILS])])
-    types = {"run": "category", "quantity": "category", "case": "category"}
-    return frame[["run", *DETAILS]].astype(types | {"x": "float32", "value": "float32"})
-
-
-def _histograms(runs: Sequence[Run]) -> pd.DataFrame:
-    rows = [
+def _tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    histories = [run.history.assign(run=run.task.id) for run in runs if len(run.history)]
+    details = [run.details.assign(run=run.task.id) for run in runs if len(run.details)]
+    history = pd.concat(histories or [pd.DataFrame({"run": [], "epoch": []})], ignore_index=True)
+    detail = pd.concat(details or [pd.DataFrame(columns=["run", *DETAILS])])
+    monitored = [name for name in MONITORED if name in history]
+    counts = [
         (run.task.id, quantity, position, counts[position])
         for run in runs
         for quantity, counts in run.counts.items()
         for position in np.flatnonzero(counts)
     ]
-    types = {"run": "category", "quantity": "category", "bin": "int16", "count": "int32"}
-    return pd.DataFrame(rows, columns=list(types)).astype(types)
+    return {
+        HISTORIES: history[["run", *history.columns.drop(["run", *monitored]), *monitored]],
+        HISTOGRAMS: pd.DataFrame(counts, columns=["run", "quantity", "bin", "count"]),
+        DETAILED: detail[["run", *DETAILS]],
+    }
 
 
-def _packed(runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    packed = {}
+def _samples(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    samples = {}
     for run in runs:
         for name, values in run.samples.items():
             if values.dtype == bool:
-                small = np.packbits(values)
+                packed = np.packbits(values)
             elif name.startswith("nll"):
-                small = values.astype(np.float16)
+                packed = values.astype(np.float16)
             else:
-                small = np.rint(values * UNIT).astype(np.uint16)
-            packed[f"{run.task.id}.{name}"] = small
+                packed = np.rint(values * UNIT).astype(np.uint16)
+            samples[f"{run.task.id}.{name}"] = packed
         for name, points in run.projections.items():
-            packed[f"{run.task.id}.projection.{name}"] = points
-    return packed
+            samples[f"{run.task.id}.projection.{name}"] = points
+    return samples
 
 
 # ---- merging ----
@@ -299,10 +287,9 @@ def _packed(runs: Sequence[Run]) -> dict[str, np.ndarray]:
 def merge(folders: Iterable[Path], into: Path | None = None) -> list[Run]:
     """Add the runs of `folders` to those recorded; returns the runs that are new.
 
-    The same result in any order and any number of times: of a run that several folders hold, the
-    one with more scalars stays, then one with samples, then the one that finished first. Raises
-    ValueError, naming folder and run, if one is incomplete or of other data; nothing is written
-    then.
+    Of a run that several folders hold, the one with more scalars stays, then one with samples, then
+    the one that finished first: the order of the folders does not matter. Raises ValueError, naming
+    folder and run, before anything is written if one is incomplete or of other data.
     """
     into = into or paths.RECORDED
     check_folder(into)  # without its manifest, what it holds would be replaced
@@ -352,10 +339,10 @@ def check(run: Run) -> None:
         raise ValueError(f"its status is {run.status!r}; it must be completed or diverged")
     if run.diverged:
         return
-    of_network = isinstance(run.task, RunSpec)
-    if missing := sorted((NEEDED if of_network else NEEDED_OF_EVALUATION) - set(run.scalars)):
+    needed = NEEDED if isinstance(run.task, RunSpec) else NEEDED_OF_EVALUATION
+    if missing := sorted(needed - run.scalars.keys()):
         raise ValueError(f"its {missing[0]} is missing")
-    if not of_network:
+    if isinstance(run.task, Evaluation):
         return
     if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
         raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
@@ -365,5 +352,5 @@ def check(run: Run) -> None:
     for name, count in images.items():
         if count != expected:
             raise ValueError(f"its {name} is of {count:,} test images instead of {expected:,}")
-    if missing := sorted(set(WIDTHS) - set(run.counts)):
+    if missing := sorted(WIDTHS.keys() - run.counts.keys()):
         raise ValueError(f"its histogram of {missing[0]} is missing")

@@ -43,8 +43,8 @@ class Run:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     #: For each test image: `confidence` and, after temperature scaling, `scaled`, floats (N,) in
     #: [0, 1]; `nll` and `nll_scaled`, floats (N,) in nats; `correct`, bool (N,); where the
-    #: posterior is known also `true_probability`, that of the predicted class. Of most recorded
-    #: runs `correct` alone, and of those recorded before 27 November 2026 nothing.
+    #: posterior is known `true_probability`, that of the predicted class. Most recorded runs have
+    #: `correct` alone, and those recorded before 27 November 2026 none.
     samples: dict[str, np.ndarray] = field(default_factory=dict)
     #: Where features were kept: "similar.train", … "unlike.validation" → float32 (3, P, 2), the
     #: first P examples of three classes on the plane of their templates, see
@@ -58,7 +58,6 @@ class Run:
 
     @property
     def spec(self) -> RunSpec:
-        """That of the trained network."""
         return self.task.run
 
     @property

@@ -40,11 +40,8 @@ class Store:
             return None
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
-        """The tasks without a record, each once, in the order given.
-
-        Runs that differ only in what they keep are one run, which keeps all of it; a record that
-        lacks some of it is made anew with what it holds.
-        """
+        """The tasks without a complete record, each once, in the order given: a run keeps all that
+        any of the tasks asks for and that its record holds already."""
         missing: dict[str, Task] = {}
         for task in tasks:
             if task in self:
@@ -56,10 +53,8 @@ class Store:
         return list(missing.values())
 
     def load(self, task: Task) -> Run:
-        """The run of a task; an evaluation is that of its run, with what it measured.
-
-        Raises KeyError if there is none, ValueError if it is damaged.
-        """
+        """The run of a task; an evaluation is that of its run, with what it measured. Raises
+        KeyError if there is none, ValueError if it is damaged."""
         if task not in self:
             raise KeyError(f"no record of run {task.id} in {self.root}")
         run = self.read(task)
@@ -82,10 +77,8 @@ class Store:
         return load_file(file) if file.is_file() else {}
 
     def save(self, run: Run, tensors: Mapping[str, dict[str, Tensor]]) -> Run:
-        """Write a record, whole or not at all, in the place of one that is already there.
-
-        Raises OSError, naming the folder, if it cannot be written.
-        """
+        """Write or replace a record, whole or not at all, and read it back. Raises OSError, naming
+        the folder, if it cannot be written."""
         folder = self.root / run.task.id
         temporary = paths.beside(folder)
         try:

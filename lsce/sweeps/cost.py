@@ -28,8 +28,7 @@ class Work(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Seconds an image takes to train and to evaluate, and bytes of memory that a run takes: of the
-    device, or on a CPU of the process."""
+    """Seconds to train and to evaluate an image, and bytes of the GPU's or the process's memory."""
 
     train: float
     evaluate: float
@@ -108,21 +107,14 @@ def speed(spec: RunSpec) -> Speed:
 
     with a_trainer(spec.network, spec.num_classes, device) as trainer:
         batches = Augmenter(images, labels, batch, seed=0)
+        loss, steps = LabelSmoothingCrossEntropy(0.1), 2 * batches.steps()
         trainer.begin(
-            spec.recipe,
-            LabelSmoothingCrossEntropy(0.1),
-            steps=2 * batches.steps(),
-            batch_size=batch,
-            pixels=pixels,
-            seed=spec.seed,
+            spec.recipe, loss, steps=steps, batch_size=batch, pixels=pixels, seed=spec.seed
         )
         train_time = timed(lambda: train_epoch(trainer, batches))
         evaluation = timed(lambda: evaluate(trainer.network, images)[0].sum().item())
-    return Speed(train_time, evaluation, _peak_memory(device))
-
-
-def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
+        return Speed(train_time, evaluation, torch.cuda.max_memory_reserved(device))
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Speed(train_time, evaluation, peak)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lsce.machine.progress import Progress
@@ -34,7 +34,7 @@ class Plan:
     missing: list[Task]
     seconds: dict[str, float]
     #: Started by the timing, ready to train; None where nothing is missing.
-    workers: Workers | None = field(default=None, compare=False, repr=False)
+    workers: Workers | None = None
     #: Bytes of memory that all workers take together.
     memory: int = 0
 
@@ -78,8 +78,8 @@ def plan(
 ) -> Plan:
     """Find the tasks that the store lacks and estimate their time from a short timing.
 
-    `workers` is how many go on at a time; by default as many as there are cores, on a GPU
-    `GPU_WORKERS`. Tasks with the lowest `first` come first: by default all arms of a seed together.
+    `workers` at a time, by default one a core, on a GPU `GPU_WORKERS`. Tasks with the lowest
+    `first` come first: by default all arms of a seed together.
     """
     missing = with_needed(tasks, store or Store())
     if not missing:
@@ -110,10 +110,8 @@ def execute(
     deadline: float = math.inf,
     on_done: Callable[[Task], None] = lambda task: None,
 ) -> None:
-    """Do the tasks of a plan, once, and call `on_done` after each.
-
-    A task that would not end before `deadline` (in `time.monotonic`'s seconds) is not started.
-    Raises SweepFailed if a task or a worker fails.
+    """Do the tasks of a plan, once, and call `on_done` after each. One that would not end before
+    `deadline` (of `time.monotonic`) is not started. Raises SweepFailed if a task or worker fails.
     """
     workers = todo.workers
     if workers is None:
@@ -161,17 +159,14 @@ def execute(
 class _Pace:
     """When a task would end, from the plan's estimates and how those of its network turned out."""
 
-    #: What a task may take beyond what the slowest so far of its network took.
-    MARGIN = 1.05
-
     def __init__(self, seconds: dict[str, float]):
         self._seconds = seconds
         #: The largest ratio of actual to expected time, by network and type of task.
         self._slowest: dict[tuple[str, type], float] = defaultdict(lambda: 1.0)
 
     def end(self, task: Task) -> float:
-        slowest = self._slowest[task.run.network, type(task)]
-        return time.monotonic() + self.MARGIN * slowest * self._seconds[task.id]
+        with_margin = 1.05 * self._slowest[task.run.network, type(task)]
+        return time.monotonic() + with_margin * self._seconds[task.id]
 
     def learn(self, run: Run) -> None:
         ratio = run.origin["seconds"]["total"] / self._seconds[run.task.id]
@@ -182,10 +177,8 @@ class _Pace:
 def ensure(
     tasks: Sequence[Task], *, train_missing: bool = True, store: Store | None = None
 ) -> dict[str, Run]:
-    """The runs of `tasks` by their ids, training first what the store lacks.
-
-    With `train_missing=False` a missing run is a SweepFailed that says how many there are.
-    """
+    """The runs of `tasks` by their ids, training first what the store lacks; with
+    `train_missing=False` a missing run is a SweepFailed that says how many there are."""
     store = store or Store()
     missing = store.missing(tasks)
     if missing and not train_missing:

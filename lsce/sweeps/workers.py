@@ -37,9 +37,7 @@ _dataset = functools.cache(data.decoded)
 
 def perform(task: Task, store: Store, on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
     """Do a task and save what it leaves; `on_epoch` is called with the number of epochs done.
-
-    Raises ValueError if a run that it needs diverged.
-    """
+    Raises ValueError if a run that it needs diverged."""
     started, device = time.perf_counter(), default_device()
     tensors: Tensors = {}
     if isinstance(task, Evaluation):
@@ -133,19 +131,15 @@ def _perform_in_process(task: Task, store: Store) -> None:
 class Workers:
     """Processes on a CPU, threads on a GPU."""
 
-    _pool: Executor
-    _epochs: Any
-
     def __init__(self, count: int, *, processes: bool):
         self.count, self._processes = count, processes
         self._stopped = threading.Event()
+        self._epochs: Any = queue.SimpleQueue()
+        self._pool: Executor = ThreadPoolExecutor(count)
         if processes:
             context = multiprocessing.get_context("spawn")
             self._epochs = context.Queue()
             self._pool = ProcessPoolExecutor(count, context, _start_process, (self._epochs,))
-        else:
-            self._epochs = queue.SimpleQueue()
-            self._pool = ThreadPoolExecutor(count)
 
     def speed(self, spec: RunSpec) -> cost.Speed:
         """`cost.speed` with all workers busy at once: mean times, and the sum of their memory."""
