@@ -329,8 +329,8 @@ def test_runs_that_are_compared_go_to_one_kind_of_device(every, monkeypatch):
     monkeypatch.setattr(record.precision, "of", lambda network, device: "float32")
     for device, fits in (("a loom", False), ("an abacus", True)):
         monkeypatch.setattr(record.provenance, "device_name", lambda kind, device=device: device)
-        expected = [block[-1], other] if fits else [other]
-        assert record._fitting([block[-1], other], every, have) == expected
+        both = [block[-1].task, other.task]
+        assert record._fitting(both, every, have) == (both if fits else both[1:])
 
 
 # ---- verify ----

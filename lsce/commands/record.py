@@ -67,8 +67,8 @@ def record(
     tasks = wanted(profile)
     reference, mine, store = Recorded(), Recorded(out), Store()
     old = {run.task.id: run for run in (*reference, *mine)}
-    lacking = [w for w in tasks.values() if w.task not in reference and w.task not in mine]
-    here = {w.task.id: w for w in _fitting(lacking, tasks, old)}
+    lacking = mine.missing(reference.missing(entry.task for entry in tasks.values()))
+    here = {task.id: task for task in _fitting(lacking, tasks, old)}
     before = _widths(profile, here) if out == paths.RECORDED else {}
     new: dict[str, Run] = {}
     written = recorded.manifest_of(out)
@@ -77,17 +77,17 @@ def record(
         nonlocal mine, written
         for task in finished:
             if task.id in here:  # the others are only trained because a task needs their network
-                new[task.id] = _compact(store.read(task), here[task.id].in_full)
+                new[task.id] = _compact(store.read(task), tasks[task.id].in_full)
         if recorded.manifest_of(out) != written:  # another process has changed it
             mine = Recorded(out)
         if new:
             recorded.write(({run.task.id: run for run in mine} | new).values(), out)
             written = recorded.manifest_of(out)
 
-    if trained := [w.task for w in here.values() if w.task in store]:
+    if trained := [task for task in here.values() if task in store]:
         save(*trained)
-    missing = store.missing(w.task for w in here.values())
-    plan = sweep.plan(missing, store, first=lambda task: here[task.id].rank)
+    missing = store.missing(here.values())
+    plan = sweep.plan(missing, store, first=lambda task: tasks[task.id].rank)
     others = len(lacking) - len(here)
     print(
         f"{len(lacking)} of {len(tasks)} runs are not recorded; {len(trained)} of them are on this "
@@ -166,21 +166,22 @@ def _comparison(notebook: str, label: Labelled) -> tuple[Any, ...]:
 
 
 def _fitting(
-    lacking: Iterable[Wanted], tasks: Mapping[str, Wanted], runs: Mapping[str, Run]
-) -> list[Wanted]:
-    """Those whose blocks, as far as they are recorded, are of this device and precision."""
+    lacking: Iterable[Task], tasks: Mapping[str, Wanted], runs: Mapping[str, Run]
+) -> list[Task]:
+    """The lacking tasks whose blocks, as far as recorded, are of this device and precision."""
     begun = defaultdict[str, set[tuple[str, str]]](set)
     for name in tasks.keys() & runs.keys():
         origin = runs[name].origin
         begun[tasks[name].block].add((origin["device"], origin["precision"]))
-    device = default_device()
-    here = provenance.device_name(device.type)
-    return [
-        w
-        for w in lacking
-        if w.block not in begun
-        or begun[w.block] == {(here, precision.of(w.task.run.network, device))}
-    ]
+
+    def fits(task: Task) -> bool:
+        device, block = default_device(), tasks[task.id].block
+        if block not in begun:
+            return True
+        here = provenance.device_name(device.type), precision.of(task.run.network, device)
+        return begun[block] == {here}
+
+    return list(filter(fits, lacking))
 
 
 # ---- what it brought ----
