@@ -150,9 +150,7 @@ def execute(
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         raise SweepFailed(f"run {task.id} failed: {kind}{error}") from error
     finally:
-        if running:
-            workers.stop()
-        workers.close()
+        workers.close(stop=bool(running))
         progress.close()
 
 

@@ -59,12 +59,12 @@ def perform(task: Task, store: Store, on_epoch: Callable[[int], None] = lambda e
 
 
 def _train(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]) -> tuple[Run, Tensors]:
-    watched = [spec.entry.examples] if "information" in spec.keep else []
+    examples, watched = spec.entry.examples, "information" in spec.keep
     with train(
         spec,
         _dataset(spec.data),
         networks=functools.partial(_weights, store),
-        monitors=lambda material: [information.monitor(material, classes) for classes in watched],
+        monitors=lambda material: [information.monitor(material, examples)] if watched else [],
         on_epoch=on_epoch,
     ) as trained:
         return measure(trained, {"step": trained.step, "seconds": trained.seconds})
@@ -166,12 +166,12 @@ class Workers:
             except queue.Empty:
                 return
 
-    def stop(self) -> None:
-        """End what is going on: processes at once, threads after their epoch."""
-        self._stopped.set()
-        if isinstance(self._pool, ProcessPoolExecutor):
+    def close(self, *, stop: bool) -> None:
+        """Take no more tasks; with `stop` end the running ones, processes at once, threads after
+        their epoch."""
+        if stop:
+            self._stopped.set()
+        if stop and isinstance(self._pool, ProcessPoolExecutor):
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
-
-    def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
