@@ -261,7 +261,7 @@ def test_what_another_adds_meanwhile_stays(monkeypatch, tmp_path):
     other = run_of(tiny(seed=7), images=100)
     wanted = {each.id: record.Wanted(each, False, (0,), each.id) for each in specs}
     monkeypatch.setattr(record, "wanted", lambda profile: wanted)
-    monkeypatch.setattr(record, "_fits", lambda *_: True)
+    monkeypatch.setattr(record, "_fitting", lambda lacking, *_: lacking)
     monkeypatch.setattr(record.data, "load", lambda *_: None)
     monkeypatch.setattr(Store, "read", lambda self, task: run_of(task, images=100))
     monkeypatch.setattr(sweep, "plan", lambda *_, **__: sweep.Plan([], {}))
@@ -329,8 +329,8 @@ def test_runs_that_are_compared_go_to_one_kind_of_device(every, monkeypatch):
     monkeypatch.setattr(record.precision, "of", lambda network, device: "float32")
     for device, fits in (("a loom", False), ("an abacus", True)):
         monkeypatch.setattr(record.provenance, "device_name", lambda kind, device=device: device)
-        assert record._fits(block[-1], record._begun(every, have)) == fits
-        assert record._fits(other, record._begun(every, have))
+        both = [block[-1].task, other.task]
+        assert record._fitting(both, every, have) == (both if fits else both[1:])
 
 
 # ---- verify ----

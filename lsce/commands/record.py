@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lsce.results.run import Run
 from lsce.results.store import Store
 from lsce.studies import evidence
 from lsce.studies.profiles import Profile
-from lsce.studies.study import Labelled, Study
+from lsce.studies.study import Labelled
 from lsce.sweeps import sweep
 from lsce.training import precision
 from lsce.training.spec import RunSpec, Task
@@ -27,7 +28,7 @@ from lsce.training.train import default_device
 MOST = 12
 
 
-@dataclass(frozen=True)
+@dataclass
 class Wanted:
     """A task that a profile asks for."""
 
@@ -43,77 +44,67 @@ class Wanted:
 
 def step_aside() -> None:
     """Work at the lowest priority, and end at SIGTERM as at Ctrl-C."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    if hasattr(os, "nice"):
-        os.nice(19)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.nice(19)
 
 
 def record(
     profile_name: str, budget: float, out: Path | None = None, source: Path | None = None
-) -> list[Run]:
-    """Record runs of a profile that neither `data/recorded` nor `out` holds yet; returns those.
+) -> None:
+    """Record runs of a profile that neither `data/recorded` nor `out` holds yet.
 
-    Takes at most `budget` seconds: a run that would not end in time is not started. The most
-    decisive come first: what several pages show before what one does, the pairs that claims compare
-    before the rest, and seed by seed. Runs that are compared with one another are trained on one
-    kind of device and in one precision; what was begun on another kind is left to it. `out`, by
-    default `data/recorded`, is updated after each run. A run that this machine has already trained
-    is recorded from its store. `source` is a folder that holds CIFAR-100.
-
-    Raises ValueError or OSError, in a sentence, if something given is wrong.
+    A run that would not end within `budget` seconds is not started. What several pages show comes
+    before what one does, the pairs that claims compare before the rest, and then seed by seed. Runs
+    that are compared share device and precision; what was begun on others is left to them. `out`,
+    by default `data/recorded`, is updated after each run. What this machine has already trained is
+    recorded from its store. `source` is a folder that holds CIFAR-100. Raises ValueError or
+    OSError, in a sentence, if something given is wrong.
     """
     deadline = time.monotonic() + budget
     profile, out = Profile(profile_name), out or paths.RECORDED
     recorded.check_folder(out)  # now, and not after the first run
     data.load(profile.data, source if profile.data == "cifar-100" else None)
-    every = wanted(profile)
+    tasks = wanted(profile)
     reference, mine, store = Recorded(), Recorded(out), Store()
-    have = {run.task.id: run for run in (*reference, *mine)}
-    lacking = [w for w in every.values() if w.task not in reference and w.task not in mine]
-    begun = _begun(every, have)
-    here = {w.task.id: w for w in lacking if _fits(w, begun)}
+    old = {run.task.id: run for run in (*reference, *mine)}
+    lacking = mine.missing(reference.missing(entry.task for entry in tasks.values()))
+    here = {task.id: task for task in _fitting(lacking, tasks, old)}
     before = _widths(profile, here) if out == paths.RECORDED else {}
     new: dict[str, Run] = {}
-    written = _manifest(out)
+    written = recorded.manifest_of(out)
 
-    def save(*tasks: Task) -> None:
+    def save(*finished: Task) -> None:
         nonlocal mine, written
-        for task in tasks:
+        for task in finished:
             if task.id in here:  # the others are only trained because a task needs their network
-                new[task.id] = _compact(store.read(task), here[task.id].in_full)
-        if _manifest(out) != written:  # somebody else has added to it, or taken from it
+                new[task.id] = _compact(store.read(task), tasks[task.id].in_full)
+        if recorded.manifest_of(out) != written:  # another process has changed it
             mine = Recorded(out)
         if new:
             recorded.write(({run.task.id: run for run in mine} | new).values(), out)
-            written = _manifest(out)
+            written = recorded.manifest_of(out)
 
-    if trained := [w.task for w in here.values() if w.task in store]:
+    if trained := [task for task in here.values() if task in store]:
         save(*trained)
-    missing = store.missing(w.task for w in here.values())
-    plan = sweep.plan(missing, store, first=lambda task: here[task.id].rank)
+    missing = store.missing(here.values())
+    plan = sweep.plan(missing, store, first=lambda task: tasks[task.id].rank)
     others = len(lacking) - len(here)
     print(
-        f"{len(lacking)} of {len(every)} runs are not recorded; {len(trained)} of them are on this "
+        f"{len(lacking)} of {len(tasks)} runs are not recorded; {len(trained)} of them are on this "
         f"machine, {len(missing)} take it about {duration(plan.expected)}"
-        + f", {others} go with runs of other devices"
-        * (others > 0),
+        + (f", {others} go with runs of other devices" if others else ""),
         flush=True,
     )
     try:
         sweep.execute(plan, store, deadline=deadline, on_done=save)
     finally:
-        pairs = len(_pairs(profile, {*have, *new}) - _pairs(profile, set(have)))
+        pairs = len(_pairs(profile, {*old, *new}) - _pairs(profile, set(old)))
         print(
             f"{len(new)} runs recorded in {out} ({pairs} pairs), {len(lacking) - len(new)} still "
             f"to do; {_size(out)}"
         )
     if before:
         print(_narrower(before, _widths(profile, new)))
-    return list(new.values())
 
 
 def merge(folders: list[Path]) -> None:
@@ -125,24 +116,20 @@ def merge(folders: list[Path]) -> None:
     )
 
 
-def _manifest(folder: Path) -> bytes:
-    file = folder / recorded.MANIFEST
-    return file.read_bytes() if file.is_file() else b""
-
-
 def _compact(run: Run, in_full: bool) -> Run:
     """A run as it is recorded: which images it gets right, and more where a page shows it."""
-    run = replace(run, kept=run.kept - {"weights"})
-    if in_full:
-        return run
-    correct = {name: values for name, values in run.samples.items() if name == "correct"}
-    return replace(run, samples=correct, projections={})
+    samples, projections = run.samples, run.projections
+    if not in_full:
+        samples, projections = {k: v for k, v in samples.items() if k == "correct"}, {}
+    kept = run.kept - {"weights"}
+    return replace(run, kept=kept, samples=samples, projections=projections)
 
 
 def _size(folder: Path) -> str:
     """How large what is recorded is, and a warning where it is too large for git."""
     size = sum(file.stat().st_size for file in folder.glob("*")) / 2**20
-    return f"{size:.1f} MiB" + f", more than the {MOST} MiB that git should hold" * (size > MOST)
+    warning = f", more than the {MOST} MiB that git should hold" if size > MOST else ""
+    return f"{size:.1f} MiB{warning}"
 
 
 # ---- which runs, in which order ----
@@ -150,99 +137,80 @@ def _size(folder: Path) -> str:
 
 def wanted(profile: Profile) -> dict[str, Wanted]:
     """Every task of a profile by its id."""
-    found: dict[str, Wanted] = {}
-    pages: dict[str, set[str]] = {}
-    compared: dict[tuple[Any, ...], set[str]] = {}
+    tasks: dict[str, Wanted] = {}
+    pages, compared = defaultdict[str, set[str]](set), defaultdict[Any, set[str]](set)
     for position, (notebook, study) in enumerate(profile.studies()):
-        for label, task in _tasks(study):
-            rank = (not study.decisive(label), position, task.seed)
-            known = found.get(task.id, Wanted(task, False, rank, task.id))
-            if isinstance(known.task, RunSpec):
-                known = replace(known, task=known.task.keeping(*task.keep))
-            in_full = known.in_full or study.in_full(label)
-            found[task.id] = replace(known, in_full=in_full, rank=min(known.rank, rank))
-            pages.setdefault(task.id, set()).add(notebook)
-            compared.setdefault(_among(notebook, label), set()).add(task.id)
-    blocks = _blocks(compared.values())
-    return {
-        name: replace(each, rank=(len(pages[name]) < 2, *each.rank), block=blocks[name])
-        for name, each in found.items()
-    }
+        for label in study.labelled:
+            for task in (label.task.run, label.task):  # pages show the run of an evaluation, too
+                rank = (not study.decisive(label), position, task.seed)
+                entry = tasks.setdefault(task.id, Wanted(task, False, rank, task.id))
+                if isinstance(entry.task, RunSpec):
+                    entry.task = entry.task.keeping(*task.keep)
+                entry.in_full |= study.in_full(label)
+                entry.rank = min(entry.rank, rank)
+                pages[task.id].add(notebook)
+                compared[_comparison(notebook, label)].add(task.id)
+    blocks: dict[str, set[str]] = {}  # what is compared, directly or by way of others
+    for runs in compared.values():
+        block = runs.union(*(blocks[run] for run in runs if run in blocks))
+        blocks |= dict.fromkeys(block, block)
+    for name, entry in tasks.items():
+        entry.rank = (len(pages[name]) < 2, *entry.rank)
+        entry.block = min(blocks[name])
+    return tasks
 
 
-def _tasks(study: Study) -> Iterator[tuple[Labelled, Task]]:
-    """The tasks of a study; before an evaluation its run, which pages show, too."""
-    for label in study.labelled:
-        if label.task.run is not label.task:
-            yield label, label.task.run
-        yield label, label.task
-
-
-def _among(notebook: str, label: Labelled) -> tuple[Any, ...]:
+def _comparison(notebook: str, label: Labelled) -> tuple[Any, ...]:
     """What a run shares with those that it is compared with."""
     return notebook, label.group, label.regime, label.task.seed
 
 
-def _blocks(compared: Iterable[set[str]]) -> dict[str, str]:
-    """For each task the name of all that it is compared with, directly or by way of others."""
-    found: dict[str, set[str]] = {}
-    for runs in compared:
-        joined = runs.union(*(found[run] for run in runs if run in found))
-        found |= dict.fromkeys(joined, joined)
-    names = {id(block): min(block) for block in found.values()}
-    return {run: names[id(block)] for run, block in found.items()}
+def _fitting(
+    lacking: Iterable[Task], tasks: Mapping[str, Wanted], runs: Mapping[str, Run]
+) -> list[Task]:
+    """The lacking tasks whose blocks, as far as recorded, are of this device and precision."""
+    begun = defaultdict[str, set[tuple[str, str]]](set)
+    for name in tasks.keys() & runs.keys():
+        origin = runs[name].origin
+        begun[tasks[name].block].add((origin["device"], origin["precision"]))
 
+    def fits(task: Task) -> bool:
+        device, block = default_device(), tasks[task.id].block
+        if block not in begun:
+            return True
+        here = provenance.device_name(device.type), precision.of(task.run.network, device)
+        return begun[block] == {here}
 
-#: Device and precision.
-Kind = tuple[str, str]
-
-
-def _begun(every: Mapping[str, Wanted], have: Mapping[str, Run]) -> dict[str, set[Kind]]:
-    """The kinds that the recorded runs of each block are of."""
-    found: dict[str, set[Kind]] = {}
-    for run in every.keys() & have.keys():
-        origin = have[run].origin
-        kinds = found.setdefault(every[run].block, set())
-        kinds.add((origin["device"], origin["precision"]))
-    return found
-
-
-def _fits(each: Wanted, begun: Mapping[str, set[Kind]]) -> bool:
-    """Whether all that is recorded of a task's block is of this device and precision."""
-    if each.block not in begun:
-        return True
-    device = default_device()
-    here = (provenance.device_name(device.type), precision.of(each.task.run.network, device))
-    return begun[each.block] == {here}
+    return list(filter(fits, lacking))
 
 
 # ---- what it brought ----
 
 
-def _pairs(profile: Profile, have: set[str]) -> set[frozenset[str]]:
-    """The pairs of runs, without smoothing and with it, that claims compare and that are there."""
-    found: dict[tuple[Any, ...], set[str]] = {}
+def _pairs(profile: Profile, recorded_ids: set[str]) -> set[frozenset[str]]:
+    """The recorded pairs of runs, without smoothing and with it, that claims compare."""
+    compared = defaultdict[Any, set[str]](set)
     for notebook, study in profile.studies():
         for label in study.labelled:
-            if study.decisive(label) and label.task.id in have:
-                found.setdefault(_among(notebook, label), set()).add(label.task.id)
-    return {frozenset(runs) for runs in found.values() if len(runs) == 2}
+            if study.decisive(label) and label.task.id in recorded_ids:
+                compared[_comparison(notebook, label)].add(label.task.id)
+    return {frozenset(runs) for runs in compared.values() if len(runs) == 2}
 
 
 def _widths(profile: Profile, runs: Iterable[str]) -> dict[tuple[str, str], float]:
     """The width of the interval of each claim in each regime, of the pages that show some of the
     runs."""
-    found, runs = {}, set(runs)
+    widths, runs = {}, set(runs)
     for notebook in studies.with_runs():
-        study = profile.study(notebook)
-        if not {task.id for task in study.tasks} & runs:
+        if runs.isdisjoint(task.id for task in profile.study(notebook).tasks):
             continue
         for shown in evidence.recorded(notebook)[:1]:
-            for claim, judged in shown.judgements.items():
-                for each in judged:
-                    if each.effect is not None and each.effect.n > 1:
-                        found[claim, each.regime] = each.effect.high - each.effect.low
-    return found
+            for claim, judgements in shown.judgements.items():
+                for judgement in judgements:
+                    effect = judgement.effect
+                    if effect is not None and effect.n > 1:
+                        widths[claim, judgement.regime] = effect.high - effect.low
+    return widths
 
 
 def _narrower(

@@ -1,23 +1,21 @@
 """Recorded results: runs in a few compact files, fit for git.
 
-A folder of recorded results holds::
+A folder holds, of what `lsce.results.run` describes::
 
-    manifest.json         data checksums, a checksum for every file, the names of the scalars, and
-                          for every run its task, status, device, precision, versions, commit, time,
-                          seconds, and which extras it holds
+    manifest.json         checksums of data and files, the names of the scalars, and for every run
+                          its task, status, origin and extras
     runs.csv              one row a run: its id, what it is, and its scalars
     histories.parquet     one row a run and epoch
     details.parquet       measurements that are more than a number
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
-    samples.safetensors   image by image: `<id>.correct`, a bit an image; for the runs that figures
-                          show so also `<id>.confidence`, `<id>.scaled` and `<id>.true_probability`,
-                          uint16 in units of 1/65535, and `<id>.nll` and `<id>.nll_scaled`, float16.
-                          And where features were kept, `<id>.projection.similar.train`, …, float32
-                          (3, P, 2)
+    samples.safetensors   `<id>.correct`, a bit an image; where figures show single images also
+                          `<id>.confidence`, `.scaled`, `.true_probability`, uint16 in units of
+                          1/65535, `.nll`, `.nll_scaled`, float16; and where features were kept
+                          `<id>.projection.similar.train`, …, float32 (3, P, 2)
 
-See `lsce.results.run` for what these are. The same runs make the same bytes, in whatever order they
-came. The manifest is written last but for taking the new files' place: whoever writes can be killed
-at any moment, and what is read then is all that was there before or all that is new.
+The same runs make the same bytes, in whatever order they came. A writer can be killed at any
+moment: a reader sees all the old runs or all the new ones, because the manifest takes its place
+first and `_verified` finds the files that have not yet.
 """
 
 import functools
@@ -27,14 +25,13 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load as load_samples
 from safetensors.numpy import save as save_samples
 
-from lsce import data
 from lsce.machine import paths
 from lsce.results.run import DETAILS, MONITORED, WIDTHS, Run
 from lsce.training.spec import Evaluation, RunSpec, Task, task_of
@@ -47,8 +44,9 @@ HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
 #: uint16 units of a probability.
 UNIT = 65535
 
-#: How the names of projections begin, behind the run's.
-_PROJECTION = "projection."
+#: Types of columns; all others are float32.
+TYPES = {"epoch": "int16", "bin": "int16", "count": "int32"}
+TYPES |= dict.fromkeys(("run", "quantity", "case"), "category")
 
 #: Scalars without which a run, or an evaluation, is incomplete.
 NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
@@ -56,19 +54,19 @@ NEEDED_OF_EVALUATION = {"corrupted_error", "worst_error"}
 
 
 class Recorded:
-    """The runs of a folder, whose files are read and verified when it is opened; none if there is
-    no such folder. A run is made when it is first asked for: a page shows few of them.
+    """The runs of a folder; none if there is no such folder.
 
-    `devices` are the names of the machines that trained the runs, sorted. Raises ValueError, naming
-    the file, if one is missing or is not what the manifest says.
+    The files are read and verified when it is opened; a run is made when it is first asked for.
+    Raises ValueError, naming the file, if one is missing or is not what the manifest says.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder or paths.RECORDED
         self._entries: dict[str, dict[str, Any]] = {}
         if (self.folder / MANIFEST).is_file():
-            self._entries, self._tables = _read(self.folder)
+            self._read()
         self._run = functools.cache(self._made)
+        #: Names of the machines that trained the runs, sorted.
         self.devices = sorted({entry["device"] for entry in self._entries.values()})
 
     def __contains__(self, task: Task) -> bool:
@@ -91,102 +89,101 @@ class Recorded:
         return list({task.id: task for task in tasks if task not in self}.values())
 
     def load(self, task: Task) -> Run:
-        """The run of a task; an evaluation is that of its run, with what it found. Raises KeyError
-        if there is none."""
-        if isinstance(task, Evaluation):
-            return self._run(task.run.id).evaluated(self._run(task.id))
-        return self._run(task.id)
+        """The run of a task; an evaluation is that of its run, with what it measured. Raises
+        KeyError if there is none."""
+        run = self._run(task.run.id)
+        return run.evaluated(self._run(task.id)) if isinstance(task, Evaluation) else run
+
+    def _read(self) -> None:
+        file = self.folder / MANIFEST
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            version, files = manifest["format"], manifest["files"]
+            scalars, self._entries = manifest["scalars"], manifest["runs"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged ({error})") from error
+        if version != FORMAT:
+            raise ValueError(f"{file} has format {version!r}; it must be {FORMAT}")
+        contents = {name: _verified(self.folder / name, sha) for name, sha in files.items()}
+        # As text first: not every pandas reads back the very number that was written.
+        table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
+        self._scalars = table[scalars].astype(float)
+        self._samples: dict[str, dict[str, np.ndarray]] = {}
+        for name, values in load_samples(contents[SAMPLES]).items():
+            run, _, quantity = name.partition(".")
+            self._samples.setdefault(run, {})[quantity] = values
+        self._rows = {name: _by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED)}
 
     def _made(self, name: str) -> Run:
-        entry = self._entries[name].copy()
-        if (task := task_of(entry.pop("task"))).id != name:
+        origin = self._entries[name].copy()
+        task, status, kept = task_of(origin.pop("task")), origin.pop("status"), origin.pop("kept")
+        if task.id != name:
             file = self.folder / MANIFEST
             raise ValueError(f"{file} is damaged (the task of run {name} is that of {task.id})")
-        return _of(task, entry, self._tables)
+        history = self._rows[HISTORIES](name)
+        of_other_runs = [c for c in MONITORED if c in history and history[c].isna().all()]
+        history = history.drop(columns=of_other_runs)
+        details = self._rows[DETAILED](name).astype(DETAILS)
+        run = Run(task, status, origin, history=history, details=details, kept=frozenset(kept))
+        if run.diverged:
+            return run
+        run.scalars.update(self._scalars.loc[name].dropna().to_dict())
+        for quantity, rows in self._rows[HISTOGRAMS](name).groupby("quantity", observed=True):
+            counts = np.bincount(rows["bin"], weights=rows["count"])
+            run.counts[str(quantity)] = counts.astype(np.int64)
+        for quantity, values in self._samples.get(name, {}).items():
+            if quantity.startswith("projection."):
+                run.projections[quantity.removeprefix("projection.")] = values
+            else:
+                run.samples[quantity] = _unpacked(values, run.spec.images_of("test"))
+        return run
+
+
+def _verified(file: Path, checksum: str) -> bytes:
+    """The content of a file, which a writer that was killed may have left beside its place."""
+    for path in (file, *file.parent.glob(f".{file.name}.*")):
+        if path.is_file() and _sha(content := path.read_bytes()) == checksum:
+            if path != file:
+                path.replace(file)
+            return content
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; {MANIFEST} beside it names it")
+    actual, expected = _sha(file.read_bytes())[:12], checksum[:12]
+    raise ValueError(f"{file} is damaged: its SHA-256 is {actual}…, {MANIFEST} says {expected}…")
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _by_run(content: bytes) -> Callable[[str], pd.DataFrame]:
+    """The rows of a run by its id."""
+    frame = pd.read_parquet(io.BytesIO(content))
+    rows = frame.groupby("run", observed=True).indices
+    frame = frame.drop(columns="run")
+    return lambda run: frame.iloc[rows.get(run, [])].reset_index(drop=True)
+
+
+def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return np.unpackbits(values, count=images).astype(bool)
+    return values.astype(float) if values.dtype == np.float16 else values / UNIT
 
 
 def results() -> Recorded:
     """The recorded results that come with the project, read once a process."""
-    manifest = paths.RECORDED / MANIFEST
-    return _opened(paths.RECORDED, manifest.read_bytes() if manifest.is_file() else b"")
+    return _opened(paths.RECORDED, manifest_of(paths.RECORDED))
+
+
+def manifest_of(folder: Path) -> bytes:
+    """The content of a folder's manifest, empty if there is none."""
+    file = folder / MANIFEST
+    return file.read_bytes() if file.is_file() else b""
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(folder: Path, manifest: bytes) -> Recorded:
     return Recorded(folder)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise ValueError unless `folder` is new, empty or holds recorded runs, and OSError if it
-    cannot be written to."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    holds = there == folder and folder.is_dir() and any(folder.iterdir())
-    if not there.is_dir() or (holds and not (folder / MANIFEST).is_file()):
-        raise ValueError(
-            f"OUT is {folder}; it must be a new or empty folder, or hold recorded runs, with their "
-            f"{MANIFEST}"
-        )
-    if not os.access(there, os.W_OK):
-        raise OSError(f"OUT is {folder}, but {there} cannot be written to")
-
-
-def merge(folders: Iterable[Path], into: Path | None = None) -> list[Run]:
-    """Add the runs of `folders` to those recorded; returns the runs that are new.
-
-    The same result in any order and any number of times: of a run that several folders hold, the
-    one with more scalars stays, then one with samples, then the one that finished first. Raises
-    ValueError, naming folder and run, if one is incomplete or of other data; nothing is written
-    then.
-    """
-    into = into or paths.RECORDED
-    check_folder(into)  # without its manifest, what it holds would be replaced
-    before = {run.task.id: run for run in Recorded(into)}
-    kept = dict(before)
-    for folder in folders:
-        if not (folder / MANIFEST).is_file():
-            raise ValueError(f"{folder} holds no recorded results: it has no {MANIFEST}")
-        for run in Recorded(folder):
-            try:
-                check(run)
-            except ValueError as error:
-                raise ValueError(f"{folder}, run {run.task.id}: {error}") from error
-            kept[run.task.id] = min(kept.get(run.task.id, run), run, key=_rank)
-    write(kept.values(), into)
-    return [run for name, run in kept.items() if name not in before]
-
-
-def _rank(run: Run) -> tuple[Any, ...]:
-    fullness = -len(run.scalars), -len(run.details), -len(run.samples)
-    return *fullness, run.origin["finished"], run.origin["device"], repr(run.scalars)
-
-
-def check(run: Run) -> None:
-    """Raise ValueError, saying why, unless a run is complete and of the pinned data."""
-    spec, known = run.spec, run.spec.entry.checksum
-    if spec.data_checksum != known:
-        raise ValueError(
-            f"its data_checksum is {spec.data_checksum[:12]}…, but that of {spec.data} is "
-            f"{known[:12]}…"
-        )
-    if run.status not in ("completed", "diverged"):
-        raise ValueError(f"its status is {run.status!r}; it must be completed or diverged")
-    if run.diverged:
-        return
-    of_network = isinstance(run.task, RunSpec)
-    if lacking := sorted((NEEDED if of_network else NEEDED_OF_EVALUATION) - set(run.scalars)):
-        raise ValueError(f"its {lacking[0]} is missing")
-    if not of_network:
-        return
-    if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
-        raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
-    images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
-    images |= {name: len(values) for name, values in run.samples.items()}
-    expected = spec.images_of("test")
-    for name, count in images.items():
-        if count != expected:
-            raise ValueError(f"its {name} is of {count:,} test images instead of {expected:,}")
-    if lacking := sorted(set(WIDTHS) - set(run.counts)):
-        raise ValueError(f"its histogram of {lacking[0]} is missing")
 
 
 # ---- writing ----
@@ -200,15 +197,14 @@ def write(runs: Iterable[Run], folder: Path) -> None:
     runs = sorted(runs, key=lambda run: run.task.id)
     contents = {
         RUNS: pd.DataFrame(map(_row, runs)).to_csv(index=False, lineterminator="\n").encode(),
-        HISTORIES: _parquet(_histories(runs)),
-        HISTOGRAMS: _parquet(_histograms(runs)),
-        DETAILED: _parquet(_details(runs)),
-        SAMPLES: save_samples(_packed(runs)),
+        SAMPLES: save_samples(_samples(runs)),
     }
-    names = sorted({run.spec.data for run in runs})
+    for name, table in _tables(runs).items():
+        types = {column: TYPES.get(str(column), "float32") for column in table}
+        contents[name] = table.astype(types).to_parquet(index=False, compression="zstd")
     manifest = {
         "format": FORMAT,
-        "data": {name: data.entry(name).checksum for name in names},
+        "data": {run.spec.data: run.spec.entry.checksum for run in runs},
         "scalars": sorted({name for run in runs for name in run.scalars}),
         "files": {name: _sha(content) for name, content in contents.items()},
         "runs": {
@@ -226,7 +222,7 @@ def write(runs: Iterable[Run], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             paths.beside(folder / name).write_bytes(content)
-        for name in (MANIFEST, *contents.keys() - {MANIFEST}):  # after it, `_verified` would do it
+        for name in (MANIFEST, *contents.keys() - {MANIFEST}):
             paths.beside(folder / name).replace(folder / name)
         for leftover in folder.glob(".*.*.[0-9]*"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
@@ -234,166 +230,127 @@ def write(runs: Iterable[Run], folder: Path) -> None:
         raise OSError(f"results cannot be written to {folder} ({error.strerror})") from error
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    return buffer.getvalue()
-
-
 def _row(run: Run) -> dict[str, Any]:
     """What a run is and its scalars, as a row of `RUNS`."""
     spec = run.spec
     evaluated = spec.id if isinstance(run.task, Evaluation) else None
-    parts = {"sample": spec.sample, "labels": spec.labels, "method": spec.method}
-    fields: dict[str, Any] = {"evaluation_of": evaluated, "data": spec.data}
-    fields |= {name: part.kind for name, part in parts.items()}
-    fields |= {"arm": spec.method.words, "setting": spec.method.setting}
+    row: dict[str, Any] = {"run": run.task.id, "status": run.status, "evaluation_of": evaluated}
+    row["data"] = spec.data
+    row |= {name: getattr(spec, name).kind for name in ("sample", "labels", "method")}
+    row |= {"arm": spec.method.words, "setting": spec.method.setting}
     for part in (spec.sample, spec.labels, spec.recipe):
-        fields |= part.model_dump(mode="json", exclude={"kind"})
-    fields |= {name: getattr(spec, name) for name in ("network", "epochs", "monitor_size", "seed")}
-    made = {name: run.origin[name] for name in ("device", "precision", "commit", "finished")}
-    made["training_seconds"] = run.origin["seconds"].get("training")
-    scalars = dict(sorted(run.scalars.items()))
-    return {"run": run.task.id, "status": run.status} | fields | made | scalars
+        row |= part.model_dump(mode="json", exclude={"kind"})
+    row |= {name: getattr(spec, name) for name in ("network", "epochs", "monitor_size", "seed")}
+    row |= {name: run.origin[name] for name in ("device", "precision", "commit", "finished")}
+    row["training_seconds"] = run.origin["seconds"].get("training")
+    return row | dict(sorted(run.scalars.items()))
 
 
-def _histories(runs: Sequence[Run]) -> pd.DataFrame:
-    nothing = pd.DataFrame({"run": [], "epoch": []})  # as where all are evaluations
-    parts = [run.history.assign(run=run.task.id) for run in runs if len(run.history)]
-    frame = pd.concat(parts or [nothing], ignore_index=True)
-    narrow = {name: "float32" for name in frame if frame[name].dtype == "float64"}
-    frame = frame.astype(narrow | {"epoch": "int16", "run": "category"})
-    always = [name for name in frame if name not in ("run", *MONITORED)]
-    return frame[["run", *always, *(name for name in MONITORED if name in frame)]]
-
-
-def _details(runs: Sequence[Run]) -> pd.DataFrame:
-    parts = [run.details.assign(run=run.task.id) for run in runs if len(run.details)]
-    frame = pd.concat(parts) if parts else pd.DataFrame(columns=["run", *DETAILS])
-    types = {"run": "category", "quantity": "category", "case": "category"}
-    return frame[["run", *DETAILS]].astype(types | {"x": "float32", "value": "float32"})
-
-
-def _histograms(runs: Sequence[Run]) -> pd.DataFrame:
-    rows = [
+def _tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    histories = [run.history.assign(run=run.task.id) for run in runs if len(run.history)]
+    details = [run.details.assign(run=run.task.id) for run in runs if len(run.details)]
+    history = pd.concat(histories or [pd.DataFrame({"run": [], "epoch": []})], ignore_index=True)
+    detail = pd.concat(details or [pd.DataFrame(columns=["run", *DETAILS])])
+    monitored = [name for name in MONITORED if name in history]
+    counts = [
         (run.task.id, quantity, position, counts[position])
         for run in runs
         for quantity, counts in run.counts.items()
         for position in np.flatnonzero(counts)
     ]
-    frame = pd.DataFrame(rows, columns=["run", "quantity", "bin", "count"])
-    return frame.astype(
-        {"run": "category", "quantity": "category", "bin": "int16", "count": "int32"}
-    )
-
-
-def _packed(runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    packed = {}
-    for run in runs:
-        for name, values in run.samples.items():
-            if values.dtype == bool:
-                small = np.packbits(values)
-            elif name.startswith("nll"):
-                small = values.astype(np.float16)
-            else:
-                small = np.rint(values * UNIT).astype(np.uint16)
-            packed[f"{run.task.id}.{name}"] = small
-        for name, points in run.projections.items():
-            packed[f"{run.task.id}.{_PROJECTION}{name}"] = points
-    return packed
-
-
-# ---- reading ----
-
-
-class _Tables(NamedTuple):
-    """What the files hold of all runs."""
-
-    scalars: pd.DataFrame
-    samples: dict[str, dict[str, np.ndarray]]
-    histories: Callable[[str], pd.DataFrame]
-    histograms: Callable[[str], pd.DataFrame]
-    details: Callable[[str], pd.DataFrame]
-
-
-def _read(folder: Path) -> tuple[dict[str, dict[str, Any]], _Tables]:
-    """What the manifest says of every run, by its id, and what the files hold."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        known, files = manifest["format"], manifest["files"]
-        scalars, entries = manifest["scalars"], manifest["runs"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
-    if known != FORMAT:
-        raise ValueError(f"{folder / MANIFEST} has format {known!r}; it must be {FORMAT}")
-    contents = {name: _verified(folder / name, checksum) for name, checksum in files.items()}
-    # As text first: not every pandas reads back the very number that was written.
-    table = pd.read_csv(io.BytesIO(contents[RUNS]), dtype=str, index_col="run")
-    samples: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in load_samples(contents[SAMPLES]).items():
-        run, _, quantity = name.partition(".")
-        samples.setdefault(run, {})[quantity] = values
-    by_run = [_by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED)]
-    return entries, _Tables(table[scalars].astype(float), samples, *by_run)
-
-
-def _of(task: Task, origin: dict[str, Any], tables: _Tables) -> Run:
-    """`origin` is what the manifest says of the run beside its task."""
-    name, status, kept = task.id, origin.pop("status"), frozenset(origin.pop("kept"))
-    history = tables.histories(name)
-    others = [column for column in MONITORED if column in history and history[column].isna().all()]
-    history = history.drop(columns=others)  # what only other runs have measured
-    types = {"quantity": str, "case": str, "x": float, "value": float}
-    details = tables.details(name).astype(types)
-    run = Run(task, status, origin, history=history, details=details, kept=kept)
-    if run.diverged:
-        return run
-    known = tables.scalars.loc[name].dropna()
-    run.scalars.update((str(scalar), float(known[scalar])) for scalar in known.index)
-    run.counts.update(_dense(tables.histograms(name)))
-    for quantity, values in tables.samples.get(name, {}).items():
-        if quantity.startswith(_PROJECTION):
-            run.projections[quantity.removeprefix(_PROJECTION)] = values
-        else:
-            run.samples[quantity] = _unpacked(values, run.spec.images_of("test"))
-    return run
-
-
-def _verified(file: Path, checksum: str) -> bytes:
-    """The content of a file. A writer that was killed may have left it beside its place."""
-    content = file.read_bytes() if file.is_file() else b""
-    if _sha(content) == checksum:
-        return content
-    for left in file.parent.glob(f".{file.name}.*"):
-        if _sha(left.read_bytes()) == checksum:
-            left.replace(file)
-            return file.read_bytes()
-    if not file.is_file():
-        raise ValueError(f"{file} is missing; {MANIFEST} beside it names it")
-    found, wanted = _sha(content)[:12], checksum[:12]
-    raise ValueError(f"{file} is damaged: its SHA-256 is {found}…, {MANIFEST} says {wanted}…")
-
-
-def _sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _by_run(content: bytes) -> Callable[[str], pd.DataFrame]:
-    """The rows of a run by its id."""
-    frame = pd.read_parquet(io.BytesIO(content))
-    rows = frame.groupby("run", observed=True).indices
-    frame = frame.drop(columns="run")
-    return lambda run: frame.iloc[rows.get(run, [])].reset_index(drop=True)
-
-
-def _dense(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return {
-        str(quantity): np.bincount(part["bin"], weights=part["count"]).astype(np.int64)
-        for quantity, part in rows.groupby("quantity", observed=True)
+        HISTORIES: history[["run", *history.columns.drop(["run", *monitored]), *monitored]],
+        HISTOGRAMS: pd.DataFrame(counts, columns=["run", "quantity", "bin", "count"]),
+        DETAILED: detail[["run", *DETAILS]],
     }
 
 
-def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return np.unpackbits(values, count=images).astype(bool)
-    return values.astype(float) if values.dtype == np.float16 else values / UNIT
+def _samples(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    samples = {}
+    for run in runs:
+        for name, values in run.samples.items():
+            if values.dtype == bool:
+                packed = np.packbits(values)
+            elif name.startswith("nll"):
+                packed = values.astype(np.float16)
+            else:
+                packed = np.rint(values * UNIT).astype(np.uint16)
+            samples[f"{run.task.id}.{name}"] = packed
+        for name, points in run.projections.items():
+            samples[f"{run.task.id}.projection.{name}"] = points
+    return samples
+
+
+# ---- merging ----
+
+
+def merge(folders: Iterable[Path], into: Path | None = None) -> list[Run]:
+    """Add the runs of `folders` to those recorded; returns the runs that are new.
+
+    Of a run that several folders hold, the one with more scalars stays, then one with samples, then
+    the one that finished first: the order of the folders does not matter. Raises ValueError, naming
+    folder and run, before anything is written if one is incomplete or of other data.
+    """
+    into = into or paths.RECORDED
+    check_folder(into)  # without its manifest, what it holds would be replaced
+    before = {run.task.id: run for run in Recorded(into)}
+    merged = dict(before)
+    for folder in folders:
+        if not (folder / MANIFEST).is_file():
+            raise ValueError(f"{folder} holds no recorded results: it has no {MANIFEST}")
+        for run in Recorded(folder):
+            try:
+                check(run)
+            except ValueError as error:
+                raise ValueError(f"{folder}, run {run.task.id}: {error}") from error
+            merged[run.task.id] = min(merged.get(run.task.id, run), run, key=_rank)
+    write(merged.values(), into)
+    return [run for name, run in merged.items() if name not in before]
+
+
+def _rank(run: Run) -> tuple[Any, ...]:
+    fullness = -len(run.scalars), -len(run.details), -len(run.samples)
+    return *fullness, run.origin["finished"], run.origin["device"], repr(run.scalars)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError unless `folder` is new, empty or holds recorded runs, and OSError if it
+    cannot be written to."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    in_use = existing == folder and folder.is_dir() and any(folder.iterdir())
+    if not existing.is_dir() or (in_use and not (folder / MANIFEST).is_file()):
+        raise ValueError(
+            f"OUT is {folder}; it must be a new or empty folder, or hold recorded runs, with their "
+            f"{MANIFEST}"
+        )
+    if not os.access(existing, os.W_OK):
+        raise OSError(f"OUT is {folder}, but {existing} cannot be written to")
+
+
+def check(run: Run) -> None:
+    """Raise ValueError, saying why, unless a run is complete and of the pinned data."""
+    spec, pinned = run.spec, run.spec.entry.checksum
+    if spec.data_checksum != pinned:
+        raise ValueError(
+            f"its data_checksum is {spec.data_checksum[:12]}…, but that of {spec.data} is "
+            f"{pinned[:12]}…"
+        )
+    if run.status not in ("completed", "diverged"):
+        raise ValueError(f"its status is {run.status!r}; it must be completed or diverged")
+    if run.diverged:
+        return
+    needed = NEEDED if isinstance(run.task, RunSpec) else NEEDED_OF_EVALUATION
+    if missing := sorted(needed - run.scalars.keys()):
+        raise ValueError(f"its {missing[0]} is missing")
+    if isinstance(run.task, Evaluation):
+        return
+    if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
+        raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
+    images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
+    images |= {name: len(values) for name, values in run.samples.items()}
+    expected = spec.images_of("test")
+    for name, count in images.items():
+        if count != expected:
+            raise ValueError(f"its {name} is of {count:,} test images instead of {expected:,}")
+    if missing := sorted(WIDTHS.keys() - run.counts.keys()):
+        raise ValueError(f"its histogram of {missing[0]} is missing")

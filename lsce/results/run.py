@@ -1,8 +1,4 @@
-"""A run as the pages see it: all that they read of it, small enough to be recorded.
-
-It is read from this machine's records (see `lsce.results.store`) or from the recorded results (see
-`lsce.results.recorded`), which have the same form: pages cannot tell which.
-"""
+"""A run as pages see it: small enough to be recorded, and the same wherever it is read from."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,14 +16,12 @@ WIDTHS = {"confidence": 1 / 40, "gap": 0.5}
 MONITORED = ("memorised", "recovered", "information_similar", "information_unlike")
 
 #: Columns of details: what was measured, in which case, at which x.
-DETAILS = ("quantity", "case", "x", "value")
-
-#: What a run says of how it was made.
-ORIGIN = ("device", "precision", "step", "versions", "commit", "finished", "seconds")
+DETAILS = {"quantity": str, "case": str, "x": float, "value": float}
 
 
-def no_details() -> pd.DataFrame:
-    return pd.DataFrame(columns=list(DETAILS))
+def details_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A table of details, which may be empty."""
+    return pd.DataFrame(rows, columns=list(DETAILS)).astype(DETAILS)
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,8 @@ class Run:
     task: Task
     #: "completed" or "diverged", see `lsce.training.train.Trained`.
     status: str
-    #: `ORIGIN`: where, with what and when it was trained; seconds of training and in all.
+    #: Where, with what and when it was trained: device, precision, step, versions, commit,
+    #: finished, and the seconds of training and in all.
     origin: dict[str, Any]
     #: See `lsce.results.measure`.
     scalars: dict[str, float] = field(default_factory=dict)
@@ -48,8 +43,8 @@ class Run:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     #: For each test image: `confidence` and, after temperature scaling, `scaled`, floats (N,) in
     #: [0, 1]; `nll` and `nll_scaled`, floats (N,) in nats; `correct`, bool (N,); where the
-    #: posterior is known also `true_probability`, that of the predicted class. Of most recorded
-    #: runs `correct` alone, and of those recorded before 27 November 2026 nothing.
+    #: posterior is known `true_probability`, that of the predicted class. Most recorded runs have
+    #: `correct` alone, and those recorded before 27 November 2026 none.
     samples: dict[str, np.ndarray] = field(default_factory=dict)
     #: Where features were kept: "similar.train", … "unlike.validation" → float32 (3, P, 2), the
     #: first P examples of three classes on the plane of their templates, see
@@ -57,13 +52,12 @@ class Run:
     projections: dict[str, np.ndarray] = field(default_factory=dict)
     #: `DETAILS`: errors by "corruption" and severity, by "attack" and radius, and of "masking" (see
     #: `lsce.measures.robustness`), and "risk" by coverage (see `lsce.measures.selective`).
-    details: pd.DataFrame = field(default_factory=no_details)
+    details: pd.DataFrame = field(default_factory=lambda: details_of([]))
     #: Which extras of `lsce.training.spec.Extra` it holds.
     kept: frozenset[str] = frozenset()
 
     @property
     def spec(self) -> RunSpec:
-        """That of the trained network."""
         return self.task.run
 
     @property
@@ -77,13 +71,12 @@ class Run:
         return float(seconds.get("core", seconds["training"]))
 
     def evaluated(self, evaluation: "Run") -> "Run":
-        """This run with what an evaluation of its network found."""
+        """This run with what an evaluation of its network measured."""
         seconds = self.origin["seconds"] | evaluation.origin["seconds"]
-        details = [part for part in (self.details, evaluation.details) if len(part)]
         return replace(
             self,
             task=evaluation.task,
             origin=evaluation.origin | {"seconds": seconds},
             scalars=self.scalars | evaluation.scalars,
-            details=pd.concat(details, ignore_index=True) if details else no_details(),
+            details=pd.concat([self.details, evaluation.details], ignore_index=True),
         )

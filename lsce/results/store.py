@@ -1,9 +1,8 @@
-"""The records of this machine: what each task left, in a folder named by its id.
+"""This machine's records: what each task left, in a folder named by its id.
 
 A record is a folder of recorded results (see `lsce.results.recorded`) that holds one run, with the
 tensors that it was measured from beside it: `outputs.safetensors` and, where they were asked for,
-`features.safetensors` and `weights.safetensors` (see `lsce.results.measure`). It is written under a
-temporary name and renamed, so it is there whole or not at all.
+`features.safetensors` and `weights.safetensors` (see `lsce.results.measure`).
 """
 
 import json
@@ -28,9 +27,9 @@ class Store:
 
     def __contains__(self, task: Task) -> bool:
         kept = self._kept(task)
-        if isinstance(task, Evaluation):
-            return kept is not None and task.run in self
-        return kept is not None and task.keep <= kept
+        if kept is None:
+            return False
+        return task.run in self if isinstance(task, Evaluation) else task.keep <= kept
 
     def _kept(self, task: Task) -> frozenset[str] | None:
         """Which extras a record holds; None without a record."""
@@ -41,26 +40,21 @@ class Store:
             return None
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
-        """The tasks without a record, each once, in the order given.
-
-        Runs that differ only in what they keep are one run, which keeps all of it; and a record
-        that lacks some of it is made anew with what it holds.
-        """
-        wanted: dict[str, Task] = {}
+        """The tasks without a complete record, each once, in the order given: a run keeps all that
+        any of the tasks asks for and that its record holds already."""
+        missing: dict[str, Task] = {}
         for task in tasks:
             if task in self:
                 continue
             if isinstance(task, RunSpec):
-                known = wanted[task.id].keep if task.id in wanted else self._kept(task)
-                task = task.keeping(*(known or ()))
-            wanted[task.id] = task
-        return list(wanted.values())
+                kept = missing[task.id].keep if task.id in missing else self._kept(task)
+                task = task.keeping(*(kept or ()))
+            missing[task.id] = task
+        return list(missing.values())
 
     def load(self, task: Task) -> Run:
-        """The run of a task; an evaluation is that of its run, with what it found.
-
-        Raises KeyError if there is none, ValueError if it is damaged.
-        """
+        """The run of a task; an evaluation is that of its run, with what it measured. Raises
+        KeyError if there is none, ValueError if it is damaged."""
         if task not in self:
             raise KeyError(f"no record of run {task.id} in {self.root}")
         run = self.read(task)
@@ -78,23 +72,20 @@ class Store:
         return run
 
     def tensors(self, task: RunSpec, name: str) -> dict[str, Tensor]:
-        """The tensors "outputs", "features" or "weights" of a run, see `lsce.results.measure`;
-        none if it diverged."""
+        """A run's "outputs", "features" or "weights"; empty if it diverged."""
         file = self.root / task.id / f"{name}.safetensors"
         return load_file(file) if file.is_file() else {}
 
     def save(self, run: Run, tensors: Mapping[str, dict[str, Tensor]]) -> Run:
-        """Write a record, whole or not at all; a record that is already there is replaced.
-
-        Raises OSError, naming the folder, if it cannot be written.
-        """
+        """Write or replace a record, whole or not at all, and read it back. Raises OSError, naming
+        the folder, if it cannot be written."""
         folder = self.root / run.task.id
         temporary = paths.beside(folder)
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             recorded.write([run], temporary)
-            for name, each in tensors.items():
-                save_file(each, temporary / f"{name}.safetensors")
+            for name, group in tensors.items():
+                save_file(group, temporary / f"{name}.safetensors")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
         except OSError as error:

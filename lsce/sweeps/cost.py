@@ -1,5 +1,6 @@
 """What a task costs: time, operations, memory and disk, from its spec and a short timing."""
 
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -27,8 +28,7 @@ class Work(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Seconds an image takes to train and to evaluate, and bytes of memory that a run takes: of the
-    device, or on a CPU of the process."""
+    """Seconds to train and to evaluate an image, and bytes of the GPU's or the process's memory."""
 
     train: float
     evaluate: float
@@ -43,16 +43,16 @@ class Speed(NamedTuple):
 def workload(task: Task) -> Work:
     if isinstance(task, Evaluation):
         return Work(*robustness.workload(task.protocol))
-    each = task.monitor_size
+    per_epoch = task.monitor_size
     if isinstance(task.labels, NoisyLabels):
-        each += min(monitors.WRONG_SAMPLE, int(task.images * task.labels.rate))
+        per_epoch += min(monitors.WRONG_SAMPLE, int(task.images * task.labels.rate))
     if "information" in task.keep:
         images = min(information.IMAGES, task.images // task.num_classes)
-        each += 4 * images * information.DRAWS
+        per_epoch += 4 * images * information.DRAWS
     if (teacher := task.method.learns_from) is not None:
         # In the student's time for an image.
-        each += round(_multiply_adds(teacher) / _multiply_adds(task) * task.images)
-    once = min(task.images, TRAIN_SAMPLE) + task.images_of("validation") + task.images_of("test")
+        per_epoch += round(_multiply_adds(teacher) / _multiply_adds(task) * task.images)
+    once = _measured_images(task)
     if "features" in task.keep:
         once += PROBE_IMAGES
         if isinstance(task.sample, SomeClasses):
@@ -62,7 +62,12 @@ def workload(task: Task) -> Work:
     if task.recipe.early_resolution is not None:  # smaller images take less, by their area
         share, pixels = task.recipe.early_resolution
         trained = round(trained * (1 - share * (1 - (pixels / task.entry.pixels) ** 2)))
-    return Work(trained, task.epochs * each + once)
+    return Work(trained, task.epochs * per_epoch + once)
+
+
+def _measured_images(spec: RunSpec) -> int:
+    """Images of the three splits that a trained network is measured on."""
+    return min(spec.images, TRAIN_SAMPLE) + spec.images_of("validation") + spec.images_of("test")
 
 
 def _multiply_adds(spec: RunSpec) -> int:
@@ -79,51 +84,37 @@ def disk(task: Task) -> int:
     """Bytes that a record takes, about: its float32 tensors."""
     if isinstance(task, Evaluation):
         return 0
-    validation, test = task.images_of("validation"), task.images_of("test")
-    numbers = (validation + test) * task.num_classes
+    numbers = (task.images_of("validation") + task.images_of("test")) * task.num_classes
     if "features" in task.keep:
-        images = min(task.images, TRAIN_SAMPLE) + validation + test
-        numbers += images * networks.width(task.network)
+        numbers += _measured_images(task) * networks.width(task.network)
     if "weights" in task.keep:
         numbers += networks.parameters(task.network, task.num_classes)
     return 4 * numbers
 
 
-def speed(spec: RunSpec, *, device: torch.device | None = None) -> Speed:
-    """How fast the spec's network is, from a short timing."""
-    device, pixels = device or default_device(), spec.entry.pixels
-    batch, classes = spec.recipe.batch_size, spec.num_classes
+def speed(spec: RunSpec) -> Speed:
+    """How fast the spec's network is on this machine's device, from a short timing."""
+    device, pixels, batch = default_device(), spec.entry.pixels, spec.recipe.batch_size
     shape = (4 * batch, pixels, pixels, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-    labels = torch.randint(0, classes, (4 * batch,), device=device)
-    with a_trainer(spec.network, classes, device) as trainer:
+    labels = torch.randint(0, spec.num_classes, (4 * batch,), device=device)
+
+    def timed(work: Callable[[], object]) -> float:
+        work()  # the first pass picks and compiles kernels
+        start = time.perf_counter()
+        work()
+        return (time.perf_counter() - start) / len(images)
+
+    with a_trainer(spec.network, spec.num_classes, device) as trainer:
         batches = Augmenter(images, labels, batch, seed=0)
+        loss, steps = LabelSmoothingCrossEntropy(0.1), 2 * batches.steps()
         trainer.begin(
-            spec.recipe,
-            LabelSmoothingCrossEntropy(0.1),
-            steps=2 * batches.steps(),
-            batch_size=batch,
-            pixels=pixels,
-            seed=spec.seed,
+            spec.recipe, loss, steps=steps, batch_size=batch, pixels=pixels, seed=spec.seed
         )
-
-        def timed(work: Callable[[], object]) -> float:
-            work()  # the first pass picks and compiles kernels
-            start = time.perf_counter()
-            work()
-            return (time.perf_counter() - start) / len(images)
-
         train_time = timed(lambda: train_epoch(trainer, batches))
         evaluation = timed(lambda: evaluate(trainer.network, images)[0].sum().item())
-    return Speed(train_time, evaluation, _peak_memory(device))
-
-
-def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return 0
+        return Speed(train_time, evaluation, torch.cuda.max_memory_reserved(device))
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Speed(train_time, evaluation, peak)

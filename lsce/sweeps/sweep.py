@@ -4,13 +4,15 @@ All arms of a seed come before the next seed, so that an interrupted sweep leave
 The workers that time the networks for the plan are those that train.
 """
 
+import itertools
 import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lsce.machine.progress import Progress
@@ -18,7 +20,7 @@ from lsce.results.run import Run
 from lsce.results.store import Store
 from lsce.sweeps.workers import SweepFailed, Workers
 from lsce.training import precision
-from lsce.training.spec import Evaluation, Task
+from lsce.training.spec import Task
 from lsce.training.train import default_device
 
 #: Tasks at a time on a GPU.
@@ -32,7 +34,7 @@ class Plan:
     missing: list[Task]
     seconds: dict[str, float]
     #: Started by the timing, ready to train; None where nothing is missing.
-    workers: Workers | None = field(default=None, compare=False, repr=False)
+    workers: Workers | None = None
     #: Bytes of memory that all workers take together.
     memory: int = 0
 
@@ -54,19 +56,17 @@ def cores() -> int:
 
 
 def with_needed(tasks: Iterable[Task], store: Store) -> list[Task]:
-    """The tasks that the store lacks, and before each the runs that it needs and that the store
-    lacks, too, each once."""
+    """The tasks that the store lacks, each once, after the missing runs that they need."""
     ordered: list[Task] = []
 
     def add(task: Task) -> None:
-        for need in task.needs:
-            if need not in store:
+        if task not in store:
+            for need in task.needs:
                 add(need)
-        ordered.append(task)
+            ordered.append(task)
 
     for task in tasks:
-        if task not in store:
-            add(task)
+        add(task)
     return store.missing(ordered)
 
 
@@ -78,8 +78,8 @@ def plan(
 ) -> Plan:
     """Find the tasks that the store lacks and estimate their time from a short timing.
 
-    `workers` is how many go on at a time; by default as many as there are cores, on a GPU
-    `GPU_WORKERS`. Tasks with the lowest `first` come first: by default all arms of a seed together.
+    `workers` at a time, by default one a core, on a GPU `GPU_WORKERS`. Tasks with the lowest
+    `first` come first: by default all arms of a seed together.
     """
     missing = with_needed(tasks, store or Store())
     if not missing:
@@ -87,20 +87,20 @@ def plan(
     device = default_device()
     on_gpu = device.type == "cuda"
     count = min(workers or (GPU_WORKERS if on_gpu else cores()), len(missing))
-    crew = Workers(count, processes=not on_gpu)
-    kinds = {task.run.network: task.run for task in missing}  # which the speed depends on
-    for name in kinds:  # measured here, once, before any worker needs it
-        precision.of(name, device)
-    speed = {name: crew.speed(spec) for name, spec in kinds.items()}
-    seconds = {task.id: speed[task.run.network].seconds(task) for task in missing}
+    pool = Workers(count, processes=not on_gpu)
+    specs = {task.run.network: task.run for task in missing}
+    for network in specs:  # measured here, once, before any worker needs it
+        precision.of(network, device)
+    speeds = {network: pool.speed(spec) for network, spec in specs.items()}
+    seconds = {task.id: speeds[task.run.network].seconds(task) for task in missing}
     rank = {task.id: first(task) for task in tasks}
     for task in reversed(missing):  # what a task needs comes before it in this list
         for need in task.needs:
             rank[need.id] = min(rank.get(need.id, rank[task.id]), rank[task.id])
-    # What waits for others last, and else the longest first, so that no worker ends long after
-    # the rest.
+    # Of equal rank what waits for others last, and else the longest first, so that no worker ends
+    # long after the rest.
     missing.sort(key=lambda task: (rank[task.id], bool(task.needs), -seconds[task.id]))
-    return Plan(missing, seconds, crew, max(each.memory for each in speed.values()))
+    return Plan(missing, seconds, pool, max(speed.memory for speed in speeds.values()))
 
 
 def execute(
@@ -110,31 +110,30 @@ def execute(
     deadline: float = math.inf,
     on_done: Callable[[Task], None] = lambda task: None,
 ) -> None:
-    """Do the tasks of a plan, once, and call `on_done` after each.
-
-    A task that would not end before `deadline` (in `time.monotonic`'s seconds) is not started.
-    Raises SweepFailed if a task or a worker fails.
+    """Do the tasks of a plan, once, and call `on_done` after each. One that would not end before
+    `deadline` (of `time.monotonic`) is not started. Raises SweepFailed if a task or worker fails.
     """
     workers = todo.workers
     if workers is None:
         return
     store, pace = store or Store(), _Pace(todo.seconds)
-    room = max(1.0, workers.count * (deadline - time.monotonic()))
+    available = max(1.0, workers.count * (deadline - time.monotonic()))
     work = sum(todo.seconds[task.id] for task in todo.missing)
-    progress = Progress("training", min(room, work), len(todo.missing))
+    progress = Progress("training", min(available, work), len(todo.missing))
+    an_epoch = {task.id: todo.seconds[task.id] / task.run.epochs for task in todo.missing}
     waiting, running = list(todo.missing), dict[Future[None], Task]()
-    share = {task.id: todo.seconds[task.id] / task.run.epochs for task in todo.missing}
     try:
         while True:
             waiting = [task for task in waiting if pace.end(task) <= deadline]
-            while len(running) < workers.count and (ready := _ready(waiting, store)):
-                waiting.remove(ready)
-                running[workers.submit(ready, store)] = ready
+            ready = (task for task in waiting if all(need in store for need in task.needs))
+            for task in list(itertools.islice(ready, workers.count - len(running))):
+                waiting.remove(task)
+                running[workers.submit(task, store)] = task
             if not running:
                 break
             done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for finished in workers.finished_epochs():
-                progress.advance(share[finished])
+            for task_id in workers.finished_epochs():
+                progress.advance(an_epoch[task_id])
             for future in done:
                 task = running[future]
                 future.result()
@@ -151,48 +150,33 @@ def execute(
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         raise SweepFailed(f"run {task.id} failed: {kind}{error}") from error
     finally:
-        if running:
-            workers.stop()
-        workers.close()
+        workers.close(stop=bool(running))
         progress.close()
-
-
-def _ready(waiting: Sequence[Task], store: Store) -> Task | None:
-    """The first task that has all that it needs."""
-    return next((t for t in waiting if all(need in store for need in t.needs)), None)
 
 
 class _Pace:
     """When a task would end, from the plan's estimates and how those of its network turned out."""
 
-    #: What a task may take beyond what the slowest so far of its network took.
-    MARGIN = 1.05
-
     def __init__(self, seconds: dict[str, float]):
         self._seconds = seconds
-        self._slowest: dict[tuple[str, bool], float] = {}
+        #: The largest ratio of actual to expected time, by network and type of task.
+        self._slowest: dict[tuple[str, type], float] = defaultdict(lambda: 1.0)
 
     def end(self, task: Task) -> float:
-        slow = self._slowest.get(self._kind(task), 1.0)
-        return time.monotonic() + self.MARGIN * slow * self._seconds[task.id]
+        with_margin = 1.05 * self._slowest[task.run.network, type(task)]
+        return time.monotonic() + with_margin * self._seconds[task.id]
 
     def learn(self, run: Run) -> None:
         ratio = run.origin["seconds"]["total"] / self._seconds[run.task.id]
-        kind = self._kind(run.task)
-        self._slowest[kind] = max(ratio, self._slowest.get(kind, 1.0))
-
-    @staticmethod
-    def _kind(task: Task) -> tuple[str, bool]:
-        return task.run.network, isinstance(task, Evaluation)
+        kind = run.spec.network, type(run.task)
+        self._slowest[kind] = max(ratio, self._slowest[kind])
 
 
 def ensure(
     tasks: Sequence[Task], *, train_missing: bool = True, store: Store | None = None
 ) -> dict[str, Run]:
-    """The runs of `tasks` by their ids, training first what the store lacks.
-
-    With `train_missing=False` a missing run is a SweepFailed that says how many there are.
-    """
+    """The runs of `tasks` by their ids, training first what the store lacks; with
+    `train_missing=False` a missing run is a SweepFailed that says how many there are."""
     store = store or Store()
     missing = store.missing(tasks)
     if missing and not train_missing:

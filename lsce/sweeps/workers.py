@@ -13,59 +13,61 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from datetime import UTC, datetime
 from typing import Any
 
-import pandas as pd
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from lsce import data
 from lsce.machine import provenance
 from lsce.measures import information, robustness
-from lsce.results.measure import measure
-from lsce.results.run import Run
+from lsce.results.measure import Tensors, measure
+from lsce.results.run import Run, details_of
 from lsce.results.store import Store
 from lsce.sweeps import cost
 from lsce.training import precision
 from lsce.training.spec import Evaluation, RunSpec, Task
-from lsce.training.train import Material, default_device, network_of, one_thread, train
-
-#: Called with the number of epochs done.
-OnEpoch = Callable[[int], None]
+from lsce.training.train import default_device, network_of, one_thread, train
 
 
 class SweepFailed(RuntimeError):
     """A sweep that could not be finished; what it had trained is in the store."""
 
 
-@functools.cache
-def _dataset(name: str) -> data.Dataset:
-    return data.decoded(name)
+_dataset = functools.cache(data.decoded)
 
 
-def perform(task: Task, store: Store, on_epoch: OnEpoch = lambda epoch: None) -> None:
-    """Do a task and save what it leaves. Raises ValueError if a run that it needs diverged."""
+def perform(task: Task, store: Store, on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
+    """Do a task and save what it leaves; `on_epoch` is called with the number of epochs done.
+    Raises ValueError if a run that it needs diverged."""
+    started, device = time.perf_counter(), default_device()
+    tensors: Tensors = {}
     if isinstance(task, Evaluation):
-        _evaluate(task, store)
+        run = _evaluate(task, store)
+    else:
+        run, tensors = _train(task, store, on_epoch)
+    run.origin["seconds"]["total"] = time.perf_counter() - started
+    run.origin.update(
+        device=provenance.device_name(device.type),
+        precision=precision.of(task.run.network, device),
+        versions=provenance.versions(),
+        commit=provenance.commit(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    store.save(run, tensors)
+    if isinstance(task, Evaluation):
         for epoch in range(task.run.epochs):  # they have been done before
             on_epoch(epoch + 1)
-        return
-    started = time.perf_counter()
+
+
+def _train(spec: RunSpec, store: Store, on_epoch: Callable[[int], None]) -> tuple[Run, Tensors]:
+    examples, watched = spec.entry.examples, "information" in spec.keep
     with train(
-        task,
-        _dataset(task.data),
+        spec,
+        _dataset(spec.data),
         networks=functools.partial(_weights, store),
-        monitors=functools.partial(_monitors, task),
+        monitors=lambda material: [information.monitor(material, examples)] if watched else [],
         on_epoch=on_epoch,
     ) as trained:
-        run, tensors = measure(trained, {"step": trained.step, "seconds": trained.seconds})
-    trained.seconds["total"] = time.perf_counter() - started
-    run.origin.update(_origin(task))
-    store.save(run, tensors)
-
-
-def _monitors(spec: RunSpec, material: Material) -> list[information.Information]:
-    if "information" not in spec.keep:
-        return []
-    return [information.monitor(material, spec.entry.examples)]
+        return measure(trained, {"step": trained.step, "seconds": trained.seconds})
 
 
 def _weights(store: Store, spec: RunSpec) -> dict[str, Tensor]:
@@ -75,34 +77,21 @@ def _weights(store: Store, spec: RunSpec) -> dict[str, Tensor]:
     return weights
 
 
-def _evaluate(task: Evaluation, store: Store) -> None:
-    started, device = time.perf_counter(), default_device()
-    scalars: dict[str, float] = {}
-    details: list[dict[str, Any]] = []
-    status = store.load(task.run).status
-    if status == "completed":
-        tried, source = (
-            network_of(spec, _weights(store, spec), device) for spec in (task.run, task.source)
-        )
-        test = _dataset(task.run.data).test
-        images, labels = test.images.to(device), test.labels.to(device)
-        with one_thread(device), threadpool_limits(1):
-            scalars, details = robustness.examine(
-                tried, source, images, labels, task.protocol, task.seed
-            )
-    origin = _origin(task.run) | {"seconds": {"total": time.perf_counter() - started}}
-    store.save(Run(task, status, origin, scalars, details=pd.DataFrame(details)), {})
-
-
-def _origin(spec: RunSpec) -> dict[str, Any]:
+def _evaluate(task: Evaluation, store: Store) -> Run:
+    status, origin = store.load(task.run).status, {"seconds": dict[str, float]()}
+    if status == "diverged":
+        return Run(task, status, origin)
     device = default_device()
-    return {
-        "device": provenance.device_name(device.type),
-        "precision": precision.of(spec.network, device),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    network, source = (
+        network_of(spec, _weights(store, spec), device) for spec in (task.run, task.source)
+    )
+    test = _dataset(task.run.data).test
+    images, labels = test.images.to(device), test.labels.to(device)
+    with one_thread(device), threadpool_limits(1):
+        scalars, details = robustness.examine(
+            network, source, images, labels, task.protocol, task.seed
+        )
+    return Run(task, status, origin, scalars, details=details_of(details))
 
 
 #: Where a process puts the id of a task for each epoch that is done.
@@ -128,8 +117,8 @@ def _start_process(epochs: Any) -> None:
 
 def keep_freed_memory() -> None:
     """Tell glibc to reuse a step's tensors: given back to the system, each costs page faults."""
-    libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if libc is not None and hasattr(libc, "mallopt"):
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3
         libc.mallopt(m_mmap_threshold, 2**30)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
@@ -145,23 +134,17 @@ class Workers:
     def __init__(self, count: int, *, processes: bool):
         self.count, self._processes = count, processes
         self._stopped = threading.Event()
-        self._pool: Executor
-        self._epochs: Any
+        self._epochs: Any = queue.SimpleQueue()
+        self._pool: Executor = ThreadPoolExecutor(count)
         if processes:
             context = multiprocessing.get_context("spawn")
             self._epochs = context.Queue()
-            self._pool = ProcessPoolExecutor(
-                count, mp_context=context, initializer=_start_process, initargs=(self._epochs,)
-            )
-        else:
-            self._epochs = queue.SimpleQueue()
-            self._pool = ThreadPoolExecutor(count)
+            self._pool = ProcessPoolExecutor(count, context, _start_process, (self._epochs,))
 
     def speed(self, spec: RunSpec) -> cost.Speed:
-        """`cost.speed` with all at work at once, since they share the memory, of which it is the
-        sum."""
-        each = list(self._pool.map(cost.speed, [spec] * self.count))
-        training, evaluation, memory = (sum(column) for column in zip(*each, strict=True))
+        """`cost.speed` with all workers busy at once: mean times, and the sum of their memory."""
+        speeds = list(self._pool.map(cost.speed, [spec] * self.count))
+        training, evaluation, memory = (sum(column) for column in zip(*speeds, strict=True))
         return cost.Speed(training / self.count, evaluation / self.count, int(memory))
 
     def submit(self, task: Task, store: Store) -> "Future[None]":
@@ -183,12 +166,12 @@ class Workers:
             except queue.Empty:
                 return
 
-    def stop(self) -> None:
-        """End what is going on: processes at once, threads after their epoch."""
-        self._stopped.set()
-        if isinstance(self._pool, ProcessPoolExecutor):
+    def close(self, *, stop: bool) -> None:
+        """Take no more tasks; with `stop` end the running ones, processes at once, threads after
+        their epoch."""
+        if stop:
+            self._stopped.set()
+        if stop and isinstance(self._pool, ProcessPoolExecutor):
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
-
-    def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
