@@ -46,6 +46,7 @@ class Recipe(Value):
     batch_size: int = Field(128, ge=2)
     peak_learning_rate: float = Field(0.3, ge=0)
     warmup_fraction: float = Field(0.25, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises to its peak."""
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     milestones: Annotated[tuple[Share, ...], Strict(False)] | None = None
