@@ -178,30 +178,34 @@ def _read(location: Location) -> tuple[Split, Split]:
         _check_md5(tarball, _torchvision().CIFAR100.tgz_md5)
         with tempfile.TemporaryDirectory() as scratch, tarfile.open(tarball) as archive:
             archive.extractall(scratch, filter="data")
-            extracted = Path(scratch, _FOLDER, "train")
-            return _read(Location("archive", location.place, (extracted,)))
-    folder = location.files[0].parent
-    read = _archive_part if location.kind == "archive" else _parquet_part
-    train = _sorted(*read(folder, "train"), ENTRY.per_class("train", "validation"))
-    test = _sorted(*read(folder, "test"), ENTRY.per_class("test"))
+            files = tuple(Path(scratch, _FOLDER, name) for name in _FILES)
+            return _read(Location("archive", location.place, files))
+    train = _part(location, "train", ENTRY.per_class("train", "validation"))
+    test = _part(location, "test", ENTRY.per_class("test"))
     if datasets.checksum(train, test, ENTRY.superclass) != ENTRY.checksum:
         raise DataError(
-            f"{folder}: every file is well formed, but some image or label is not "
-            f"CIFAR-100's (the content's SHA-256 should be {ENTRY.checksum[:12]}...)"
+            f"{location.files[0].parent}: every file is well formed, but some image or label is "
+            f"not CIFAR-100's (the content's SHA-256 should be {ENTRY.checksum[:12]}...)"
         )
     return train, test
 
 
-def _sorted(files: str, images: np.ndarray, labels: np.ndarray, per_class: int) -> Split:
+def _part(location: Location, part: str, per_class: int) -> Split:
     """A part sorted by label and then by pixels; DataError if it has not so many of each class."""
-    expected = ENTRY.num_classes * per_class
+    files = [file for file in location.files if file.name.startswith(part)]
+    if not files:
+        folder = location.files[0].parent
+        raise DataError(f"{folder} holds no {part}*.parquet beside its other part")
+    read = _read_pickle if location.kind == "archive" else _read_parquet
+    images, labels = map(np.concatenate, zip(*map(read, files), strict=True))
+    name, expected = ", ".join(map(str, files)), ENTRY.num_classes * per_class
     if len(labels) != expected:
-        raise DataError(f"{files}: {len(labels):,} rows, but CIFAR-100 has {expected:,} there")
+        raise DataError(f"{name}: {len(labels):,} rows, but CIFAR-100 has {expected:,} there")
     counts = np.bincount(labels, minlength=ENTRY.num_classes)
     if (counts != per_class).any():
         k = int((counts != per_class).argmax())
         raise DataError(
-            f"{files}: {counts[k]} images of class {k} ({ENTRY.classes[k]}), but CIFAR-100 has "
+            f"{name}: {counts[k]} images of class {k} ({ENTRY.classes[k]}), but CIFAR-100 has "
             f"{per_class} of each there; are the labels the fine ones?"
         )
     keys = [bytes([label]) + image.tobytes() for label, image in zip(labels, images, strict=True)]
@@ -221,29 +225,18 @@ def _check_md5(file: Path, md5: str) -> None:
         raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
 
 
-#: A part as its source holds it: its files for errors, images, uint8 (N, P, P, 3), and labels,
-#: int64 (N,).
-_Part = tuple[str, np.ndarray, np.ndarray]
-
-
-def _archive_part(folder: Path, part: str) -> _Part:
+def _read_pickle(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (N, P, P, 3), and fine labels, int64 (N,), of one part of the archive."""
     cifar100 = _torchvision().CIFAR100
     meta = (cifar100.meta["filename"], cifar100.meta["md5"])
-    for name, md5 in [*getattr(cifar100, f"{part}_list"), meta]:
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name} is missing from CIFAR-100's archive")
-        _check_md5(folder / name, md5)
-    content = pickle.loads((folder / part).read_bytes(), encoding="latin1")
+    for name, md5 in [*getattr(cifar100, f"{file.name}_list"), meta]:
+        needed = file.with_name(name)
+        if not needed.is_file():
+            raise DataError(f"{needed} is missing from CIFAR-100's archive")
+        _check_md5(needed, md5)
+    content = pickle.loads(file.read_bytes(), encoding="latin1")
     images = content["data"].reshape(-1, 3, ENTRY.pixels, ENTRY.pixels).transpose(0, 2, 3, 1)
-    return str(folder / part), np.ascontiguousarray(images), np.array(content["fine_labels"])
-
-
-def _parquet_part(folder: Path, part: str) -> _Part:
-    files = sorted(folder.glob(f"{part}*.parquet"))
-    if not files:
-        raise DataError(f"{folder} holds no {part}*.parquet beside its other part")
-    images, labels = zip(*map(_read_parquet, files), strict=True)
-    return ", ".join(map(str, files)), np.concatenate(images), np.concatenate(labels)
+    return np.ascontiguousarray(images), np.array(content["fine_labels"])
 
 
 def _read_parquet(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -316,4 +309,5 @@ def _decode(file: Path, cells: list[Any], side: int) -> np.ndarray:
         return pixels
 
     with ThreadPool() as pool:
-        return np.stack(list(pool.imap(decode, range(len(cells)), chunksize=500)))
+        images = list(pool.imap(decode, range(len(cells)), chunksize=500))
+    return np.array(images, dtype=np.uint8).reshape(-1, side, side, 3)
