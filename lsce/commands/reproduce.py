@@ -41,9 +41,6 @@ SECONDS_PER_NOTEBOOK, SECONDS_TO_BUILD, REPORT_SIZE = 8, 10, 20 * 2**20
 #: Notebooks that summarise the others, and are executed after them.
 LATER = ("00_overview", "11_summary")
 
-#: The page that sets this machine's numbers beside the recorded ones.
-REPRODUCTION = "12_reproduction"
-
 
 def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, str]:
     """The data to use: its name, the banner for every page, and words on where it comes from.
@@ -88,9 +85,10 @@ def reproduce(profile_name: str | None, source: Path | None) -> Path:
     parameters = {name: _parameters("own", profile, data_name, name) for name in pages}
     index = _build(parameters, "own", banner, facts)
     if len(results):
-        own = evidence.gather(pages[REPRODUCTION], profile=profile.name, train_missing=False)
-        numbers = reproduction.with_recorded(own, results)
-        print("\n" + "\n".join(reproduction.summary(numbers, own.profile)))
+        compared = pages["12_reproduction"]
+        own = evidence.gather(compared, profile=profile.name, train_missing=False)
+        summary = reproduction.summary(reproduction.with_recorded(own, results), profile.name)
+        print("\n" + "\n".join(summary))
     return index
 
 

@@ -6,8 +6,9 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lsce import data
 from lsce.judging import statistics
@@ -33,19 +34,16 @@ SEEDS = 5
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class Check:
-    """A measure of a retrained run: its value, the recorded one and the range expected."""
+class Check(NamedTuple):
+    """A measure of a retrained run: its value, the recorded one, the range expected, and whether
+    the value lies inside."""
 
     measure: str
     value: float
     recorded: float
     low: float
     high: float
-
-    @property
-    def holds(self) -> bool:
-        return self.low <= self.value <= self.high
+    holds: bool
 
 
 def verify(count: int, draw: int, longest: float, source: Path | None) -> bool:
@@ -99,7 +97,8 @@ def compare(again: Run, run: Run, repeats: Sequence[Run], runs: int) -> list[Che
         values = [repeat.scalars[measure] for repeat in repeats]
         low, high = statistics.prediction_interval(values, level)
         value = again.scalars.get(measure, math.nan)
-        checks.append(Check(measure, value, run.scalars[measure], low, high))
+        inside = low <= value <= high
+        checks.append(Check(measure, value, run.scalars[measure], low, high, inside))
     return checks
 
 

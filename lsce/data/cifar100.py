@@ -54,12 +54,6 @@ _SUPERCLASS_OF = {c: s for s, names in enumerate(_TAXONOMY.values()) for c in na
 #: The folder and the files in what torchvision downloads.
 _FOLDER, _FILES = "cifar-100-python", ("train", "test", "meta")
 
-_LAYOUTS = {
-    "archive": "torchvision's archive",
-    "tarball": "the archive",
-    "parquet": "Parquet",
-    "cache": "decoded before",
-}
 _WANTED = (
     "torchvision's `cifar-100-python` folder, `cifar-100-python.tar.gz`, or "
     "`train*.parquet` and `test*.parquet`"
@@ -67,18 +61,18 @@ _WANTED = (
 
 
 class Location(NamedTuple):
-    """Where CIFAR-100 lies on this machine; its `str` is for people.
+    """Where CIFAR-100 lies on this machine.
 
-    kind: a key of `_LAYOUTS`. place: the folder that was asked for, or the cache's file. files:
-    what is read, all in one folder.
+    kind: "archive", "tarball", "parquet" or "cache". files: what is read, all in one folder.
+    words: for people, as "CIFAR-100 from data/cifar-100 (Parquet)"; also its `str`.
     """
 
     kind: str
-    place: Path
     files: tuple[Path, ...]
+    words: str
 
     def __str__(self) -> str:
-        return f"CIFAR-100 from {_shown(self.place)} ({_LAYOUTS[self.kind]})"
+        return self.words
 
 
 def _load(source: Source) -> Dataset:
@@ -123,23 +117,28 @@ def locate(source: Source = None) -> Location | None:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder: DATA must name one with {_WANTED}")
         raise DataError(f"{folder} holds no CIFAR-100: wanted {_WANTED}")
+    if cache.read(ENTRY) is None:
+        return None
     file = cache.file(ENTRY)
-    return Location("cache", file, (file,)) if cache.read(ENTRY) else None
+    return Location("cache", (file,), f"CIFAR-100 from {_shown(file)} (decoded before)")
 
 
 def _find(folder: Path) -> Location | None:
+    words = f"CIFAR-100 from {_shown(folder)}"
     for inner in (folder / _FOLDER, folder):
         files = tuple(inner / name for name in _FILES)
         # A folder of that name is meant as the archive even if files are missing in it.
         named = inner.name == _FOLDER and inner.is_dir()
         if named or all(file.is_file() for file in files):
-            return Location("archive", folder, files)
+            return Location("archive", files, f"{words} (torchvision's archive)")
     for inner in (folder, folder / "data", folder / "cifar100"):
         files = (*sorted(inner.glob("train*.parquet")), *sorted(inner.glob("test*.parquet")))
         if files:
-            return Location("parquet", folder, files)
+            return Location("parquet", files, f"{words} (Parquet)")
     tarball = folder / f"{_FOLDER}.tar.gz"
-    return Location("tarball", folder, (tarball,)) if tarball.is_file() else None
+    if tarball.is_file():
+        return Location("tarball", (tarball,), f"{words} (the archive)")
+    return None
 
 
 def _shown(path: Path) -> str:
@@ -179,7 +178,7 @@ def _read(location: Location) -> tuple[Split, Split]:
         with tempfile.TemporaryDirectory() as scratch, tarfile.open(tarball) as archive:
             archive.extractall(scratch, filter="data")
             files = tuple(Path(scratch, _FOLDER, name) for name in _FILES)
-            return _read(Location("archive", location.place, files))
+            return _read(Location("archive", files, location.words))
     train = _part(location, "train", ENTRY.per_class("train", "validation"))
     test = _part(location, "test", ENTRY.per_class("test"))
     if datasets.checksum(train, test, ENTRY.superclass) != ENTRY.checksum:
@@ -202,8 +201,8 @@ def _part(location: Location, part: str, per_class: int) -> Split:
     if len(labels) != expected:
         raise DataError(f"{name}: {len(labels):,} rows, but CIFAR-100 has {expected:,} there")
     counts = np.bincount(labels, minlength=ENTRY.num_classes)
-    if (counts != per_class).any():
-        k = int((counts != per_class).argmax())
+    if (wrong := np.flatnonzero(counts != per_class)).size:
+        k = wrong[0]
         raise DataError(
             f"{name}: {counts[k]} images of class {k} ({ENTRY.classes[k]}), but CIFAR-100 has "
             f"{per_class} of each there; are the labels the fine ones?"
@@ -258,8 +257,8 @@ def _read_parquet(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if "coarse_label" in names:
         coarse = _labels(file, table, "coarse_label", len(ENTRY.superclasses))
         right = np.array(ENTRY.superclass)[labels]
-        if (coarse != right).any():
-            row = int((coarse != right).argmax())
+        if (wrong := np.flatnonzero(coarse != right)).size:
+            row = wrong[0]
             raise DataError(
                 f"{file}: row {row} says coarse_label {coarse[row]} beside {fine} {labels[row]}, "
                 f"whose superclass is {right[row]}"
@@ -282,9 +281,8 @@ def _labels(file: Path, table: Any, name: str, k: int) -> np.ndarray:
     if not is_integer(column.type) or column.null_count:
         raise DataError(f"{file}: column {name} must hold integers and no gaps, is {column.type}")
     labels: np.ndarray = column.to_numpy()
-    outside = (labels < 0) | (labels >= k)
-    if outside.any():
-        row = int(outside.argmax())
+    if (outside := np.flatnonzero((labels < 0) | (labels >= k))).size:
+        row = outside[0]
         raise DataError(f"{file}: row {row} has {name} {labels[row]}, outside 0..{k - 1}")
     return labels.astype(np.int64)
 
@@ -299,8 +297,7 @@ def _decode(file: Path, cells: list[Any], side: int) -> np.ndarray:
         if not isinstance(encoded, bytes):
             raise DataError(f"{file}: row {row} holds no encoded image")
         try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
             raise DataError(f"{file}: the image of row {row} cannot be decoded") from error
         if pixels.shape != (side, side, 3):
