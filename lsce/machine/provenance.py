@@ -17,19 +17,14 @@ from lsce.machine import paths
 def commit() -> str | None:
     """The checkout's commit, with "-dirty" if a tracked file differs other than recorded results
     and figures; outside a checkout the environment variable LSCE_COMMIT, or None."""
-    head = _git("rev-parse", "--short=12", "HEAD")
-    if head is None or head.returncode:
-        return os.environ.get("LSCE_COMMIT")
-    changed = _git("diff", "--quiet", "HEAD", "--", ".", ":!data/recorded", ":!figures")
-    return head.stdout.strip() + "-dirty" * bool(changed and changed.returncode)
-
-
-def _git(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    command = ["git", "-C", str(paths.ROOT), *arguments]
+    git = ["git", "-C", str(paths.ROOT)]
+    run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=30)
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        head = run([*git, "rev-parse", "--short=12", "HEAD"], check=True)
+        changed = run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!data/recorded", ":!figures"])
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("LSCE_COMMIT")
+    return head.stdout.strip() + "-dirty" * bool(changed.returncode)
 
 
 def versions() -> dict[str, str]:
