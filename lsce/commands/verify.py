@@ -127,8 +127,8 @@ def _say(spec: RunSpec, checks: Sequence[Check]) -> None:
     parts += [spec.method.words, f"weight decay {spec.recipe.weight_decay:g}", f"seed {spec.seed}"]
     print(f"\n{spec.id}: {', '.join(parts)}")
     for check in checks:
-        same = "the same" if check.value == check.recorded else f"{check.recorded:.4f}"
+        recorded = "the same" if check.value == check.recorded else f"{check.recorded:.4f}"
         print(
-            f"  {MEASURES[check.measure]:<27} {check.value:.4f}, recorded {same}, expected "
+            f"  {MEASURES[check.measure]:<27} {check.value:.4f}, recorded {recorded}, expected "
             f"{check.low:.4f} to {check.high:.4f}: {'inside' if check.holds else 'OUTSIDE'}"
         )

@@ -190,7 +190,7 @@ def _read(location: Location) -> tuple[Split, Split]:
 
 
 def _part(location: Location, part: str, per_class: int) -> Split:
-    """A part sorted by label and then by pixels; DataError if it has not so many of each class."""
+    """A part sorted by label and then by pixels; DataError for another number of any class."""
     files = [file for file in location.files if file.name.startswith(part)]
     if not files:
         folder = location.files[0].parent
@@ -220,6 +220,8 @@ def _torchvision() -> Any:
 
 
 def _check_md5(file: Path, md5: str) -> None:
+    if not file.is_file():
+        raise DataError(f"{file} is missing from CIFAR-100's archive")
     if not _torchvision().check_integrity(file, md5):
         raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
 
@@ -229,10 +231,7 @@ def _read_pickle(file: Path) -> tuple[np.ndarray, np.ndarray]:
     cifar100 = _torchvision().CIFAR100
     meta = (cifar100.meta["filename"], cifar100.meta["md5"])
     for name, md5 in [*getattr(cifar100, f"{file.name}_list"), meta]:
-        needed = file.with_name(name)
-        if not needed.is_file():
-            raise DataError(f"{needed} is missing from CIFAR-100's archive")
-        _check_md5(needed, md5)
+        _check_md5(file.with_name(name), md5)
     content = pickle.loads(file.read_bytes(), encoding="latin1")
     images = content["data"].reshape(-1, 3, ENTRY.pixels, ENTRY.pixels).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), np.array(content["fine_labels"])
