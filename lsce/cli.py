@@ -9,15 +9,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = {"s": 1, "m": 60, "h": 3600}
-
 
 def _duration(text: str) -> float:
     """Seconds, from "90s", "9m" or "2h"."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match:
         raise argparse.ArgumentTypeError(f"{text!r} must be a time such as 90s, 9m or 2h")
-    return float(found[1]) * SECONDS[found[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _folder(text: str) -> Path:
@@ -35,36 +33,29 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="lsce", description="The label smoothing report.")
     commands = parser.add_subparsers(required=True)
 
-    def command(
-        name: str, does: Callable[[argparse.Namespace], None], words: str
-    ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=words, description=words)
+    def command(does: Callable[[argparse.Namespace], None], words: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(does.__name__.strip("_"), help=words, description=words)
         added.set_defaults(does=does)
         return added
 
-    def takes_data(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--data", type=_folder, help="folder that holds CIFAR-100")
-
-    whole = command("reproduce", _reproduce, "train what is missing and build the report")
-    whole.add_argument(
-        "--profile", help="smoke, quick, small, cpu, gpu or full (gpu with a GPU, else quick)"
-    )
-    takes_data(whole)
-    command("report", _report, "build the report from what is recorded, train nothing")
-    record = command("record", _record, "train what the recorded results lack, in a given time")
+    reproduce = command(_reproduce, "train what is missing and build the report")
+    profiles = "smoke, quick, small, cpu, gpu or full (gpu with a GPU, else quick)"
+    reproduce.add_argument("--profile", help=profiles)
+    command(_report, "build the report from what is recorded, train nothing")
+    record = command(_record, "train what the recorded results lack, in a given time")
     record.add_argument("--profile", help="whose runs to record (gpu with a GPU, else cpu)")
     record.add_argument("--budget", type=_duration, required=True, help="such as 9m")
     record.add_argument("--out", type=_folder, help="folder of the results (data/recorded)")
-    takes_data(record)
-    merge = command("merge", _merge, "add what `record` left to data/recorded")
+    merge = command(_merge, "add what `record` left to data/recorded")
     merge.add_argument("folders", type=_folder, nargs="+", metavar="DIR")
-    verify = command("verify", _verify, "retrain recorded runs drawn at random and compare")
+    verify = command(_verify, "retrain recorded runs drawn at random and compare")
     verify.add_argument("--runs", type=_count, default=3)
     verify.add_argument("--draw", type=int, help="seed of the draw (default: another every time)")
     longest = "leave out runs that take longer here (default: 10m)"
     verify.add_argument("--longest", type=_duration, default=600.0, help=longest)
-    takes_data(verify)
-    cell = command("cell", _cell, "print the cell of parameters of a notebook, as its study has it")
+    for trains in (reproduce, record, verify):
+        trains.add_argument("--data", type=_folder, help="folder that holds CIFAR-100")
+    cell = command(_cell, "print the cell of parameters of a notebook, as its study has it")
     cell.add_argument("notebook", metavar="NN_name")
     return parser.parse_args(argv)
 
@@ -73,16 +64,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    from lsce.commands import reproduce
+    from lsce.commands.reproduce import reproduce
 
-    index = reproduce.reproduce(arguments.profile or None, arguments.data)
-    print(f"\nThe report is ready: open {index.as_uri()}")
+    _say_ready(reproduce(arguments.profile or None, arguments.data))
 
 
-def _report(arguments: argparse.Namespace) -> None:
-    from lsce.commands import reproduce
+def _report(_: argparse.Namespace) -> None:
+    from lsce.commands.reproduce import rerender
 
-    index = reproduce.rerender()
+    _say_ready(rerender())
+
+
+def _say_ready(index: Path) -> None:
     print(f"\nThe report is ready: open {index.as_uri()}")
 
 
@@ -128,6 +121,5 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("LSCE_DEBUG"):
             raise
-        wrong_input = isinstance(error, ValueError | FileNotFoundError)
         print(f"lsce: {error}", file=sys.stderr)
-        sys.exit(2 if wrong_input else 1)
+        sys.exit(2 if isinstance(error, ValueError | FileNotFoundError) else 1)

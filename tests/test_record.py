@@ -28,7 +28,7 @@ from lsce.studies.profiles import Profile
 from lsce.sweeps import sweep
 from lsce.sweeps.workers import Workers
 from lsce.training.methods import Distillation, GeneralizedCE, Smoothing
-from lsce.training.spec import Evaluation, NoisyLabels, RunSpec
+from lsce.training.spec import Evaluation, LongTail, NoisyLabels, RunSpec, SomeClasses
 
 PROFILE = """
 data = "tiny"
@@ -424,3 +424,7 @@ def test_what_is_verified_is_told_apart_from_other_runs(capsys):
     verify._say(spec(labels=labels, method=GeneralizedCE(q=0.7)), [])
     said = capsys.readouterr().out
     assert "symmetric noise of 0.4, generalised CE, q = 0.7, weight decay 0.0005, seed 0" in said
+    verify._say(spec(sample=LongTail(train_size=10_000, imbalance=50)), [])
+    assert "2 epochs, long tail, imbalance 50, ε = 0.1, weight" in capsys.readouterr().out
+    verify._say(spec(sample=SomeClasses(train_size=300, classes=20), monitor_size=100), [])
+    assert "2 epochs, 20 of 100 classes, ε = 0.1, weight" in capsys.readouterr().out

@@ -9,15 +9,15 @@ from lsce.data import synthetic
 
 
 @pytest.fixture(scope="module")
-def fresh() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """2,000 images that `generate` does not hold, their labels and posterior."""
-    split = synthetic.sample(20, seed=1)
-    return split.images, split.labels, synthetic.posterior(split.images)
+def parts() -> tuple[data.Split, data.Split]:
+    return synthetic.generate()
 
 
 @pytest.fixture(scope="module")
-def parts() -> tuple[data.Split, data.Split]:
-    return synthetic.generate()
+def tested(parts) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The 10,000 test images, their labels and posterior."""
+    test = parts[1]
+    return test.images, test.labels, synthetic.posterior(test.images)
 
 
 def test_patterns_are_distinct_and_mirror_symmetric():
@@ -29,11 +29,11 @@ def test_patterns_are_distinct_and_mirror_symmetric():
     np.testing.assert_allclose(theta.sum(1), 1, rtol=1e-12)
 
 
-def test_posterior_equals_a_sum_over_cells(fresh):
-    images, _, posterior = fresh
+def test_posterior_equals_a_sum_over_cells(tested):
+    images, _, posterior = tested
     theta, patterns = synthetic._model()
     index = {pattern.tobytes(): v for v, pattern in enumerate(patterns)}
-    for i in (0, 777, 1999):
+    for i in (0, 777, 9999):
         density = np.zeros(100)
         for top in range(0, 32, 4):
             for left in range(0, 32, 4):
@@ -41,13 +41,12 @@ def test_posterior_equals_a_sum_over_cells(fresh):
                 density += np.log(theta[:, index[cell]])
         expected = np.exp(density - np.logaddexp.reduce(density))
         np.testing.assert_allclose(posterior[i].numpy(), expected, rtol=1e-9, atol=1e-300)
-    assert posterior.dtype == torch.float64 and posterior.shape == (2000, 100)
-    torch.testing.assert_close(posterior.sum(1), torch.ones(2000, dtype=torch.float64))
+    assert posterior.dtype == torch.float64 and posterior.shape == (10_000, 100)
+    torch.testing.assert_close(posterior.sum(1), torch.ones(10_000, dtype=torch.float64))
 
 
-def test_posterior_is_calibrated_and_of_the_intended_difficulty():
-    fresh = synthetic.sample(100, seed=2)
-    labels, posterior = fresh.labels, synthetic.posterior(fresh.images)
+def test_posterior_is_calibrated_and_of_the_intended_difficulty(tested):
+    _, labels, posterior = tested
     confidence, predicted = posterior.max(1)
     correct = predicted == labels
     # Calibration in the large: correctness is Bernoulli(confidence) for each image.
@@ -65,8 +64,8 @@ def test_posterior_is_calibrated_and_of_the_intended_difficulty():
     assert siblings.double().mean() > 0.75
 
 
-def test_flip_keeps_the_posterior_and_foreign_images_are_refused(fresh):
-    images, _, posterior = fresh
+def test_flip_keeps_the_posterior_and_foreign_images_are_refused(tested):
+    images, _, posterior = tested
     torch.testing.assert_close(synthetic.posterior(images.flip(2)), posterior)
     broken = images.clone()
     broken[5, 31, 31, 2] ^= 1
@@ -78,17 +77,6 @@ def test_flip_keeps_the_posterior_and_foreign_images_are_refused(fresh):
         synthetic.posterior(images.float())
     with pytest.raises(ValueError, match="images must be uint8"):
         synthetic.posterior(images.permute(0, 3, 1, 2))
-
-
-def test_samples_depend_on_the_seed_alone(fresh):
-    images, labels, _ = fresh
-    again, other = (synthetic.sample(20, seed).images for seed in (1, 2))
-    assert torch.equal(images, again) and not (images == other).all()
-    assert torch.equal(labels.bincount(), torch.full((100,), 20))
-    with pytest.raises(ValueError, match="per_class must be at least 1, got 0"):
-        synthetic.sample(0, seed=1)
-    with pytest.raises(ValueError, match="seed must not be negative"):
-        synthetic.sample(1, seed=-1)
 
 
 def test_parts_share_no_image_and_look_like_cifar(parts):
@@ -114,10 +102,9 @@ def test_the_data_set(parts, monkeypatch):
         assert name.startswith(entry.superclasses[superclass] + "-")
 
 
-def test_another_source_and_drift_are_errors(monkeypatch):
+def test_another_source_and_drift_are_errors(parts, monkeypatch):
     with pytest.raises(ValueError, match="source must be None for the built-in.*'somewhere'"):
         data.load("built-in", "somewhere")
-    fresh = synthetic.sample(1, seed=3)
-    monkeypatch.setattr(synthetic, "generate", lambda: (fresh, fresh))
+    monkeypatch.setattr(synthetic, "generate", lambda: (parts[1], parts[1]))
     with pytest.raises(RuntimeError, match="comes out different with NumPy"):
         data.load("built-in")

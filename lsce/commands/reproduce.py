@@ -2,8 +2,9 @@
 
 import math
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,6 @@ from lsce.report import reproduction, site
 from lsce.results import recorded
 from lsce.results.store import Store
 from lsce.studies import evidence
-from lsce.studies.parameters import Shown
 from lsce.studies.profiles import Profile
 from lsce.sweeps import cost, sweep
 from lsce.training.spec import Task
@@ -32,30 +32,14 @@ BUILT_IN_BANNER = (
     "Every result here is from the built-in synthetic data set, and says nothing of natural images."
 )
 
-#: What `make report` says of a page that nothing is recorded for.
-NO_RESULTS = "No run of this page is recorded yet; `make reproduce` trains them."
+#: Notebooks that are executed at a time, at most, and the bytes of memory that each takes.
+MOST_NOTEBOOKS, NOTEBOOK_MEMORY = 4, 2**30
 
-#: Notebooks that are executed at a time, at most; each takes up to 1 GiB.
-MOST_NOTEBOOKS = 4
+#: For the estimate: seconds that a notebook and the report take, and bytes of the report.
+SECONDS_PER_NOTEBOOK, SECONDS_TO_BUILD, REPORT_SIZE = 8, 10, 20 * 2**20
 
-#: Expected seconds that a notebook and the report take beside training, for the estimate.
-SECONDS_PER_NOTEBOOK, SECONDS_TO_BUILD = 8, 10
-
-#: What a notebook takes of memory, and the report of disk, in bytes.
-NOTEBOOK_MEMORY, REPORT_SIZE = 2**30, 20 * 2**20
-
-#: Notebooks that say what the others show, and are executed after them.
+#: Notebooks that summarise the others, and are executed after them.
 LATER = ("00_overview", "11_summary")
-
-#: The page that sets this machine's numbers beside the recorded ones.
-REPRODUCTION = "12_reproduction"
-
-#: The parameters of each notebook, by its name.
-Given = dict[str, dict[str, Any]]
-
-
-def default_profile() -> str:
-    return "gpu" if default_device().type == "cuda" else "quick"
 
 
 def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, str]:
@@ -65,43 +49,46 @@ def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, s
     """
     if profile.data == "built-in" and source is None:
         return "built-in", BUILT_IN_BANNER, "the built-in synthetic set, as this profile wants"
-    found = data.locate(source)
-    if found is None:
+    location = data.locate(source)
+    if location is None:
         print("CIFAR-100 is not on this machine yet: downloading it", flush=True)
         try:
             data.fetch()
         except data.DataUnavailable as error:
             return "built-in", FALLBACK_BANNER, f"the built-in synthetic set, since {error}"
-        found = data.locate()
+        location = data.locate()
     data.load("cifar-100", source)  # decoded and checked here, once, before any worker needs it
-    return "cifar-100", None, str(found)
+    return "cifar-100", None, str(location)
 
 
 def reproduce(profile_name: str | None, source: Path | None) -> Path:
     """Train what is missing, execute every notebook, build the report; returns its first page."""
-    profile = Profile(profile_name or default_profile())
+    default = "gpu" if default_device().type == "cuda" else "quick"
+    profile = Profile(profile_name or default)
     for notebook in studies.with_runs():
         profile.study(notebook, "built-in")  # a parameter out of range is found before the data
     _check_writable()
     data_name, banner, words = find_data(profile, source)
     pages = {notebook: profile.study(notebook, data_name) for notebook in studies.with_runs()}
     tasks = [task for study in pages.values() for task in study.tasks]
-    store = Store()
-    todo = sweep.plan(tasks, store)
-    _say_plan(profile, tasks, todo, words)
-    sweep.execute(todo, store)
-    given: Given = {}
-    for notebook in studies.notebooks():
-        given[notebook] = {"runs": "own"} if notebook in LATER else {}
-        if notebook in pages:
-            given[notebook] = _given("own", profile, data_name, notebook)
-    index = _render(given, banner, _own_footer(profile, data_name, tasks, store))
-    if len(recorded.results()):
-        own = evidence.gather(
-            pages[REPRODUCTION], profile=profile.name, runs="own", train_missing=False
-        )
-        numbers = reproduction.with_recorded(own, recorded.results())
-        print("\n" + "\n".join(reproduction.summary(numbers, own.profile)))
+    store, results = Store(), recorded.results()
+    plan = sweep.plan(tasks, store)
+    _print_plan(profile, tasks, plan, words)
+    sweep.execute(plan, store)
+    runs = [store.read(task) for task in {task.id: task for task in tasks}.values()]
+    facts = _facts(
+        [f"This machine: profile {profile.name}", data_name, f"{len(runs)} runs"],
+        {run.origin["device"] for run in runs},
+    )
+    if len(results):
+        facts += f" Beside them: {_recorded_facts()}"
+    parameters = {name: _parameters("own", profile, data_name, name) for name in pages}
+    index = _build(parameters, "own", banner, facts)
+    if len(results):
+        compared = pages["12_reproduction"]
+        own = evidence.gather(compared, profile=profile.name, train_missing=False)
+        summary = reproduction.summary(reproduction.with_recorded(own, results), profile.name)
+        print("\n" + "\n".join(summary))
     return index
 
 
@@ -112,28 +99,15 @@ def rerender() -> Path:
     nothing is recorded says so.
     """
     _check_writable()
-    given: Given = {}
-    stubs = []
-    for notebook in studies.notebooks():
-        given[notebook] = {"runs": "recorded"} if notebook in LATER else {}
-        if studies.of(notebook) is None:
-            continue
-        if shown := next(iter(evidence.recorded(notebook)), None):
-            profile = Profile(shown.profile)
-            given[notebook] = _given("recorded", profile, profile.data, notebook)
-        else:
-            stubs.append(notebook)
-    if set(stubs) == set(studies.with_runs()):
-        stubs += [
-            name for name in LATER if name in given and name not in stubs
-        ]  # nothing to sum up
-    index = _render(given, None, _footer(_recorded_facts()), stubs)
-    for notebook in stubs:
-        print(f"  {notebook}: no results yet")
-    return index
+    parameters = {}
+    for notebook in studies.with_runs():
+        if sets := evidence.recorded(notebook):
+            profile = Profile(sets[0].profile)
+            parameters[notebook] = _parameters("recorded", profile, profile.data, notebook)
+    return _build(parameters, "recorded", None, _recorded_facts())
 
 
-def _given(runs: Shown, profile: Profile, data_name: str, notebook: str) -> dict[str, Any]:
+def _parameters(runs: str, profile: Profile, data_name: str, notebook: str) -> dict[str, Any]:
     """The parameters of a notebook with runs that are not its own defaults."""
     common = {"runs": runs, "profile": profile.name, "data_name": data_name}
     return common | profile.parameters(notebook)
@@ -143,28 +117,26 @@ def _check_writable() -> None:
     for folder in (paths.DATA, paths.RUNS, paths.CACHE, paths.BUILD, paths.FIGURES):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
-            probe.touch()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise OSError(f"{folder} cannot be written to ({error.strerror})") from error
 
 
-def _say_plan(profile: Profile, tasks: Sequence[Task], todo: sweep.Plan, words: str) -> None:
-    total = len({task.id for task in (*tasks, *todo.missing)})
-    at_a_time = _notebooks_at_a_time()
-    rounds = math.ceil(len(studies.notebooks()) / at_a_time)
-    expected = todo.expected + SECONDS_PER_NOTEBOOK * rounds + SECONDS_TO_BUILD
-    workers = f", {todo.at_a_time} at a time" if todo.missing else ""
-    disk = sum(map(cost.disk, todo.missing)) + REPORT_SIZE
+def _print_plan(profile: Profile, tasks: Sequence[Task], plan: sweep.Plan, words: str) -> None:
+    total = len({task.id for task in (*tasks, *plan.missing)})
+    notebooks = _notebooks_at_a_time()
+    rounds = math.ceil(len(studies.notebooks()) / notebooks)
+    expected = plan.expected + SECONDS_PER_NOTEBOOK * rounds + SECONDS_TO_BUILD
+    workers = f", {plan.at_a_time} at a time" if plan.missing else ""
+    disk = sum(map(cost.disk, plan.missing)) + REPORT_SIZE
     rows = {
         "profile": profile.name,
         "device": provenance.device_name(default_device().type),
         "data": words,
-        "runs": f"{len(todo.missing)} of {total} to train{workers}",
-        "work": f"{sum(map(cost.operations, todo.missing)):.1e} operations",
-        "time": f"about {duration(expected)}, of which training {duration(todo.expected)}",
-        "memory": f"{max(todo.memory, at_a_time * NOTEBOOK_MEMORY) / 2**30:.1f} GiB",
+        "runs": f"{len(plan.missing)} of {total} to train{workers}",
+        "work": f"{sum(map(cost.operations, plan.missing)):.1e} operations",
+        "time": f"about {duration(expected)}, of which training {duration(plan.expected)}",
+        "memory": f"{max(plan.memory, notebooks * NOTEBOOK_MEMORY) / 2**30:.1f} GiB",
         "disk": f"{disk / 2**20:,.0f} MiB",
         "commit": provenance.commit() or "unknown",
     }
@@ -177,56 +149,54 @@ def _say_plan(profile: Profile, tasks: Sequence[Task], todo: sweep.Plan, words: 
 
 def _recorded_facts() -> str:
     results = recorded.results()
-    return " · ".join([f"Recorded results: {len(results)} runs", *results.devices]) + "."
+    return _facts([f"Recorded results: {len(results)} runs"], results.devices)
 
 
-def _own_footer(profile: Profile, data_name: str, tasks: Sequence[Task], store: Store) -> str:
-    own = [store.read(task) for task in {task.id: task for task in tasks}.values()]
-    devices = sorted({run.origin["device"] for run in own})
-    words = [f"This machine: profile {profile.name}", data_name, f"{len(own)} runs"]
-    beside = f" Beside them: {_recorded_facts()}" if len(recorded.results()) else ""
-    return _footer(" · ".join([*words, *devices]) + "." + beside)
-
-
-def _footer(facts: str) -> str:
-    """What every page of the report rests on, those without a run of their own too."""
-    built = f"Built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return f"lsce, MIT License. {facts} {built} · commit {provenance.commit() or 'unknown'}"
+def _facts(words: Sequence[str], devices: Iterable[str]) -> str:
+    return " · ".join([*words, *sorted(devices)]) + "."
 
 
 def _notebooks_at_a_time() -> int:
     return min(sweep.cores(), MOST_NOTEBOOKS)
 
 
-def _render(
-    given: Mapping[str, Mapping[str, Any]],
-    banner: str | None,
-    footer: str,
-    stubs: Sequence[str] = (),
+def _build(
+    parameters: Mapping[str, Mapping[str, Any]], runs: str, banner: str | None, facts: str
 ) -> Path:
-    """Execute the notebooks with these parameters, but for `stubs`, and build the site."""
+    """Execute the notebooks and build the site, whose pages all end with `facts`.
+
+    `parameters` has those of the pages with runs; one that it lacks only says so. `runs` is for
+    the pages that summarise these.
+    """
+    stubs = set(studies.with_runs()) - set(parameters)
+    if not parameters:
+        stubs |= set(LATER)
     executed = paths.BUILD / "executed"
     shutil.rmtree(executed, ignore_errors=True)
 
     def page(name: str) -> Path:
-        notebook = paths.NOTEBOOKS / f"{name}.ipynb"
+        notebook, output = paths.NOTEBOOKS / f"{name}.ipynb", executed / f"{name}.ipynb"
         if name in stubs:
-            return site.stub(name, _title(notebook), NO_RESULTS, executed)
+            title = nbformat.read(notebook, as_version=4).cells[0].source.splitlines()[0]
+            message = "No run of this page is recorded yet; `make reproduce` trains them."
+            return site.stub(name, title.lstrip("# "), message, executed)
         start = time.monotonic()
-        output = executed / f"{name}.ipynb"
-        site.execute(notebook, given[name], output)
+        default = {"runs": runs} if name in LATER else {}
+        site.execute(notebook, parameters.get(name, default), output)
         print(f"  executed {name} in {duration(time.monotonic() - start)}", flush=True)
         return output
 
+    notebooks = studies.notebooks()
     with ThreadPoolExecutor(_notebooks_at_a_time()) as pool:
-        pages = list(pool.map(page, [name for name in given if name not in LATER]))
-        pages += pool.map(page, [name for name in given if name in LATER])
+        pages = list(pool.map(page, [name for name in notebooks if name not in LATER]))
+        pages += pool.map(page, [name for name in notebooks if name in LATER])
     start = time.monotonic()
+    built = f"Built {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    commit = provenance.commit() or "unknown"
+    footer = f"lsce, MIT License. {facts} {built} · commit {commit}"
     index = site.build(pages, paths.HTML, banner=banner, footer=footer)
     print(f"  built the report in {duration(time.monotonic() - start)}", flush=True)
+    for name in notebooks:
+        if name in stubs:
+            print(f"  {name}: no results yet")
     return index
-
-
-def _title(notebook: Path) -> str:
-    first = nbformat.read(notebook, as_version=4).cells[0].source
-    return str(first.splitlines()[0].lstrip("# "))

@@ -1,24 +1,22 @@
 """CIFAR-100 from any of its sources.
 
 CIFAR-100 (A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) is
-distributed in several layouts that hold the same images in different orders. Here each of its two
-parts is sorted by fine label and then by pixels, the *canonical order*, so that an index, a subset
-or a split means the same images whatever the source was. A source whose content differs in a
-single byte from the entry's checksum is refused; what passed is kept decoded (`cache`).
+distributed in several layouts that hold the same images in different orders. Here its train and
+its test part are each sorted by fine label and then by pixels, so that an index means the same
+image whatever the source was. A source that differs in a single byte is refused; what passed is
+kept decoded (`cache`).
 """
 
 import io
-import os
 import pickle
 import shutil
 import socket
 import tarfile
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,8 +51,8 @@ _TAXONOMY = {
 }
 _SUPERCLASS_OF = {c: s for s, names in enumerate(_TAXONOMY.values()) for c in names.split()}
 
-#: What torchvision downloads, and the folder and the files in it.
-_TARBALL, _FOLDER, _FILES = "cifar-100-python.tar.gz", "cifar-100-python", ("train", "test", "meta")
+#: The folder and the files in what torchvision downloads.
+_FOLDER, _FILES = "cifar-100-python", ("train", "test", "meta")
 
 _WANTED = (
     "torchvision's `cifar-100-python` folder, `cifar-100-python.tar.gz`, or "
@@ -62,26 +60,19 @@ _WANTED = (
 )
 
 
-@dataclass(frozen=True)
-class Location:
+class Location(NamedTuple):
     """Where CIFAR-100 lies on this machine.
 
-    kind: ``"archive"``, ``"tarball"``, ``"parquet"`` or ``"cache"``. folder: the folder that holds
-    `files`. words: for people, as "CIFAR-100 from data/cifar-100 (Parquet)"; also its `str`.
+    kind: "archive", "tarball", "parquet" or "cache". files: what is read, all in one folder.
+    words: for people, as "CIFAR-100 from data/cifar-100 (Parquet)"; also its `str`.
     """
 
     kind: str
-    folder: Path
     files: tuple[Path, ...]
     words: str
 
     def __str__(self) -> str:
         return self.words
-
-
-#: A part (train or test) as its source holds it: the name of that for errors, images, uint8
-#: (N, P, P, 3), and labels, int64 (N,).
-_Part = tuple[str, np.ndarray, np.ndarray]
 
 
 def _load(source: Source) -> Dataset:
@@ -119,38 +110,34 @@ def locate(source: Source = None) -> Location | None:
     Looks at names and the cache's header: nothing is decoded or downloaded. Raises DataError if
     `source` is given and holds none of the layouts.
     """
+    folder = paths.CIFAR100 if source is None else Path(source)
+    if location := _find(folder):
+        return location
     if source is not None:
-        folder = Path(source)
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder: DATA must name one with {_WANTED}")
-        location = _find(folder)
-        if location is None:
-            raise DataError(f"{folder} holds no CIFAR-100: wanted {_WANTED}")
-        return location
-    location = _find(paths.CIFAR100)
-    if location is None and cache.read(ENTRY) is not None:
-        file = cache.file(ENTRY)
-        words = f"CIFAR-100 from {_shown(file)} (decoded before)"
-        return Location("cache", file.parent, (file,), words)
-    return location
+        raise DataError(f"{folder} holds no CIFAR-100: wanted {_WANTED}")
+    if cache.read(ENTRY) is None:
+        return None
+    file = cache.file(ENTRY)
+    return Location("cache", (file,), f"CIFAR-100 from {_shown(file)} (decoded before)")
 
 
 def _find(folder: Path) -> Location | None:
-    """The layout that `folder` holds, if any."""
-    shown = f"CIFAR-100 from {_shown(folder)}"
+    words = f"CIFAR-100 from {_shown(folder)}"
     for inner in (folder / _FOLDER, folder):
         files = tuple(inner / name for name in _FILES)
         # A folder of that name is meant as the archive even if files are missing in it.
         named = inner.name == _FOLDER and inner.is_dir()
         if named or all(file.is_file() for file in files):
-            return Location("archive", inner, files, f"{shown} (torchvision's archive)")
+            return Location("archive", files, f"{words} (torchvision's archive)")
     for inner in (folder, folder / "data", folder / "cifar100"):
         files = (*sorted(inner.glob("train*.parquet")), *sorted(inner.glob("test*.parquet")))
         if files:
-            return Location("parquet", inner, files, f"{shown} (Parquet)")
-    tarball = folder / _TARBALL
+            return Location("parquet", files, f"{words} (Parquet)")
+    tarball = folder / f"{_FOLDER}.tar.gz"
     if tarball.is_file():
-        return Location("tarball", folder, (tarball,), f"{shown} (the archive)")
+        return Location("tarball", (tarball,), f"{words} (the archive)")
     return None
 
 
@@ -177,44 +164,51 @@ def fetch() -> None:
         raise DataUnavailable(f"CIFAR-100 could not be downloaded: {first_line(error)}") from error
     else:
         with writing(paths.CIFAR100):
-            os.replace(temporary / _FOLDER, paths.CIFAR100 / _FOLDER)
+            (temporary / _FOLDER).replace(paths.CIFAR100 / _FOLDER)
     finally:
         socket.setdefaulttimeout(patience)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(location: Location) -> tuple[Split, Split]:
-    """Train and test part of a source in canonical order, verified."""
+    """The train and the test part of a source, sorted and verified."""
     if location.kind == "tarball":
-        _check_md5(location.files[0], _torchvision().CIFAR100.tgz_md5)
-        with tempfile.TemporaryDirectory() as folder, tarfile.open(location.files[0]) as archive:
-            archive.extractall(folder, filter="data")
-            return _read(Location("archive", Path(folder) / _FOLDER, (), ""))
-    read = _archive_part if location.kind == "archive" else _parquet_part
-    train = _canonical(*read(location.folder, "train"), ENTRY.per_class("train", "validation"))
-    test = _canonical(*read(location.folder, "test"), ENTRY.per_class("test"))
+        (tarball,) = location.files
+        _check_md5(tarball, _torchvision().CIFAR100.tgz_md5)
+        with tempfile.TemporaryDirectory() as scratch, tarfile.open(tarball) as archive:
+            archive.extractall(scratch, filter="data")
+            files = tuple(Path(scratch, _FOLDER, name) for name in _FILES)
+            return _read(Location("archive", files, location.words))
+    train = _part(location, "train", ENTRY.per_class("train", "validation"))
+    test = _part(location, "test", ENTRY.per_class("test"))
     if datasets.checksum(train, test, ENTRY.superclass) != ENTRY.checksum:
         raise DataError(
-            f"{location.folder}: every file is well formed, but some image or label is not "
-            f"CIFAR-100's (the content's SHA-256 should be {ENTRY.checksum[:12]}...)"
+            f"{location.files[0].parent}: every file is well formed, but some image or label is "
+            f"not CIFAR-100's (the content's SHA-256 should be {ENTRY.checksum[:12]}...)"
         )
     return train, test
 
 
-def _canonical(name: str, images: np.ndarray, labels: np.ndarray, per_class: int) -> Split:
-    """A part sorted by label and then by pixels; DataError if it has not so many of each class."""
-    k = ENTRY.num_classes
-    if len(labels) != k * per_class:
-        raise DataError(f"{name}: {len(labels):,} rows, but CIFAR-100 has {k * per_class:,} there")
-    counts = np.bincount(labels, minlength=k)
-    if (counts != per_class).any():
-        k = int((counts != per_class).argmax())
+def _part(location: Location, part: str, per_class: int) -> Split:
+    """A part sorted by label and then by pixels; DataError for another number of any class."""
+    files = [file for file in location.files if file.name.startswith(part)]
+    if not files:
+        folder = location.files[0].parent
+        raise DataError(f"{folder} holds no {part}*.parquet beside its other part")
+    read = _read_pickle if location.kind == "archive" else _read_parquet
+    images, labels = map(np.concatenate, zip(*map(read, files), strict=True))
+    name, expected = ", ".join(map(str, files)), ENTRY.num_classes * per_class
+    if len(labels) != expected:
+        raise DataError(f"{name}: {len(labels):,} rows, but CIFAR-100 has {expected:,} there")
+    counts = np.bincount(labels, minlength=ENTRY.num_classes)
+    if (wrong := np.flatnonzero(counts != per_class)).size:
+        k = wrong[0]
         raise DataError(
             f"{name}: {counts[k]} images of class {k} ({ENTRY.classes[k]}), but CIFAR-100 has "
             f"{per_class} of each there; are the labels the fine ones?"
         )
     keys = [bytes([label]) + image.tobytes() for label, image in zip(labels, images, strict=True)]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
     return Split(torch.from_numpy(images[order]), torch.from_numpy(labels[order]))
 
 
@@ -226,28 +220,21 @@ def _torchvision() -> Any:
 
 
 def _check_md5(file: Path, md5: str) -> None:
+    if not file.is_file():
+        raise DataError(f"{file} is missing from CIFAR-100's archive")
     if not _torchvision().check_integrity(file, md5):
         raise DataError(f"{file} is truncated or altered: its MD5 is not CIFAR-100's, {md5}")
 
 
-def _archive_part(folder: Path, name: str) -> _Part:
+def _read_pickle(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (N, P, P, 3), and fine labels, int64 (N,), of one part of the archive."""
     cifar100 = _torchvision().CIFAR100
     meta = (cifar100.meta["filename"], cifar100.meta["md5"])
-    for file, md5 in [*getattr(cifar100, f"{name}_list"), meta]:
-        if not (folder / file).is_file():
-            raise DataError(f"{folder / file} is missing from CIFAR-100's archive")
-        _check_md5(folder / file, md5)
-    content = pickle.loads((folder / name).read_bytes(), encoding="latin1")
+    for name, md5 in [*getattr(cifar100, f"{file.name}_list"), meta]:
+        _check_md5(file.with_name(name), md5)
+    content = pickle.loads(file.read_bytes(), encoding="latin1")
     images = content["data"].reshape(-1, 3, ENTRY.pixels, ENTRY.pixels).transpose(0, 2, 3, 1)
-    return str(folder / name), np.ascontiguousarray(images), np.array(content["fine_labels"])
-
-
-def _parquet_part(folder: Path, name: str) -> _Part:
-    files = sorted(folder.glob(f"{name}*.parquet"))
-    if not files:
-        raise DataError(f"{folder} holds no {name}*.parquet beside its other part")
-    images, labels = zip(*map(_read_parquet, files), strict=True)
-    return ", ".join(map(str, files)), np.concatenate(images), np.concatenate(labels)
+    return np.ascontiguousarray(images), np.array(content["fine_labels"])
 
 
 def _read_parquet(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -256,47 +243,45 @@ def _read_parquet(file: Path) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(file)
-        has = table.schema_arrow.names
-        image = _column(file, has, "img", "image")
-        fine = _column(file, has, "fine_label", "label")
-        columns = [name for name in (image, fine, "coarse_label") if name in has]
-        table = table.read(columns=columns)
+        content = pq.ParquetFile(file)
+        names = content.schema_arrow.names
+        image = _column(file, names, "img", "image")
+        fine = _column(file, names, "fine_label", "label")
+        table = content.read(columns=[image, fine, "coarse_label"])
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{file} is truncated, damaged or no Parquet file: {first_line(error)}"
         ) from error
     labels = _labels(file, table, fine, ENTRY.num_classes)
-    if "coarse_label" in has:
+    if "coarse_label" in names:
         coarse = _labels(file, table, "coarse_label", len(ENTRY.superclasses))
-        above = np.array(ENTRY.superclass)[labels]
-        if (coarse != above).any():
-            row = int((coarse != above).argmax())
+        right = np.array(ENTRY.superclass)[labels]
+        if (wrong := np.flatnonzero(coarse != right)).size:
+            row = wrong[0]
             raise DataError(
                 f"{file}: row {row} says coarse_label {coarse[row]} beside {fine} {labels[row]}, "
-                f"whose superclass is {above[row]}"
+                f"whose superclass is {right[row]}"
             )
     return _decode(file, table[image].to_pylist(), ENTRY.pixels), labels
 
 
-def _column(file: Path, has: list[str], *spellings: str) -> str:
+def _column(file: Path, names: list[str], *spellings: str) -> str:
     for name in spellings:
-        if name in has:
+        if name in names:
             return name
-    raise DataError(f"{file}: no column {' or '.join(spellings)}; it has {', '.join(has)}")
+    raise DataError(f"{file}: no column {' or '.join(spellings)}; it has {', '.join(names)}")
 
 
 def _labels(file: Path, table: Any, name: str, k: int) -> np.ndarray:
-    """The labels, int64 (N,), in a column of a table of PyArrow's, all of them in 0..k - 1."""
+    """A column of a PyArrow table as labels, int64 (N,), 0..k - 1."""
     from pyarrow.types import is_integer
 
     column = table[name]
     if not is_integer(column.type) or column.null_count:
         raise DataError(f"{file}: column {name} must hold integers and no gaps, is {column.type}")
     labels: np.ndarray = column.to_numpy()
-    outside = (labels < 0) | (labels >= k)
-    if outside.any():
-        row = int(outside.argmax())
+    if (outside := np.flatnonzero((labels < 0) | (labels >= k))).size:
+        row = outside[0]
         raise DataError(f"{file}: row {row} has {name} {labels[row]}, outside 0..{k - 1}")
     return labels.astype(np.int64)
 
@@ -305,23 +290,20 @@ def _decode(file: Path, cells: list[Any], side: int) -> np.ndarray:
     """The images, uint8 (N, side, side, 3), of a column of encoded ones; threads share the work."""
     from PIL import Image
 
-    images = np.empty((len(cells), side, side, 3), dtype=np.uint8)
+    def decode(row: int) -> np.ndarray:
+        cell = cells[row]
+        encoded = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(encoded, bytes):
+            raise DataError(f"{file}: row {row} holds no encoded image")
+        try:
+            pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
+            raise DataError(f"{file}: the image of row {row} cannot be decoded") from error
+        if pixels.shape != (side, side, 3):
+            size = "{1}x{0}".format(*pixels.shape)
+            raise DataError(f"{file}: the image of row {row} is {size}, not {side}x{side}")
+        return pixels
 
-    def decode(start: int) -> None:
-        for row, cell in enumerate(cells[start : start + 500], start):
-            encoded = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not isinstance(encoded, bytes):
-                raise DataError(f"{file}: row {row} holds no encoded image")
-            try:
-                with Image.open(io.BytesIO(encoded)) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
-                raise DataError(f"{file}: the image of row {row} cannot be decoded") from error
-            if pixels.shape != images.shape[1:]:
-                size = "{1}x{0}".format(*pixels.shape)
-                raise DataError(f"{file}: the image of row {row} is {size}, not {side}x{side}")
-            images[row] = pixels
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(decode, range(0, len(cells), 500)))
-    return images
+    with ThreadPool() as pool:
+        images = list(pool.imap(decode, range(len(cells)), chunksize=500))
+    return np.array(images, dtype=np.uint8).reshape(-1, side, side, 3)

@@ -27,28 +27,17 @@ SUPERCLASS_SCALE = 0.55
 CLASS_SCALE = 0.25
 GRID = 8
 CELL = 4
+_SIDE = GRID * CELL
 
 _SUPERCLASS = tuple(k * SUPERCLASSES // CLASSES for k in range(CLASSES))
 _SEED = 20151202  # arXiv date of Szegedy et al., who introduced label smoothing
-_MODEL, _TRAIN, _TEST, _FRESH = range(4)
+_MODEL, _TRAIN, _TEST = range(3)
 
 
 def generate() -> tuple[Split, Split]:
     """All training images and the test images of the data set, in class order."""
-    train = _draw(ENTRY.per_class("train", "validation"), [_SEED, _TRAIN])
-    return train, _draw(ENTRY.per_class("test"), [_SEED, _TEST])
-
-
-def sample(per_class: int, seed: int) -> Split:
-    """CLASSES * per_class fresh images in class order, independent of `generate` and other seeds.
-
-    Raises ValueError if per_class is not positive or the seed is negative.
-    """
-    if per_class < 1:
-        raise ValueError(f"per_class must be at least 1, got {per_class!r}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed!r}")
-    return _draw(per_class, [_SEED, _FRESH, seed])
+    train = _draw(ENTRY.per_class("train", "validation"), _TRAIN)
+    return train, _draw(ENTRY.per_class("test"), _TEST)
 
 
 def posterior(images: torch.Tensor) -> torch.Tensor:
@@ -57,17 +46,16 @@ def posterior(images: torch.Tensor) -> torch.Tensor:
     images: uint8 (N, P, P, 3), P = GRID * CELL, unaugmented or flipped horizontally. Raises
     ValueError for another dtype or shape, or for an image that the model cannot produce.
     """
-    side = GRID * CELL
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
-        raise ValueError(
-            f"images must be uint8 (N, {side}, {side}, 3), got {images.dtype} {tuple(images.shape)}"
-        )
+    shape = (_SIDE, _SIDE, 3)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+        wanted = f"uint8 (N, {_SIDE}, {_SIDE}, 3)"
+        raise ValueError(f"images must be {wanted}, got {images.dtype} {tuple(images.shape)}")
     codes = _decode(images.numpy())
     n = len(codes)
     cells = codes + PATTERNS * np.arange(n)[:, None]
     counts = np.bincount(cells.ravel(), minlength=n * PATTERNS).reshape(n, PATTERNS)
-    log_likelihood = torch.from_numpy(counts @ np.log(_model()[0]).T)
-    return torch.softmax(log_likelihood, dim=1)
+    log_likelihood = counts @ np.log(_model()[0]).T
+    return torch.from_numpy(log_likelihood).softmax(dim=1)
 
 
 def _load(source: Source) -> Dataset:
@@ -90,7 +78,7 @@ ENTRY = Entry(
     superclass=_SUPERCLASS,
     superclasses=tuple(f"s{s:02d}" for s in range(SUPERCLASSES)),
     sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
-    pixels=GRID * CELL,
+    pixels=_SIDE,
     examples={
         "similar": ("s00-c00", "s00-c01", "s00-c02"),
         "unlike": ("s05-c25", "s10-c50", "s15-c75"),
@@ -101,19 +89,19 @@ ENTRY = Entry(
 datasets.register(ENTRY)
 
 
-def _generator(stream: list[int]) -> np.random.Generator:
+def _generator(stream: int) -> np.random.Generator:
     # Only `random` is drawn from it, whose values do not change between versions of NumPy.
-    return np.random.Generator(np.random.PCG64(stream))
+    return np.random.Generator(np.random.PCG64([_SEED, stream]))
 
 
 @cache
 def _model() -> tuple[np.ndarray, np.ndarray]:
     """theta, float64 (CLASSES, PATTERNS), and the patterns, uint8 (PATTERNS, CELL, CELL, 3)."""
-    generator = _generator([_SEED, _MODEL])
+    generator = _generator(_MODEL)
 
     def near_normal(rows: int) -> np.ndarray:
-        drawn: np.ndarray = generator.random((rows, PATTERNS, 12)).sum(axis=2) - 6
-        return drawn
+        values: np.ndarray = generator.random((rows, PATTERNS, 12)).sum(axis=2) - 6
+        return values
 
     logits = SUPERCLASS_SCALE * near_normal(SUPERCLASSES)[list(_SUPERCLASS)]
     logits += CLASS_SCALE * near_normal(CLASSES)
@@ -126,7 +114,7 @@ def _model() -> tuple[np.ndarray, np.ndarray]:
     return theta, np.concatenate([half, half[:, :, ::-1]], axis=2)
 
 
-def _draw(per_class: int, stream: list[int]) -> Split:
+def _draw(per_class: int, stream: int) -> Split:
     uniform = _generator(stream).random((CLASSES, per_class * GRID * GRID))
     cumulative = _model()[0].cumsum(axis=1)[:, :-1]
     pairs = zip(cumulative, uniform, strict=True)
@@ -137,18 +125,16 @@ def _draw(per_class: int, stream: list[int]) -> Split:
 
 def _render(codes: np.ndarray) -> np.ndarray:
     """Images, uint8 (N, P, P, 3), of pattern indices (N, GRID, GRID)."""
-    images = np.empty((len(codes), GRID, CELL, GRID, CELL, 3), dtype=np.uint8)
-    for row in range(CELL):
-        images[:, :, row] = _model()[1][:, row][codes]
-    return images.reshape(-1, GRID * CELL, GRID * CELL, 3)
+    cells: np.ndarray = _model()[1][codes]
+    return cells.swapaxes(2, 3).reshape(-1, _SIDE, _SIDE, 3)
 
 
 def _decode(images: np.ndarray) -> np.ndarray:
-    """Pattern indices, int64 (N, GRID * GRID), of images; ValueError if there are none."""
-    grid = images.reshape(-1, GRID, CELL, GRID, CELL, 3).transpose(0, 1, 3, 2, 4, 5)
+    """Pattern indices, int64 (N, GRID * GRID), of images; ValueError if one has none."""
     # Two pixels of a cell tell the patterns apart; drawing the result again makes the match exact.
     weights = 257 ** np.arange(6, dtype=np.int64)
-    keys = grid[:, :, :, 0, :2].reshape(-1, GRID * GRID, 6) @ weights
+    corners = images.reshape(-1, GRID, CELL, GRID, CELL, 3)[:, :, 0, :, :2]
+    keys = corners.reshape(-1, GRID * GRID, 6) @ weights
     known = _model()[1][:, 0, :2].reshape(PATTERNS, 6) @ weights
     order = np.argsort(known)
     codes: np.ndarray = order[np.searchsorted(known[order], keys).clip(max=PATTERNS - 1)]

@@ -16,21 +16,16 @@ CIFAR100 = DATA / "cifar-100"
 CACHE = DATA / "cache"
 #: This machine's records (ignored by git).
 RUNS = DATA / "runs"
-
 #: The recorded results that come with the project.
 RECORDED = DATA / "recorded"
-#: The literature's numbers.
+#: The literature's numbers, and how its networks were trained.
 PUBLISHED = DATA / "published.csv"
-#: How the networks in the literature were trained.
 RECIPES = DATA / "recipes.csv"
 
-#: What the recorded results draw, and what this machine's runs draw, a folder a profile (ignored
-#: by git).
+#: Of the recorded results, and of this machine's runs in a folder a profile (ignored by git).
 FIGURES = ROOT / "figures"
-
 #: What `make bench` measured, a CSV file and a JSON file a machine.
 BENCHMARKS = ROOT / "benchmarks" / "results"
-
 #: The report's configuration, and what is built from it (ignored by git).
 REPORT = ROOT / "report"
 BUILD = ROOT / "build"
@@ -38,5 +33,5 @@ HTML = BUILD / "html"
 
 
 def beside(file: Path) -> Path:
-    """Where this process writes a file before it takes its place."""
+    """Where this process writes a file before moving it into place."""
     return file.with_name(f".{file.name}.{os.getpid()}")

@@ -1,48 +1,35 @@
 """Where a result came from: commit, versions, device."""
 
 import functools
-import importlib.metadata
 import os
 import platform
+import re
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from lsce.machine import paths
 
-PACKAGES = ("torch", "torchvision", "numpy", "pandas")
-
-
-#: What a recorder writes itself, and what is drawn from it.
-_WRITTEN = (":!data/recorded", ":!figures")
-
 
 @functools.cache
 def commit() -> str | None:
-    """The checkout's commit, with "-dirty" if a tracked file differs, recorded results and figures
-    aside.
-
-    Outside a checkout it is what the environment variable LSCE_COMMIT says, else None.
-    """
-    head = _git("rev-parse", "--short=12", "HEAD")
-    if head is None or head.returncode:
-        return os.environ.get("LSCE_COMMIT")
-    changed = _git("diff", "--quiet", "HEAD", "--", ".", *_WRITTEN)
-    return head.stdout.strip() + "-dirty" * bool(changed and changed.returncode)
-
-
-def _git(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    command = ["git", "-C", str(paths.ROOT), *arguments]
+    """The checkout's commit, with "-dirty" if a tracked file differs other than recorded results
+    and figures; outside a checkout the environment variable LSCE_COMMIT, or None."""
+    git = ["git", "-C", str(paths.ROOT)]
+    run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=30)
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        head = run([*git, "rev-parse", "--short=12", "HEAD"], check=True)
+        changed = run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!data/recorded", ":!figures"])
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("LSCE_COMMIT")
+    return head.stdout.strip() + "-dirty" * bool(changed.returncode)
 
 
 def versions() -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found}
+    packages = ("torch", "torchvision", "numpy", "pandas")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 @functools.cache
@@ -64,8 +51,6 @@ def fast_bfloat16() -> str | None:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    model = re.search(r"^model name.*?:(.*)$", text, re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()
