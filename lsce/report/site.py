@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,32 +67,11 @@ class _ThisPython(AsyncKernelManager):
         return KernelSpec(**get_kernel_dict(["--log-level=CRITICAL"]))
 
 
-class _Lines:
-    """A text stream that hands on whole lines; a carriage return, as of progress bars, ends one."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self.on_line, self.rest = on_line, ""
-
-    def write(self, text: str) -> None:
-        *lines, self.rest = re.split(r"[\r\n]+", self.rest + text)
-        for line in filter(str.strip, lines):
-            self.on_line(line)
-
-    def flush(self) -> None:
-        """Nothing to do: an unfinished line waits for its end."""
-
-
-def execute(
-    notebook: Path,
-    parameters: Mapping[str, Any],
-    output: Path,
-    *,
-    on_line: Callable[[str], None] | None = None,
-) -> None:
+def execute(notebook: Path, parameters: Mapping[str, Any], output: Path) -> None:
     """Execute `notebook` with `parameters` in its own folder and write the result to `output`.
 
     `output` appears only when every cell has run; until then, and after a failure, the notebook
-    lies beside it as `<name>.partial.ipynb`. `on_line` gets each line that the notebook prints.
+    lies beside it as `<name>.partial.ipynb`.
 
     Raises:
         ValueError: a parameter that the notebook's cell tagged `parameters` does not set.
@@ -102,9 +81,6 @@ def execute(
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial.ipynb")
-    streams = {}
-    if on_line is not None:
-        streams = {"stdout_file": _Lines(on_line), "stderr_file": _Lines(on_line)}
     try:
         papermill.execute_notebook(
             notebook.resolve(),
@@ -114,7 +90,6 @@ def execute(
             kernel_manager_class=_ThisPython,
             progress_bar=False,
             cwd=notebook.resolve().parent,
-            **streams,
         )
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {_last_line(error.evalue)}".removesuffix(": ")
@@ -139,11 +114,10 @@ def parameters(notebook: Path) -> list[str]:
     return names
 
 
-def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
+def check_parameters(notebook: Path, given: Iterable[str]) -> None:
     """Raise ValueError for a parameter that the notebook's cell tagged `parameters` lacks."""
     known = sorted(parameters(notebook))
-    unknown = sorted(set(given) - set(known))
-    if unknown:
+    if unknown := sorted(set(given) - set(known)):
         raise ValueError(
             f"{notebook.name} has no parameter {', '.join(map(repr, unknown))}; "
             f"it has {', '.join(map(repr, known)) or 'none'}."
@@ -164,7 +138,7 @@ def stub(name: str, title: str, message: str, output: Path) -> Path:
 
 
 def build(
-    pages: Iterable[Path],
+    pages: Sequence[Path],
     out: Path = paths.HTML,
     *,
     banner: str | None = None,
@@ -180,23 +154,10 @@ def build(
         ValueError: no pages, or two of the same name.
         RuntimeError: Sphinx failed or warned; the message is what it said.
     """
-    source = _assemble(list(pages), out.parent / "source")
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        new = Path(scratch, "html")
-        texts = {"announcement": banner, "extra_footer": footer}
-        _sphinx(source, new, Path(scratch, "doctrees"), texts)
-        _prune(new / "_static" / "mathjax", MATHJAX)
-        if out.exists():
-            out.rename(Path(scratch, "old"))
-        new.rename(out)
-    return out / "index.html"
-
-
-def _assemble(pages: list[Path], source: Path) -> Path:
-    """Lay out a fresh Sphinx source folder: the report's own files and the pages."""
     names = [page.stem for page in pages]
     if not pages or len(set(names)) < len(names):
         raise ValueError(f"pages must be one or more files of different names, not {names}.")
+    source = out.parent / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(paths.REPORT, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
     reference.write(source, names)
@@ -205,30 +166,36 @@ def _assemble(pages: list[Path], source: Path) -> Path:
             nbformat.write(_publishable(page, source / "_static"), source / page.name)
         else:
             shutil.copy(page, source)
-    return source
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        new = Path(scratch, "html")
+        texts = {"announcement": banner, "extra_footer": footer}
+        _sphinx(source, new, Path(scratch, "doctrees"), texts)
+        _prune(new / "_static" / "mathjax")
+        if out.exists():
+            out.rename(Path(scratch, "old"))
+        new.rename(out)
+    return out / "index.html"
 
 
 def _publishable(notebook: Path, static: Path) -> NotebookNode:
     """The notebook as a page: its code folded, its prose in MyST, the files that it links to copied
     to `static`, and nothing that names this machine or needs a server."""
     node: NotebookNode = nbformat.read(notebook, as_version=4)
+    node.metadata.pop("widgets", None)
     for metadata in (node.metadata, *(cell.metadata for cell in node.cells)):
         metadata.pop("papermill", None)
-    node.metadata.pop("widgets", None)
     node.cells = list(_figures(node.cells, notebook.name))
     for cell in node.cells:
-        tags = cell.metadata.setdefault("tags", [])
         if cell.cell_type == "markdown":
             cell.source = _in_myst(_with_files(cell.source, static))
         elif cell.cell_type == "code":
+            tags = cell.metadata.setdefault("tags", [])
             if CODE_TAGS.isdisjoint(tags):
                 tags.append("hide-input")
             if "injected-parameters" in tags:
-                words = {
-                    "code_prompt_show": "Show parameters",
-                    "code_prompt_hide": "Hide parameters",
-                }
-                cell.metadata.setdefault("mystnb", {}).update(words)
+                prompts = cell.metadata.setdefault("mystnb", {})
+                prompts["code_prompt_show"] = "Show parameters"
+                prompts["code_prompt_hide"] = "Hide parameters"
             for data in (output.get("data", {}) for output in cell.outputs):
                 for kind in {"text/html", "text/markdown"} & set(data):
                     data[kind] = _with_files(data[kind], static)
@@ -250,16 +217,15 @@ def _figures(cells: Iterable[NotebookNode], notebook: str) -> Iterator[NotebookN
         figure = cell.metadata.get("mystnb", {}).get("figure")
         yield cell
         if figure:
-            beside = [each for each in cell.outputs if "text/html" in each.get("data", {})]
-            cell.outputs = [each for each in cell.outputs if each not in beside]
-            for each in beside:
-                yield new_markdown_cell(each.data["text/html"])
+            downloads = [output for output in cell.outputs if "text/html" in output.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if output not in downloads]
+            yield from (new_markdown_cell(output.data["text/html"]) for output in downloads)
 
 
 def _in_myst(text: str) -> str:
     """Links as they work in Jupyter, in the form that numbers figures, makes citations and leads
     from page to page."""
-    text = _CITATIONS.sub(lambda found: f"{{cite}}`{','.join(_KEY.findall(found[0]))}`", text)
+    text = _CITATIONS.sub(lambda links: f"{{cite}}`{','.join(_KEY.findall(links[0]))}`", text)
     text = _TO_FIGURE.sub(r"{numref}`\1`", text)
     text = text.replace("](../report/how_to.md)", "](how_to)")
     return _TO_PAGE.sub(r"\1)", text)
@@ -288,16 +254,15 @@ def _sphinx(source: Path, out: Path, doctrees: Path, texts: Mapping[str, str | N
             command += ["-D", f"html_theme_options.{option}=<p>{html.escape(text)}</p>"]
     done = subprocess.run([*command, str(source), str(out)], capture_output=True, text=True)
     if done.returncode:
-        said = _ANSI.sub("", done.stderr or done.stdout).strip()
-        raise RuntimeError(f"Sphinx did not build the report cleanly:\n{said}")
+        message = _ANSI.sub("", done.stderr or done.stdout).strip()
+        raise RuntimeError(f"Sphinx did not build the report cleanly:\n{message}")
 
 
-def _prune(folder: Path, keep: tuple[str, ...]) -> None:
-    """Delete every file in `folder` that is not one of `keep` or inside one of them."""
-    kept = [folder / name for name in keep]
-    for path in sorted(folder.rglob("*"), reverse=True):
+def _prune(mathjax: Path) -> None:
+    """Delete every file of MathJax that pages do not load."""
+    for path in sorted(mathjax.rglob("*"), reverse=True):
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif not any(path.is_relative_to(place) for place in kept):
+        elif not any(path.is_relative_to(mathjax / name) for name in MATHJAX):
             path.unlink()
