@@ -59,15 +59,9 @@ def of(evidence: Evidence) -> Finding:
         groups.append(Group(name, part.profile, words, ids))
     notebook = evidence.study.notebook
     published = reproduction.with_published(evidence, studies.claims_of(notebook))
-    return Finding(
-        notebook,
-        evidence.recorded,
-        evidence.profile,
-        evidence.lacking,
-        groups,
-        evidence.judgements,
-        _in_json(published.to_dict("records")),
-    )
+    rows = _in_json(published.to_dict("records"))
+    source = (evidence.recorded, evidence.profile, evidence.lacking)
+    return Finding(notebook, *source, groups, evidence.judgements, rows)
 
 
 def write(finding: Finding) -> None:
@@ -112,9 +106,6 @@ def _judgement(
 
 def _number(value: Any) -> Any:
     return math.nan if value is None else value
-
-
-# ---- verdicts in words ----
 
 
 def signed(value: float) -> str:

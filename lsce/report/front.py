@@ -64,10 +64,6 @@ def _claims(collected: Collected) -> list[tuple[Claim, Finding, list[Judgement]]
     ]
 
 
-def _link(claim: Claim, words: str) -> str:
-    return f'<a href="{claim.notebook}.ipynb#{claim.figure}">{words}</a>'
-
-
 def verdicts(collected: Collected) -> Styler:
     """Every claim and its verdict on its page, with a link to its figure, the number of runs that
     were compared for it and, where pages differ in it, where these come from."""
@@ -176,12 +172,17 @@ def guide(collected: Collected) -> Markdown:
         sentence = f"- {claim.advice[verdict]} ({basis}; {_link(claim, 'figure')})"
         advice.setdefault(claim.family, []).append(sentence)
     lines = []
-    for family, sentences in advice.items():
-        lines += ["", f"**{_capital(family)}**", "", *sentences]
+    for family, items in advice.items():
+        lines += ["", f"**{_capital(family)}**", "", *items]
     if undecided:
         lines += ["", "**Open at this size**", ""]
-        lines += [f"- *{_capital(family)}*: {'; '.join(s)}" for family, s in undecided.items()]
+        for family, items in undecided.items():
+            lines.append(f"- *{_capital(family)}*: {'; '.join(items)}")
     return Markdown("\n".join(lines))
+
+
+def _link(claim: Claim, words: str) -> str:
+    return f'<a href="{claim.notebook}.ipynb#{claim.figure}">{words}</a>'
 
 
 def _capital(words: str) -> str:

@@ -104,9 +104,6 @@ def _show_error(shell: Any, kind: type, error: Exception, traceback: Any, tb_off
     shell._showtraceback(kind, error, lines)
 
 
-# ---- what a page rests on ----
-
-
 def banner(shown: Evidence | None = None) -> Markdown:
     """What the page rests on: whose runs they are, data, hardware, commit; none for a page that is
     computed on the spot."""
@@ -168,15 +165,8 @@ def _counted(values: Iterable[str]) -> str:
     return ", ".join(f"{value} ({n})" if len(counts) > 1 else value for value, n in counts)
 
 
-# ---- figures and tables ----
-
-
 def publish(
-    shown: Evidence,
-    name: str,
-    numbers: pd.DataFrame,
-    draw: Callable[..., Figure],
-    **options: Any,
+    shown: Evidence, name: str, numbers: pd.DataFrame, draw: Callable[..., Figure], **options: Any
 ) -> None:
     """Draw, show and save a figure, see `lsce.report.figures.publish`."""
     own = None if shown.recorded else shown.profile
@@ -251,9 +241,6 @@ def numbers(shown: Evidence) -> Styler:
     return table(means, wrapped=["regime"], numeric=list(columns.values()))
 
 
-# ---- verdicts ----
-
-#: How claims are judged, as every page with claims says it.
 RULE = (
     "Each claim is judged by the paired difference between runs that share a seed, with its 95% t "
     "interval. It is *supported* if the effect is above 0 and reaches the smallest one that "

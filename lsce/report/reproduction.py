@@ -54,9 +54,6 @@ def declared() -> list[Claim]:
     return [claim for claim in studies.all_claims().values() if claim.family in FAMILIES]
 
 
-# ---- on this machine ----
-
-
 def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     """Every headline number of this machine's runs beside the recorded one.
 
@@ -120,14 +117,13 @@ def reproduced(numbers: pd.DataFrame) -> Styler:
     rows = pd.DataFrame({"number": numbers["number"] + unit})
     for name in ("recorded", "here", "difference"):
         ends = numbers[[name, f"{name}_low", f"{name}_high"]]
-        rows[name] = [_with_interval(*values) for values in ends.itertuples(index=False)]
+        texts = [
+            f"{mean:.3g}" + f" ({low:.3g} to {high:.3g})" * (not np.isnan(low))
+            for mean, low, high in ends.itertuples(index=False)
+        ]
+        rows[name] = [text.replace("-", "−") for text in texts]
     rows = rows.assign(n=numbers["n"], outcome=numbers["outcome"])
     return table(rows.rename(columns={"here": "this machine"}), wrapped=["number"], width="15em")
-
-
-def _with_interval(mean: float, low: float, high: float) -> str:
-    text = f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
-    return text.replace("-", "−")
 
 
 def summary(numbers: pd.DataFrame, profile: str) -> list[str]:
@@ -146,15 +142,9 @@ def summary(numbers: pd.DataFrame, profile: str) -> list[str]:
         f"Of {len(numbers)} headline numbers of profile {profile}, this machine's against the "
         f"recorded: {words}."
     ]
-    for _, row in numbers[numbers["outcome"] == DIFFERS].iterrows():
-        lines.append(
-            f"  differs: {row['number']} ({row['regime']}): recorded {row['recorded']:.4g}, "
-            f"here {row['here']:.4g} {row['unit']}".rstrip()
-        )
-    return lines
-
-
-# ---- in the literature ----
+    line = "  differs: {number} ({regime}): recorded {recorded:.4g}, here {here:.4g} {unit}"
+    differing = numbers[numbers["outcome"] == DIFFERS]
+    return [*lines, *(line.format(**row).rstrip() for _, row in differing.iterrows())]
 
 
 def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
@@ -211,8 +201,8 @@ def _published(claim: Claim, pair: pd.DataFrame) -> dict[str, Any]:
 
 def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
     """The ε > 0 of some runs that is nearest; the conventions differ by 1% with 100 classes."""
-    smoothed = runs[runs["method"] == "smoothing"]["setting"].unique()
-    return float(min((e for e in smoothed if e > 0), key=lambda e: abs(e - epsilon)))
+    smoothed = runs.loc[(runs["method"] == "smoothing") & (runs["setting"] > 0), "setting"]
+    return float(min(smoothed, key=lambda setting: abs(setting - epsilon)))
 
 
 def _ours(regime: str, epsilon: float, effect: Interval) -> dict[str, Any]:
@@ -229,16 +219,13 @@ def directions(numbers: pd.DataFrame) -> pd.DataFrame:
             row = {"claim": claim, "published": theirs["name"], "setting": theirs["setting"]}
             row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
             for regime, effects in ours.groupby("name", sort=False):
-                nearest = (effects["epsilon"] - theirs["epsilon"]).abs().idxmin()
-                row[str(regime)] = _direction(effects.loc[nearest], theirs["effect"])
+                effect = effects.loc[(effects["epsilon"] - theirs["epsilon"]).abs().idxmin()]
+                same = effect["effect"] * theirs["effect"] > 0
+                direction = "the same way" if same else "the opposite way"
+                decided = effect["low"] > 0 or effect["high"] < 0
+                row[str(regime)] = direction if decided else UNDECIDED
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _direction(ours: pd.Series, published: float) -> str:
-    if not (ours["low"] > 0 or ours["high"] < 0):
-        return UNDECIDED
-    return "the same way" if ours["effect"] * published > 0 else "the opposite way"
 
 
 def published(directions: pd.DataFrame) -> Styler:

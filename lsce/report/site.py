@@ -168,8 +168,7 @@ def build(
             shutil.copy(page, source)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         new = Path(scratch, "html")
-        texts = {"announcement": banner, "extra_footer": footer}
-        _sphinx(source, new, Path(scratch, "doctrees"), texts)
+        _sphinx(source, new, {"announcement": banner, "extra_footer": footer})
         _prune(new / "_static" / "mathjax")
         if out.exists():
             out.rename(Path(scratch, "old"))
@@ -245,10 +244,10 @@ def _with_files(text: str, static: Path) -> str:
     return re.sub(r'href="(\w+)\.ipynb([#"])', r'href="\1.html\2', text)
 
 
-def _sphinx(source: Path, out: Path, doctrees: Path, texts: Mapping[str, str | None]) -> None:
+def _sphinx(source: Path, out: Path, texts: Mapping[str, str | None]) -> None:
     # -E and -a: an incremental build keeps numbers glued from another notebook, stale and silent.
-    command = [sys.executable, "-m", "sphinx", "-E", "-a", "-W", "--keep-going", "-q", "-N"]
-    command += ["-b", "html", "-d", str(doctrees)]
+    options = "-m sphinx -E -a -W --keep-going -q -N -b html"
+    command = [sys.executable, *options.split(), "-d", str(out.with_name("doctrees"))]
     for option, text in texts.items():
         if text is not None:
             command += ["-D", f"html_theme_options.{option}=<p>{html.escape(text)}</p>"]
@@ -259,10 +258,9 @@ def _sphinx(source: Path, out: Path, doctrees: Path, texts: Mapping[str, str | N
 
 
 def _prune(mathjax: Path) -> None:
-    """Delete every file of MathJax that pages do not load."""
-    for path in sorted(mathjax.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif not any(path.is_relative_to(mathjax / name) for name in MATHJAX):
-            path.unlink()
+    """Delete what pages do not load of MathJax."""
+    whole = mathjax.rename(mathjax.with_name("mathjax-whole"))
+    for name in MATHJAX:
+        (mathjax / name).parent.mkdir(parents=True, exist_ok=True)
+        (whole / name).rename(mathjax / name)
+    shutil.rmtree(whole)
