@@ -32,9 +32,8 @@ class SummaryParameters(Value):
 def collect(runs: Shown) -> Collected:
     """What every page that judges a claim found, see `lsce.report.findings.read`. A page that
     has not been run is left out."""
-    pages = (notebook for notebook in studies.with_runs() if studies.claims_of(notebook))
-    collected = {notebook: findings.read(notebook, runs) for notebook in pages}
-    return {notebook: finding for notebook, finding in collected.items() if finding is not None}
+    pages = [notebook for notebook in studies.with_runs() if studies.claims_of(notebook)]
+    return {page: finding for page in pages if (finding := findings.read(page, runs))}
 
 
 def banner(collected: Collected) -> Markdown:
@@ -65,8 +64,8 @@ def _claims(collected: Collected) -> list[tuple[Claim, Finding, list[Judgement]]
 
 
 def verdicts(collected: Collected) -> Styler:
-    """Every claim and its verdict on its page, with a link to its figure, the number of runs that
-    were compared for it and, where pages differ in it, where these come from."""
+    """Every claim and its verdict on its page, with a link to its figure and how many runs were
+    compared for it; where pages differ in it, also where these come from."""
     sources = {finding.source(finding.profile) for finding in collected.values()}
     rows = []
     for claim, finding, judgements in _claims(collected):

@@ -32,10 +32,7 @@ from lsce.training.spec import LongTail, RunSpec
 
 
 def start(notebook: str) -> Evidence:
-    """Prepare a page with runs and gather these, training what is missing; save what they say.
-
-    Raises ValueError as `prepare` does.
-    """
+    """`prepare` a page with runs and gather these, training what is missing; save what they say."""
     study = studies.of(notebook)
     assert study is not None
     parameters, shows = prepare(study.Parameters, Shows)
@@ -52,17 +49,17 @@ def prepare(*models: type[Value]) -> list[Any]:
     parameters that is none of them: a misspelt parameter would leave the default in force.
     """
     shell = get_ipython()
+    names = shell.user_ns
     matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
     figures.use_style()
     shell.set_custom_exc((Exception,), _show_error)
     known = [name for model in models for name in model.model_fields]
-    for name in misspelt(shell.user_ns["In"], known):
+    for name in misspelt(names["In"], known):
         raise ValueError(unknown(name, known, "this page"))
-    values = [
-        {name: shell.user_ns[name] for name in model.model_fields if name in shell.user_ns}
+    return [
+        model(**{name: names[name] for name in model.model_fields if name in names})
         for model in models
     ]
-    return [model(**fields) for model, fields in zip(models, values, strict=True)]
 
 
 def misspelt(cells: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -265,13 +262,13 @@ def verdict(claim: Claim, shown: Evidence, beside: Finding | None = None) -> Mar
     """The claim's verdict in words, with the effect and its interval in every regime, and in a line
     what the recorded runs say, which are `beside`."""
     unit = claim.unit.removesuffix("s") if claim.matters == 1 else claim.unit
-    matters = f"at most {claim.matters:g} {unit}".rstrip() + " worse"
-    if claim.not_worse_by is None:
-        matters = f"an effect of at least {claim.matters:g} {unit}".rstrip()
+    size = f"{claim.matters:g} {unit}".rstrip()
+    equivalence = claim.not_worse_by is not None
+    matters = f"at most {size} worse" if equivalence else f"an effect of at least {size}"
     group = ""
     if part := shown.others.get(claim.group):
-        networks = sorted({label.task.run.network for label in part.study.labelled})
-        group = f" ({', '.join(networks)}, profile {part.profile})"
+        trained = sorted({label.task.run.network for label in part.study.labelled})
+        group = f" ({', '.join(trained)}, profile {part.profile})"
     judgements = shown.judgements.get(claim.id, [])
     lines = [
         f"**“{claim.claim}” — {findings.overall(claim, shown)}.**",

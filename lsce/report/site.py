@@ -114,10 +114,10 @@ def parameters(notebook: Path) -> list[str]:
     return names
 
 
-def check_parameters(notebook: Path, given: Iterable[str]) -> None:
+def check_parameters(notebook: Path, names: Iterable[str]) -> None:
     """Raise ValueError for a parameter that the notebook's cell tagged `parameters` lacks."""
     known = sorted(parameters(notebook))
-    if unknown := sorted(set(given) - set(known)):
+    if unknown := sorted(set(names) - set(known)):
         raise ValueError(
             f"{notebook.name} has no parameter {', '.join(map(repr, unknown))}; "
             f"it has {', '.join(map(repr, known)) or 'none'}."
@@ -125,8 +125,7 @@ def check_parameters(notebook: Path, given: Iterable[str]) -> None:
 
 
 def _last_line(message: str) -> str:
-    lines = [line.strip() for line in _ANSI.sub("", message).splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return ["", *_ANSI.sub("", message).strip().splitlines()][-1].strip()
 
 
 def stub(name: str, title: str, message: str, output: Path) -> Path:

@@ -48,14 +48,12 @@ def budgets(runs: Iterable[Run]) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     groups = pd.DataFrame(rows).groupby(list(rows[0])[:-2])
     numbers = groups[["core_minutes", "accuracy"]].agg(pd.Series.mean)
-    numbers = numbers.assign(sd=groups["accuracy"].agg(pd.Series.std), n=groups.size())
-    numbers = numbers.reset_index()
-    entry = data.entry("cifar-100")
-    classes, pixels = entry.num_classes, entry.pixels
-    numbers["parameters"] = [networks.parameters(n, classes) / 1e6 for n in numbers["network"]]
-    numbers["multiply_adds"] = [
-        networks.multiply_adds(name, classes, pixels) / 1e6 for name in numbers["network"]
-    ]
+    spread = groups["accuracy"].agg(pd.Series.std)
+    numbers = numbers.assign(sd=spread, n=groups.size()).reset_index()
+    entry, names = data.entry("cifar-100"), numbers["network"]
+    size, cost = networks.parameters, networks.multiply_adds
+    numbers["parameters"] = [size(name, entry.num_classes) / 1e6 for name in names]
+    numbers["multiply_adds"] = [cost(name, entry.num_classes, entry.pixels) / 1e6 for name in names]
     return numbers[columns].sort_values("core_minutes", ignore_index=True)
 
 
@@ -76,17 +74,15 @@ def _usual(run: Run) -> bool:
 
 def budget_table(numbers: pd.DataFrame) -> Styler:
     """`budgets` as a table, both values of ε in a row."""
+    spread = (100 * numbers["sd"]).map(" ± {:.1f}".format).where(numbers["n"] > 1, "")
+    numbers = numbers.assign(text=numbers["accuracy"].map("{:.1%}".format) + spread)
     rows = []
     keys = ["network", "epochs", "device", "precision"]
     for (network, epochs, device, precision), part in numbers.groupby(keys, sort=False):
         row = {"network": network, "epochs": epochs}
         row["core-minutes"] = f"{part['core_minutes'].mean():.2g}"
         for epsilon in (0.0, 0.1):
-            points = part.loc[part["epsilon"] == epsilon, ["accuracy", "sd", "n"]]
-            accuracies = [
-                f"{mean:.1%}" + f" ± {100 * sd:.1f}" * (n > 1)
-                for mean, sd, n in points.itertuples(index=False)
-            ]
+            accuracies = part.loc[part["epsilon"] == epsilon, "text"]
             row[f"test accuracy, ε = {epsilon:g}"] = ", ".join(accuracies) or "–"
         rows.append(row | {"n": part["n"].max(), "processor": f"{device}, {precision}"})
     return table(pd.DataFrame(rows), wrapped=["processor"], width="9em")
@@ -94,10 +90,9 @@ def budget_table(numbers: pd.DataFrame) -> Styler:
 
 def speedruns() -> Styler:
     """What others report of the time to an accuracy on CIFAR-100, with what hardware."""
-    published = pd.read_csv(paths.PUBLISHED)
-    published = published[
-        (published["method"] == "speedrun") & (published["dataset"] == "CIFAR-100")
-    ]
+    published = pd.read_csv(paths.PUBLISHED).query(
+        "method == 'speedrun' and dataset == 'CIFAR-100'"
+    )
     rows = []
     for (network, setting), part in published.groupby(["architecture", "setting"], sort=False):
         (seconds,) = part.loc[part["metric"].str.endswith("training time"), "value"]
