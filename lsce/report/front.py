@@ -72,14 +72,8 @@ def verdicts(collected: Collected) -> Styler:
         compared = str(len({run for judgement in judgements for run in judgement.runs}))
         if len(sources) > 1:
             compared += f", {finding.source(finding.profile_of(claim))}"
-        rows.append(
-            {
-                "claim": claim.claim,
-                "verdict": f"<b>{findings.overall(claim, finding)}</b>",
-                "runs compared": compared,
-                "evidence": _link(claim, "figure"),
-            }
-        )
+        row = {"claim": claim.claim, "verdict": f"<b>{findings.overall(claim, finding)}</b>"}
+        rows.append(row | {"runs compared": compared, "evidence": _link(claim, "figure")})
     return table(pd.DataFrame(rows), wrapped=["claim", "runs compared"], width="12em")
 
 

@@ -72,7 +72,9 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     for key, values in here.items():
         pairs = values.to_frame("here").join(recorded[key].rename("recorded")).dropna()
         if len(pairs):
-            rows.append(dict(zip(("regime", "number", "unit"), key, strict=True)) | _compare(pairs))
+            regime, number, unit = key
+            row = {"regime": regime, "number": number, "unit": unit, "n": len(pairs)}
+            rows.append(row | _compare(pairs))
     numbers = pd.DataFrame(rows)
     known = numbers["p"].notna()
     if known.any():
@@ -101,7 +103,7 @@ def _by_seed(runs: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd
 def _compare(pairs: pd.DataFrame) -> dict[str, Any]:
     """A row of `with_recorded`, from the values here and recorded by seed."""
     difference = statistics.paired_difference(pairs["here"], pairs["recorded"])
-    row: dict[str, Any] = {"n": difference.n}
+    row: dict[str, Any] = {}
     for name, interval in (
         ("recorded", statistics.mean_interval(pairs["recorded"])),
         ("here", statistics.mean_interval(pairs["here"])),

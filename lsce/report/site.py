@@ -6,7 +6,6 @@ opened from disk.
 
 import ast
 import html
-import os
 import re
 import shutil
 import subprocess
@@ -96,7 +95,7 @@ def execute(notebook: Path, parameters: Mapping[str, Any], output: Path) -> None
     except (DeadKernelError, CellTimeoutError) as error:
         reason = f"{type(error).__name__}: {_last_line(str(error))}"
     else:
-        os.replace(partial, output)
+        partial.replace(output)
         return
     raise NotebookFailed(
         f"{notebook.name} stopped with {reason.rstrip('.')}; what it did so far is in {partial}."
