@@ -72,9 +72,7 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     for key, values in here.items():
         pairs = values.to_frame("here").join(recorded[key].rename("recorded")).dropna()
         if len(pairs):
-            regime, number, unit = key
-            row = {"regime": regime, "number": number, "unit": unit, "n": len(pairs)}
-            rows.append(row | _compare(pairs))
+            rows.append(_compare(*key, pairs))
     numbers = pd.DataFrame(rows)
     known = numbers["p"].notna()
     if known.any():
@@ -100,10 +98,10 @@ def _by_seed(runs: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd
     return numbers
 
 
-def _compare(pairs: pd.DataFrame) -> dict[str, Any]:
+def _compare(regime: str, number: str, unit: str, pairs: pd.DataFrame) -> dict[str, Any]:
     """A row of `with_recorded`, from the values here and recorded by seed."""
+    row: dict[str, Any] = {"regime": regime, "number": number, "unit": unit, "n": len(pairs)}
     difference = statistics.paired_difference(pairs["here"], pairs["recorded"])
-    row: dict[str, Any] = {}
     for name, interval in (
         ("recorded", statistics.mean_interval(pairs["recorded"])),
         ("here", statistics.mean_interval(pairs["here"])),
