@@ -32,17 +32,11 @@ class Checks:
         left, right = (np.asarray(side, dtype=np.float64) for side in (left, right))
         scale = max(1.0, float(np.abs(left).max()), float(np.abs(right).max()))
         difference = float(np.abs(left - right).max()) / scale
-        self._rows.append(
-            {
-                "statement": statement,
-                "difference": difference,
-                "holds": difference <= self.TOLERANCE,
-            }
-        )
+        self.true(statement, difference <= self.TOLERANCE, difference)
 
-    def true(self, statement: str, holds: bool) -> None:
+    def true(self, statement: str, holds: bool, difference: float = np.nan) -> None:
         """Check a statement that holds or does not."""
-        self._rows.append({"statement": statement, "difference": np.nan, "holds": holds})
+        self._rows.append({"statement": statement, "difference": difference, "holds": holds})
 
     def verdict(self, claim: str) -> Markdown:
         held = sum(bool(row["holds"]) for row in self._rows)
@@ -50,6 +44,6 @@ class Checks:
         return Markdown(f"**“{claim}” — {word}.** {held} of {len(self._rows)} statements hold.")
 
     def table(self) -> Styler:
-        frame = pd.DataFrame(self._rows)
-        frame["holds"] = frame["holds"].map({True: "yes", False: "no"})
-        return table(frame, {"difference": "{:.1e}"}, wrapped=["statement"])
+        rows = pd.DataFrame(self._rows)
+        rows["holds"] = rows["holds"].map({True: "yes", False: "no"})
+        return table(rows, {"difference": "{:.1e}"}, wrapped=["statement"])

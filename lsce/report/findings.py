@@ -5,10 +5,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from lsce import data, studies
 from lsce.judging import statistics
@@ -22,7 +19,7 @@ from lsce.studies.parameters import Shown
 
 @dataclass(frozen=True)
 class Group:
-    """A group of a page's runs: its name, the profile and the data that it is of, its runs' ids."""
+    """A group of a page's runs: its name, its profile, its data in words, and the runs' ids."""
 
     name: str
     profile: str
@@ -44,104 +41,71 @@ class Finding:
     #: Rows of `lsce.report.reproduction.with_published`.
     published: list[dict[str, Any]]
 
-    def group_of(self, claim: Claim) -> Group:
-        """The group that a claim compares."""
-        return next(group for group in self.groups if group.name == claim.group)
+    def profile_of(self, claim: Claim) -> str:
+        """The profile of the runs that a claim compares."""
+        return next(group.profile for group in self.groups if group.name == claim.group)
 
-    def compared(self, claim: Claim) -> set[str]:
-        """The runs whose differences the verdict on a claim rests on."""
-        return {run for judged in self.judgements.get(claim.id, []) for run in judged.runs}
-
-    def whose(self, profile: str) -> str:
-        """The words for its runs of a profile."""
+    def source(self, profile: str) -> str:
+        """In words, where its runs of a profile come from."""
         return f"{'recorded results' if self.recorded else 'this machine'}, profile {profile}"
 
 
-def of(shown: Evidence) -> Finding:
+def of(evidence: Evidence) -> Finding:
     """What a page's evidence says."""
-    groups = [
-        Group(name, part.profile, _data_of(part), [run.task.id for run in part.own_runs])
-        for name, part in {MAIN: shown, **shown.others}.items()
-    ]
-    notebook = shown.study.notebook
-    numbers = reproduction.with_published(shown, studies.claims_of(notebook))
-    return Finding(
-        notebook,
-        shown.recorded,
-        shown.profile,
-        shown.lacking,
-        groups,
-        shown.judgements,
-        _in_json(numbers.to_dict("records")),
-    )
-
-
-def _data_of(shown: Evidence) -> str:
-    return data.entry(shown.own_runs[0].spec.data).words
-
-
-def _file(notebook: str, own: str | None) -> Path:
-    """Beside the page's figures."""
-    return (paths.FIGURES / own if own else paths.FIGURES) / f"{notebook}.json"
+    groups = []
+    for name, part in {MAIN: evidence, **evidence.others}.items():
+        runs = part.own_runs
+        words, ids = data.entry(runs[0].spec.data).words, [run.task.id for run in runs]
+        groups.append(Group(name, part.profile, words, ids))
+    notebook = evidence.study.notebook
+    published = reproduction.with_published(evidence, studies.claims_of(notebook))
+    rows = _in_json(published.to_dict("records"))
+    source = (evidence.recorded, evidence.profile, evidence.lacking)
+    return Finding(notebook, *source, groups, evidence.judgements, rows)
 
 
 def write(finding: Finding) -> None:
     """Save what a page found, in place of what it found before."""
-    file = _file(finding.notebook, None if finding.recorded else finding.profile)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = paths.FIGURES if finding.recorded else paths.FIGURES / finding.profile
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{finding.notebook}.json"
     text = json.dumps(_in_json(dataclasses.asdict(finding)), indent=1, ensure_ascii=False)
     paths.beside(file).write_text(text + "\n", encoding="utf-8")
     paths.beside(file).replace(file)
 
 
 def _in_json(value: Any) -> Any:
-    """JSON has no NaN and no sets."""
-    if isinstance(value, dict):
-        return {name: _in_json(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_in_json(each) for each in value]
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    return value
+    """The value without what JSON lacks: NaN becomes None, and a set a sorted list."""
+    return json.loads(json.dumps(value, default=sorted), parse_constant=lambda name: None)
 
 
 def read(notebook: str, runs: Shown) -> Finding | None:
     """What a page found: with "own" when it was last run on this machine with its own runs, if it
     was; else of the recorded ones. None if nothing is there that this version can read."""
-    files = [_file(notebook, None)]
+    files = [paths.FIGURES / f"{notebook}.json"]
     if runs == "own":
-        own = list(paths.FIGURES.glob(f"*/{notebook}.json"))
+        own = paths.FIGURES.glob(f"*/{notebook}.json")
         files = [*sorted(own, key=lambda file: -file.stat().st_mtime), *files]
     for file in files:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            return _of_json(json.loads(file.read_text(encoding="utf-8")))
+            fields = json.loads(file.read_text(encoding="utf-8"))
+            fields["groups"] = [Group(**group) for group in fields["groups"]]
+            for claim, rows in fields["judgements"].items():
+                fields["judgements"][claim] = [_judgement(**row) for row in rows]
+            return Finding(**fields)
     return None
 
 
-def _of_json(fields: dict[str, Any]) -> Finding:
-    judgements = {
-        claim: [_judgement(each) for each in judged]
-        for claim, judged in fields["judgements"].items()
-    }
-    groups = [Group(**group) for group in fields["groups"]]
-    return Finding(**fields | {"judgements": judgements, "groups": groups})
+def _judgement(
+    effect: dict[str, Any] | None, runs: list[str], p: float | None, **fields: Any
+) -> Judgement:
+    numbers = {name: _number(value) for name, value in (effect or {}).items()}
+    interval = Interval(**numbers) if effect else None
+    return Judgement(effect=interval, runs=frozenset(runs), p=_number(p), **fields)
 
 
-def _judgement(fields: dict[str, Any]) -> Judgement:
-    effect = fields["effect"]
-    if effect is not None:
-        effect = Interval(**{name: _number(value) for name, value in effect.items()})  # type: ignore[arg-type]
-    changed = {"effect": effect, "runs": frozenset(fields["runs"]), "p": _number(fields["p"])}
-    return Judgement(**fields | changed)
-
-
-def _number(value: float | None) -> float:
+def _number(value: Any) -> Any:
     return math.nan if value is None else value
-
-
-# ---- verdicts in words ----
 
 
 def signed(value: float) -> str:
@@ -164,30 +128,19 @@ def mean_and_interval(effect: Interval) -> tuple[str, str]:
     return mean, f"{low} to {high}"
 
 
-def overall(claim: Claim, shown: Finding | Evidence) -> str:
+def overall(claim: Claim, page: Finding | Evidence) -> str:
     """The verdict over all regimes."""
-    judged = shown.judgements.get(claim.id)
-    return statistics.combine(each.verdict for each in judged) if judged else statistics.UNDECIDED
+    verdicts = [judgement.verdict for judgement in page.judgements.get(claim.id, [])]
+    return statistics.combine(verdicts) if verdicts else statistics.UNDECIDED
 
 
-def span_of_effects(claim: Claim, shown: Finding | Evidence) -> str:
+def span_of_effects(claim: Claim, page: Finding | Evidence) -> str:
     """Least and greatest effect of the regimes, how many there are, and the pairs in each."""
-    judged = [j.effect for j in shown.judgements.get(claim.id, []) if j.effect is not None]
-    if not judged:
+    effects = [judged.effect for judged in page.judgements.get(claim.id, []) if judged.effect]
+    if not effects:
         return "no complete pair of runs"
-    means = [signed(mean) for mean in sorted(effect.mean for effect in judged)]
-    span = f"{means[0]} to {means[-1]}" if len(means) > 1 else means[0]
-    regimes = f" in {len(means)} regimes" if len(means) > 1 else ""
-    return f"{span} {claim.unit}".rstrip() + f"{regimes}, n = {judged[0].n}"
-
-
-def in_smallest(claim: Claim, judged: list[Judgement]) -> pd.DataFrame:
-    """Every effect in smallest effects that matter, for `lsce.report.figures.effects`."""
-    rows = []
-    for found in judged:
-        if (effect := found.effect) is not None:
-            row = {"claim": claim.claim, "regime": found.regime, "n": effect.n}
-            ends = {"effect": effect.mean, "low": effect.low, "high": effect.high}
-            row |= {name: value / claim.matters for name, value in ends.items()}
-            rows.append(row | {"p": found.p, "verdict": found.verdict})
-    return pd.DataFrame(rows)
+    means = [signed(mean) for mean in sorted(effect.mean for effect in effects)]
+    if len(means) == 1:
+        return f"{means[0]} {claim.unit}".rstrip() + f", n = {effects[0].n}"
+    span = f"{means[0]} to {means[-1]} {claim.unit}".rstrip()
+    return f"{span} in {len(means)} regimes, n = {effects[0].n}"

@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 
 from lsce import studies
 from lsce.judging import claims, statistics
-from lsce.judging.claims import Claim
+from lsce.judging.claims import Claim, Judgement
 from lsce.machine import paths
 from lsce.machine.values import Value
 from lsce.report import figures, findings
@@ -30,154 +30,153 @@ class SummaryParameters(Value):
 
 
 def collect(runs: Shown) -> Collected:
-    """What every page that judges a claim found: with "own", when it was last run on this machine,
-    or of the recorded runs where it was not; with "recorded", of these. A page without any is left
-    out."""
-    pages = (notebook for notebook in studies.with_runs() if studies.claims_of(notebook))
-    found = {notebook: findings.read(notebook, runs) for notebook in pages}
-    return {notebook: finding for notebook, finding in found.items() if finding is not None}
+    """What every page that judges a claim found, see `lsce.report.findings.read`. A page that
+    has not been run is left out."""
+    pages = [notebook for notebook in studies.with_runs() if studies.claims_of(notebook)]
+    return {page: finding for page in pages if (finding := findings.read(page, runs))}
 
 
 def banner(collected: Collected) -> Markdown:
-    """Whose runs the pages show, and which pages show which."""
-    runs_of: dict[str, dict[str, set[str]]] = {}
-    for notebook, shown in collected.items():
-        for group in shown.groups:  # which may be of another profile
-            name = f"{shown.whose(group.profile)}, {group.data}"
-            runs_of.setdefault(name, {}).setdefault(notebook, set()).update(group.runs)
+    """Where the runs come from, and how many of them each page shows."""
+    rows = [
+        (f"{finding.source(group.profile)}, {group.data}", notebook.partition("_")[0], run)
+        for notebook, finding in collected.items()
+        for group in finding.groups  # which may be of another profile
+        for run in group.runs
+    ]
+    shown = pd.DataFrame(rows, columns=["source", "page", "run"])
     lines = []
-    for name, runs in runs_of.items():
-        of_pages = ", ".join(f"{each.partition('_')[0]} ({len(runs[each])})" for each in runs)
-        total = len(set[str]().union(*runs.values()))
-        lines.append(f"> **{_capital(name)}**: {total:,} runs, on the pages {of_pages}")
+    for source, part in shown.groupby("source", sort=False):
+        counts = part.groupby("page", sort=False)["run"].nunique()
+        pages = ", ".join(f"{page} ({count})" for page, count in counts.items())
+        total = part["run"].nunique()
+        lines.append(f"> **{_capital(str(source))}**: {total:,} runs, on the pages {pages}")
     return Markdown("  \n".join(lines))
 
 
-def _claims(collected: Collected) -> list[tuple[Claim, Finding]]:
-    """Every claim with what its page found."""
+def _claims(collected: Collected) -> list[tuple[Claim, Finding, list[Judgement]]]:
+    """Every claim with what its page found, and the claim's judgements there."""
     return [
-        (claim, collected[claim.notebook])
+        (claim, finding, finding.judgements.get(claim.id, []))
         for claim in studies.all_claims().values()
-        if claim.notebook in collected
+        if (finding := collected.get(claim.notebook))
     ]
-
-
-def _link(claim: Claim, words: str) -> str:
-    return f'<a href="{claim.notebook}.ipynb#{claim.figure}">{words}</a>'
 
 
 def verdicts(collected: Collected) -> Styler:
-    """Every claim and its verdict on its page, with a link to its figure, and the number of runs
-    that were compared for it and whose they are."""
-    whose = {shown.whose(shown.profile) for shown in collected.values()}
-    rows = [
-        {
-            "claim": claim.claim,
-            "verdict": f"<b>{findings.overall(claim, shown)}</b>",
-            "runs compared": f"{len(shown.compared(claim))}"
-            # Where not all pages show the same.
-            + f", {shown.whose(shown.group_of(claim).profile)}" * (len(whose) > 1),
-            "evidence": _link(claim, "figure"),
-        }
-        for claim, shown in _claims(collected)
-    ]
+    """Every claim and its verdict on its page, with a link to its figure and how many runs were
+    compared for it; where pages differ in it, also where these come from."""
+    sources = {finding.source(finding.profile) for finding in collected.values()}
+    rows = []
+    for claim, finding, judgements in _claims(collected):
+        compared = str(len({run for judgement in judgements for run in judgement.runs}))
+        if len(sources) > 1:
+            compared += f", {finding.source(finding.profile_of(claim))}"
+        row = {"claim": claim.claim, "verdict": f"<b>{findings.overall(claim, finding)}</b>"}
+        rows.append(row | {"runs compared": compared, "evidence": _link(claim, "figure")})
     return table(pd.DataFrame(rows), wrapped=["claim", "runs compared"], width="12em")
 
 
 def changes() -> Styler:
     """What was changed after runs had been seen."""
-    words = {"date": "date", "change": "what was changed", "seen": "what had been seen"}
-    frame = claims.changes().rename(columns=words)
-    return table(frame, wrapped=list(words.values())[1:], width="14em")
+    words = {"change": "what was changed", "seen": "what had been seen"}
+    return table(claims.changes().rename(columns=words), wrapped=list(words.values()), width="14em")
 
 
 def effects(collected: Collected) -> Styler:
     """Every claim's effect and verdict in each regime of its page; a claim links to its figure, and
     has the verdict over all regimes."""
     rows = []
-    for claim, shown in _claims(collected):
-        judged = shown.judgements.get(claim.id, [])
-        for position, found in enumerate(judged):
-            words = f"{_link(claim, claim.claim)} <b>{findings.overall(claim, shown)}</b>"
-            compared = f"{found.regime}: {found.treatment} against {found.control}"
-            row: dict[str, Any] = {"claim": "" if position else words, "regime": compared}
-            if found.effect is not None:
-                mean, interval = findings.mean_and_interval(found.effect)
+    for claim, finding, judgements in _claims(collected):
+        words = f"{_link(claim, claim.claim)} <b>{findings.overall(claim, finding)}</b>"
+        for judged in judgements:
+            compared = f"{judged.regime}: {judged.treatment} against {judged.control}"
+            row: dict[str, Any] = {"claim": words, "regime": compared}
+            if judged.effect is not None:
+                mean, interval = findings.mean_and_interval(judged.effect)
                 row |= {"effect": f"{mean} {claim.unit}", "95% interval": interval}
-                row |= {"n": found.effect.n, "p": found.p, "more": found.more_runs}
-            rows.append(row | {"verdict": found.verdict})
+                row |= {"n": judged.effect.n, "p": judged.p, "more": judged.more_runs}
+            rows.append(row | {"verdict": judged.verdict})
+            words = ""
     formats = {"n": "{:.0f}", "p": "{:.2g}", "more": "{:.0f}"}
     return table(pd.DataFrame(rows), formats, wrapped=["claim", "regime"], width="12em")
 
 
 def publish_effects(name: str, collected: Collected) -> None:
-    """Draw and save the effects of every claim."""
-    parts = [
-        findings.in_smallest(claim, shown.judgements.get(claim.id, [])).assign(
-            profile=shown.profile, recorded=shown.recorded
-        )
-        for claim, shown in _claims(collected)
-    ]
-    numbers = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    """Draw and save the effects of every claim, in smallest effects that matter."""
+    numbers = pd.DataFrame(
+        {
+            "claim": claim.claim,
+            "regime": judged.regime,
+            "n": judged.effect.n,
+            "effect": judged.effect.mean / claim.matters,
+            "low": judged.effect.low / claim.matters,
+            "high": judged.effect.high / claim.matters,
+            "p": judged.p,
+            "verdict": judged.verdict,
+            "profile": finding.profile,
+            "recorded": finding.recorded,
+        }
+        for claim, finding, judgements in _claims(collected)
+        for judged in judgements
+        if judged.effect is not None
+    )
     _publish(figures.effects(numbers), name, numbers, collected)
 
 
 def publish_beside_published(name: str, collected: Collected) -> None:
     """Draw and save `lsce.report.reproduction.with_published` of all pages."""
-    numbers = pd.DataFrame([row for shown in collected.values() for row in shown.published])
+    numbers = pd.DataFrame(row for finding in collected.values() for row in finding.published)
     _publish(figures.beside_published(numbers), name, numbers, collected)
 
 
 def _publish(figure: Figure, name: str, numbers: pd.DataFrame, collected: Collected) -> None:
-    own = [shown.profile for shown in collected.values() if not shown.recorded]
-    figures.publish(figure, name, numbers, own=own[0] if own else None)
+    own = (finding.profile for finding in collected.values() if not finding.recorded)
+    figures.publish(figure, name, numbers, own=next(own, None))
 
 
 def recipes() -> Styler:
     """How the published networks were trained, and where that differs from ours."""
-    return table(
-        pd.read_csv(paths.RECIPES, dtype=str).fillna("–"),
-        wrapped=["data, network", "optimiser and schedule", "other"],
-        width="11em",
-    )
+    rows = pd.read_csv(paths.RECIPES, dtype=str).fillna("–")
+    return table(rows, wrapped=["data, network", "optimiser and schedule", "other"], width="11em")
 
 
 def guide(collected: Collected) -> Markdown:
     """For each claim the advice that its verdict asks for, with the effects that the verdict rests
     on; what is undecided comes last, as it is claimed."""
     advice: dict[str, list[str]] = {}
-    left: dict[str, list[str]] = {}
-    for claim, shown in _claims(collected):
-        word = findings.overall(claim, shown)
-        if word == statistics.UNDECIDED:
-            named = _link(claim, claim.claim.removesuffix("."))
-            span = findings.span_of_effects(claim, shown)
-            left.setdefault(claim.family, []).append(f"{named} ({span})")
-        else:
-            own = shown.group_of(claim).profile == shown.profile
-            interim = ", an interim look" * (own and shown.lacking > 0)
-            basis = f"(*{word}*{interim}: {_basis(claim, shown)}; {_link(claim, 'figure')})"
-            advice.setdefault(claim.family, []).append(f"- {claim.advice[word]} {basis}")
+    undecided: dict[str, list[str]] = {}
+    for claim, finding, judgements in _claims(collected):
+        verdict = findings.overall(claim, finding)
+        span = findings.span_of_effects(claim, finding)
+        if verdict == statistics.UNDECIDED:
+            link = _link(claim, claim.claim.removesuffix("."))
+            undecided.setdefault(claim.family, []).append(f"{link} ({span})")
+            continue
+        matters = f"at least {claim.matters:g} matters"
+        if claim.not_worse_by is not None:
+            matters = f"up to {claim.matters:g} worse will do"
+        own = finding.profile_of(claim) == finding.profile
+        interim = ", an interim look" * (own and finding.lacking > 0)
+        basis = f"*{verdict}*{interim}: {span}, where {matters}"
+        counts = Counter(judgement.verdict for judgement in judgements)
+        if len(counts) > 1:
+            basis += "; " + ", ".join(f"{word} in {count}" for word, count in counts.items())
+        sentence = f"- {claim.advice[verdict]} ({basis}; {_link(claim, 'figure')})"
+        advice.setdefault(claim.family, []).append(sentence)
     lines = []
-    for family, sentences in advice.items():
-        lines += ["", f"**{_capital(family)}**", "", *sentences]
-    if left:
+    for family, items in advice.items():
+        lines += ["", f"**{_capital(family)}**", "", *items]
+    if undecided:
         lines += ["", "**Open at this size**", ""]
-        lines += [f"- *{_capital(family)}*: {'; '.join(each)}" for family, each in left.items()]
+        for family, items in undecided.items():
+            lines.append(f"- *{_capital(family)}*: {'; '.join(items)}")
     return Markdown("\n".join(lines))
+
+
+def _link(claim: Claim, words: str) -> str:
+    return f'<a href="{claim.notebook}.ipynb#{claim.figure}">{words}</a>'
 
 
 def _capital(words: str) -> str:
     return words[0].upper() + words[1:]
-
-
-def _basis(claim: Claim, shown: Finding) -> str:
-    """The effects, what matters, and which verdict in how many regimes if they differ."""
-    counts = Counter(j.verdict for j in shown.judgements[claim.id])
-    least = f"at least {claim.matters:g} matters"
-    if claim.not_worse_by is not None:
-        least = f"up to {claim.matters:g} worse will do"
-    said = ", ".join(f"{word} in {count}" for word, count in counts.items())
-    return f"{findings.span_of_effects(claim, shown)}, where {least}" + f"; {said}" * (
-        len(counts) > 1
-    )

@@ -22,46 +22,47 @@ def selected(shown: Evidence) -> Markdown:
 
 def edges(table: pd.DataFrame, chosen_by: str) -> Markdown:
     """Which methods were best by `chosen_by` at the least or greatest setting tried."""
-    found: dict[str, list[str]] = {}
+    regimes: dict[str, list[str]] = {}
     for regime, _, runs, best in arms.tuned(table, chosen_by):
         settings = runs["setting"].dropna().unique()
         if len(settings) > 1 and best and best[1] in (min(settings), max(settings)):
-            found.setdefault(arms.words_of(table, best), []).append(f"*{regime}*")
-    if not found:
+            regimes.setdefault(arms.words_of(table, best), []).append(f"*{regime}*")
+    if not regimes:
         return Markdown("No method's chosen setting is the least or the greatest of those tried.")
-    lines = [f"- {arm}: {', '.join(regimes)}" for arm, regimes in found.items()]
-    words = (
+    lines = [f"- {arm}: {', '.join(names)}" for arm, names in regimes.items()]
+    return Markdown(
         "Chosen was the least or the greatest setting tried, so that a better one may lie beyond:"
+        "\n\n" + "\n".join(lines)
     )
-    return Markdown("\n".join([words, "", *lines]))
 
 
 def divergence(shown: Evidence) -> Markdown:
     """Which arms did not finish training."""
-    groups = shown.table.groupby(["regime", "arm"], sort=False)["status"]
+    diverged = shown.table["status"] == "diverged"
+    counts = diverged.groupby([shown.table["regime"], shown.table["arm"]], sort=False)
     lines = [
-        f"- *{regime}*, {arm}: {(part == 'diverged').sum()} of {len(part)} runs diverged"
-        for (regime, arm), part in groups
-        if (part == "diverged").any()
+        f"- *{regime}*, {arm}: {count} of {runs} runs diverged"
+        for (regime, arm), count, runs in counts.agg(["sum", "size"]).itertuples()
+        if count
     ]
     return Markdown("\n".join(lines) or "No run diverged.")
 
 
 def temperatures(shown: Evidence) -> Markdown:
     """How many of the temperature fits converged, and of which arms the others are."""
-    frame = shown.table.dropna(subset="temperature_converged")
-    failed = frame[frame["temperature_converged"] == 0]
-    text = f"Of {len(frame)} temperature fits of these runs, {len(frame) - len(failed)} converged."
-    if failed.empty:
-        return Markdown(text)
-    counts = failed.groupby("arm", sort=False).size()
-    arms_of = ", ".join(f"{arm} ({count})" for arm, count in counts.items())
-    return Markdown(
-        f"{text} The other {len(failed)} found no best T within the bounds of the search, "
-        f"{temperature.LOWEST:g} to {temperature.HIGHEST:g}; their T and what is scaled with it "
-        f"are left out of every mean, where (3/5) says that it is of 3 of 5 runs and – of none, "
-        f"and such a setting cannot be chosen by what is scaled: {arms_of}."
-    )
+    fits = shown.table.dropna(subset="temperature_converged")
+    failed = fits[fits["temperature_converged"] == 0]
+    text = f"Of {len(fits)} temperature fits of these runs, {len(fits) - len(failed)} converged."
+    if len(failed):
+        counts = failed.groupby("arm", sort=False).size()
+        arms_of = ", ".join(f"{arm} ({count})" for arm, count in counts.items())
+        text += (
+            f" The other {len(failed)} found no best T within the bounds of the search, "
+            f"{temperature.LOWEST:g} to {temperature.HIGHEST:g}; their T and what is scaled with "
+            f"it are left out of every mean, where (3/5) says that it is of 3 of 5 runs and – of "
+            f"none, and such a setting cannot be chosen by what is scaled: {arms_of}."
+        )
+    return Markdown(text)
 
 
 def estimators(numbers: pd.DataFrame) -> Markdown:
@@ -71,9 +72,10 @@ def estimators(numbers: pd.DataFrame) -> Markdown:
     for panel, part in numbers.groupby("panel", sort=False):
         errors = []
         for name, curve in part.groupby("estimator", sort=False):
-            at = curve.set_index("images")["mean"] - curve["truth"].iloc[0]
-            errors.append(
-                f"{name} {signed(at[fewest])} at {fewest:,} images, {signed(at[most])} at {most:,}"
+            error = curve.set_index("images")["mean"] - curve["truth"].iloc[0]
+            ends = (
+                f"{signed(error[fewest])} at {fewest:,} images, {signed(error[most])} at {most:,}"
             )
+            errors.append(f"{name} {ends}")
         lines.append(f"- {panel}: " + "; ".join(errors))
     return Markdown("Estimate less true value, on average over the subsets:\n\n" + "\n".join(lines))

@@ -3,12 +3,11 @@
 import ast
 import traceback as tb
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib_inline.backend_inline
-import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown, display
@@ -23,8 +22,8 @@ from lsce.machine.values import Value, unknown
 from lsce.report import figures, findings
 from lsce.report.findings import Finding
 from lsce.report.tables import table
-from lsce.studies import evidence, profiles
-from lsce.studies.evidence import Evidence
+from lsce.studies import profiles
+from lsce.studies.evidence import Evidence, gather
 from lsce.studies.parameters import Shows
 from lsce.studies.profiles import Profile
 from lsce.studies.robustness import Robustness
@@ -33,40 +32,34 @@ from lsce.training.spec import LongTail, RunSpec
 
 
 def start(notebook: str) -> Evidence:
-    """Prepare a page with runs and gather these, training what is missing; save what they say.
-
-    Its parameters are those that the cells above have set. Raises ValueError, naming it, for one
-    that is out of range, and for a name in a cell of parameters that is none of them: a misspelt
-    parameter would leave the default in force.
-    """
+    """`prepare` a page with runs and gather these, training what is missing; save what they say."""
     study = studies.of(notebook)
     assert study is not None
-    models = (study.Parameters, Shows)
-    given = _given([name for model in models for name in model.model_fields])
-    parameters, shows = (
-        model(**{name: given[name] for name in model.model_fields if name in given})
-        for model in models
-    )
-    shown = evidence.gather(study(parameters), **dict(shows))
+    parameters, shows = prepare(study.Parameters, Shows)
+    shown = gather(study(parameters), **dict(shows))
     findings.write(findings.of(shown))
     return shown
 
 
-def prepare(model: type[Value]) -> None:
-    """Prepare a page without runs of its own, and check its parameters by their model."""
-    model(**_given(list(model.model_fields)))
+def prepare(*models: type[Value]) -> list[Any]:
+    """The parameters that the cells above have set, by their models. From here on the page has the
+    report's style, figures as SVG, and errors as a sentence.
 
-
-def _given(known: Sequence[str]) -> dict[str, Any]:
-    """The values of the parameters that have these names. From here on the page has the report's
-    style, figures as SVG, and errors as a sentence."""
+    Raises ValueError, naming it, for a parameter that is out of range, and for a name in a cell of
+    parameters that is none of them: a misspelt parameter would leave the default in force.
+    """
     shell = get_ipython()
+    names = shell.user_ns
     matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
     figures.use_style()
     shell.set_custom_exc((Exception,), _show_error)
-    for name in misspelt(shell.user_ns["In"], known):
-        raise ValueError(unknown(name, list(known), "this page"))
-    return {name: shell.user_ns[name] for name in known if name in shell.user_ns}
+    known = [name for model in models for name in model.model_fields]
+    for name in misspelt(names["In"], known):
+        raise ValueError(unknown(name, known, "this page"))
+    return [
+        model(**{name: names[name] for name in model.model_fields if name in names})
+        for model in models
+    ]
 
 
 def misspelt(cells: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -76,13 +69,12 @@ def misspelt(cells: Sequence[str], known: Sequence[str]) -> list[str]:
     papermill wrote it. Of those that assign the same name only the last counts: the others were
     mended.
     """
-    found: dict[str, list[str]] = {}
+    assigned: list[list[str]] = []
     for cell in cells:
         names = _assigned(cell)
         if set(names) & set(known) or (names and cell.startswith("# Parameters")):
-            found = {key: old for key, old in found.items() if not set(old) & set(names)}
-            found[cell] = names
-    return [name for names in found.values() for name in names if name not in known]
+            assigned = [earlier for earlier in assigned if set(earlier).isdisjoint(names)] + [names]
+    return [name for names in assigned for name in names if name not in known]
 
 
 def _assigned(cell: str) -> list[str]:
@@ -99,10 +91,7 @@ def _assigned(cell: str) -> list[str]:
 
 
 def _show_error(shell: Any, kind: type, error: Exception, traceback: Any, tb_offset: Any) -> None:
-    """In a notebook an error that `lsce` raised on purpose is its sentence, without a traceback.
-
-    That is one raised by a `raise` of this package; all others keep their traceback.
-    """
+    """Show an error that a `raise` of this package raised as its sentence, without a traceback."""
     last = tb.extract_tb(traceback)[-1]
     ours = Path(last.filename).is_relative_to(Path(__file__).parents[1])
     if ours and (last.line or "").startswith("raise "):
@@ -110,9 +99,6 @@ def _show_error(shell: Any, kind: type, error: Exception, traceback: Any, tb_off
     else:
         lines = shell.InteractiveTB.structured_traceback(kind, error, traceback, tb_offset)
     shell._showtraceback(kind, error, lines)
-
-
-# ---- what a page rests on ----
 
 
 def banner(shown: Evidence | None = None) -> Markdown:
@@ -129,10 +115,10 @@ def banner(shown: Evidence | None = None) -> Markdown:
         if shown.recorded
         else "**These are the runs of this machine**: every figure, table and verdict is theirs."
     )
-    if (beside := _beside(shown)) and studies.claims_of(shown.study.notebook):
+    if (recorded := _recorded(shown)) and studies.claims_of(shown.study.notebook):
         words += (
             " Below each verdict, one line says what the recorded runs "
-            f"(profile {beside.profile}) say."
+            f"(profile {recorded.profile}) say."
         )
     if shown.lacking:
         words += (
@@ -142,51 +128,42 @@ def banner(shown: Evidence | None = None) -> Markdown:
         )
     known = shown.profile in profiles.names()
     note = Profile(shown.profile).content.note if known else ""
-    return Markdown(f"> {words} {note}\n>\n> {_rests_on(shown)}")
+    return Markdown(f"> {words} {note}\n>\n> {_basis(shown)}")
 
 
-def _beside(shown: Evidence) -> Finding | None:
-    """What the recorded runs say, beside runs of this machine."""
+def _recorded(shown: Evidence) -> Finding | None:
+    """What the recorded runs say, where those shown are this machine's."""
     return None if shown.recorded else findings.read(shown.study.notebook, "recorded")
 
 
-def _rests_on(shown: Evidence) -> str:
-    runs = shown.all_runs
+def _basis(shown: Evidence) -> str:
+    runs, profile = shown.all_runs, shown.profile
+    others = {name: part.profile for name, part in shown.others.items() if part.profile != profile}
+    if others:
+        groups = ", ".join(f"{name}: {other}" for name, other in others.items())
+        profile += f" ({groups}, with that profile's parameters instead of those above)"
     diverged = sum(run.diverged for run in runs)
     latest = max(run.origin["finished"] for run in runs)[:16]
-    others = [
-        f"{name}: {part.profile}"
-        for name, part in shown.others.items()
-        if part.profile != shown.profile
-    ]
-    whose = ", with that profile's parameters instead of those above"
-    parts = {
-        "profile": shown.profile + f" ({', '.join(others)}{whose})" * bool(others),
-        "data": _counted([data.entry(run.spec.data).words for run in runs]),
-        "runs": f"{len(runs)}" + (f", of which {diverged} diverged" if diverged else ""),
+    facts = {
+        "profile": profile,
+        "data": _counted(data.entry(run.spec.data).words for run in runs),
+        "runs": f"{len(runs)}" + f", of which {diverged} diverged" * (diverged > 0),
         "seeds": str(len(shown.seeds)),
-        "device": _counted([f"{r.origin['device']}, {r.origin['precision']}" for r in runs]),
-        "trained at commit": _counted([run.origin["commit"] or "unknown" for run in runs]),
+        "device": _counted(f"{run.origin['device']}, {run.origin['precision']}" for run in runs),
+        "trained at commit": _counted(run.origin["commit"] or "unknown" for run in runs),
         "last run finished": f"{latest.replace('T', ' ')} UTC",
     }
-    return " · ".join(f"**{name}** {words}" for name, words in parts.items())
+    return " · ".join(f"**{name}** {words}" for name, words in facts.items())
 
 
-def _counted(values: Sequence[str]) -> str:
+def _counted(values: Iterable[str]) -> str:
     """Distinct values with their counts where there is more than one, the commonest first."""
     counts = Counter(values).most_common()
-    return ", ".join(v if len(counts) == 1 else f"{v} ({n})" for v, n in counts)
-
-
-# ---- figures and tables ----
+    return ", ".join(f"{value} ({n})" if len(counts) > 1 else value for value, n in counts)
 
 
 def publish(
-    shown: Evidence,
-    name: str,
-    numbers: pd.DataFrame,
-    draw: Callable[..., Figure],
-    **options: Any,
+    shown: Evidence, name: str, numbers: pd.DataFrame, draw: Callable[..., Figure], **options: Any
 ) -> None:
     """Draw, show and save a figure, see `lsce.report.figures.publish`."""
     own = None if shown.recorded else shown.profile
@@ -196,22 +173,19 @@ def publish(
 def regimes(shown: Evidence) -> Styler:
     """The regimes of a set of runs: the network and its size, how it was trained, how long a run
     took, and how far plain cross entropy fitted."""
-    frame = shown.table
-    plain = frame[arms.plain(frame)].groupby("regime")
-    fitted = plain[["train_accuracy", "test_accuracy"]].mean()
-    specs = {label.regime: run.spec for label, run in shown.pairs}
-    seconds: dict[str, list[float]] = {}
-    for label, run in shown.pairs:
-        seconds.setdefault(label.regime, []).append(run.seconds)
+    plain = shown.table[arms.plain(shown.table)]
+    fitted = plain.groupby("regime")[["train_accuracy", "test_accuracy"]].mean()
+    names, runs = [label.regime for label, _ in shown.pairs], [run for _, run in shown.pairs]
+    seconds = pd.Series([run.seconds for run in runs], names).groupby(level=0).mean()
     rows = [
         {
             "regime": regime,
-            "network": _network(spec),
-            "training": _training(spec),
-            "seconds a run": f"{np.mean(seconds[regime]):,.0f}",
+            "network": _network(run.spec),
+            "training": _training(run.spec),
+            "seconds a run": f"{seconds[regime]:,.0f}",
             "train, test accuracy at ε = 0": "{:.1%}, {:.1%}".format(*fitted.loc[regime]),
         }
-        for regime, spec in specs.items()
+        for regime, run in dict(zip(names, runs, strict=True)).items()
     ]
     return table(pd.DataFrame(rows), wrapped=["regime", "network", "training"], width="9em")
 
@@ -240,37 +214,30 @@ def _training(spec: RunSpec) -> str:
 def masking(shown: Evidence) -> Styler:
     """The checks for masked gradients, see `lsce.studies.robustness`."""
     assert isinstance(shown.study, Robustness)
-    frame = shown.study.masking(shown)
-    frame["passes"] = frame["passes"].map({True: "yes", False: "<b>no</b>"})
-    frame.loc[frame.duplicated(["regime", "arm"]), ["regime", "arm"]] = ""
-    return table(frame, {"error": "{:.1f}", "against": "{:.1f}"}, wrapped=["regime", "check"])
+    checks = shown.study.masking(shown)
+    checks["passes"] = checks["passes"].map({True: "yes", False: "<b>no</b>"})
+    checks.loc[checks.duplicated(["regime", "arm"]), ["regime", "arm"]] = ""
+    return table(checks, {"error": "{:.1f}", "against": "{:.1f}"}, wrapped=["regime", "check"])
 
 
 def numbers(shown: Evidence) -> Styler:
     """The measures of the study: means over seeds by regime and arm, with the number of runs behind
     each. Where a value is known of some of the runs alone, it says of how many."""
-    columns, percent = shown.study.columns, shown.study.percent
+    columns = shown.study.columns
     groups = shown.table.groupby(["regime", "arm"], sort=False)
     runs = groups[next(iter(columns))].count()
-    found = pd.DataFrame({"runs": runs})
+    means = pd.DataFrame({"runs": runs})
     for name, words in columns.items():
-        form = "{:.1%}" if name in percent else "{:.3f}"
-        each = zip(groups[name].mean(), groups[name].count(), runs, strict=True)
-        found[words] = [_mean_of(form, *values) for values in each]
-    found = found.reset_index()
-    found.loc[found["regime"].duplicated(), "regime"] = ""
-    return table(found, wrapped=["regime"], numeric=list(columns.values()))
+        form = "{:.1%}" if name in shown.study.percent else "{:.3f}"
+        known = groups[name].count()
+        counts = " (" + known.astype(str) + "/" + runs.astype(str) + ")"
+        values = groups[name].mean().map(form.format) + counts.where(known < runs, "")
+        means[words] = values.where(known > 0, "–")
+    means = means.reset_index()
+    means.loc[means["regime"].duplicated(), "regime"] = ""
+    return table(means, wrapped=["regime"], numeric=list(columns.values()))
 
 
-def _mean_of(form: str, value: float, known: int, runs: int) -> str:
-    if not known:
-        return "–"
-    return form.format(value) + f" ({known}/{runs})" * (known < runs)
-
-
-# ---- verdicts ----
-
-#: How claims are judged, as every page with claims says it.
 RULE = (
     "Each claim is judged by the paired difference between runs that share a seed, with its 95% t "
     "interval. It is *supported* if the effect is above 0 and reaches the smallest one that "
@@ -286,64 +253,54 @@ RULE = (
 def verdicts(shown: Evidence) -> None:
     """Display how claims are judged, and the verdict on every claim of the page."""
     display(Markdown(RULE))
-    beside = _beside(shown)
+    recorded = _recorded(shown)
     for claim in studies.claims_of(shown.study.notebook):
-        display(verdict(claim, shown, beside))
+        display(verdict(claim, shown, recorded))
 
 
 def verdict(claim: Claim, shown: Evidence, beside: Finding | None = None) -> Markdown:
-    """The claim's verdict in words, with the effect and its interval in every regime; and in a line
-    what the recorded runs say, where those shown are this machine's."""
-    wanted = (
-        f"an effect of at least {_in_unit(claim.matters, claim.unit)}"
-        if claim.not_worse_by is None
-        else f"at most {_in_unit(claim.not_worse_by, claim.unit)} worse"
-    )
+    """The claim's verdict in words, with the effect and its interval in every regime, and in a line
+    what the recorded runs say, which are `beside`."""
+    unit = claim.unit.removesuffix("s") if claim.matters == 1 else claim.unit
+    size = f"{claim.matters:g} {unit}".rstrip()
+    equivalence = claim.not_worse_by is not None
+    matters = f"at most {size} worse" if equivalence else f"an effect of at least {size}"
+    group = ""
+    if part := shown.others.get(claim.group):
+        trained = sorted({label.task.run.network for label in part.study.labelled})
+        group = f" ({', '.join(trained)}, profile {part.profile})"
+    judgements = shown.judgements.get(claim.id, [])
     lines = [
         f"**“{claim.claim}” — {findings.overall(claim, shown)}.**",
         "",
-        f"Measure: {claim.words}; what matters: {wanted}. Positive values favour the claim, which "
+        f"Measure: {claim.words}; what matters: {matters}. Positive values favour the claim, which "
         f"was declared on {claim.declared}; the [summary](11_summary.ipynb) lists what has been "
         "changed since.",
         "",
+        *[_line(claim, judgement, group) for judgement in judgements],
     ]
-    part = shown.others.get(claim.group)
-    whose = ""
-    if part is not None:
-        used = sorted({label.task.run.network for label in part.study.labelled})
-        whose = f" ({', '.join(used)}, profile {part.profile})"
-    judged = [_line(claim, each, whose) for each in shown.judgements.get(claim.id, [])]
-    lines += judged or ["- no complete pair of runs"]
+    if not judgements:
+        lines.append("- no complete pair of runs")
     if beside:
         word, span = findings.overall(claim, beside), findings.span_of_effects(claim, beside)
         lines += ["", f"Recorded runs (profile {beside.profile}): *{word}*, {span}."]
     return Markdown("\n".join(lines))
 
 
-def _line(claim: Claim, judged: Judgement, whose: str) -> str:
+def _line(claim: Claim, judgement: Judgement, group: str) -> str:
     """A line of a list for a regime."""
-    more = ""
-    if judged.more_runs is not None:
-        pairs = "pair" if judged.more_runs == 1 else "pairs"
-        more = (
-            f"; about {judged.more_runs} more {pairs} would decide it if the mean and the "
-            "spread stayed as they are"
+    text = "no complete pair of runs"
+    if effect := judgement.effect:
+        mean, interval = findings.mean_and_interval(effect)
+        text = f"{mean} {claim.unit}".rstrip()
+        text += f", 95% interval {interval}" * bool(interval)
+        text += f", n = {effect.n} paired seed" + "s" * (effect.n > 1)
+        text += f", p = {judgement.p:.2g} corrected" * bool(interval)
+    text += f" → **{judgement.verdict}**"
+    if (more := judgement.more_runs) is not None:
+        text += (
+            f"; about {more} more {'pair' if more == 1 else 'pairs'} would decide it if the mean "
+            "and the spread stayed as they are"
         )
-    return (
-        f"- *{judged.regime}*{whose}, {judged.treatment} against {judged.control}: "
-        f"{_effect(claim, judged)} → **{judged.verdict}**{more}"
-    )
-
-
-def _effect(claim: Claim, judged: Judgement) -> str:
-    if (effect := judged.effect) is None:
-        return "no complete pair of runs"
-    mean, interval = findings.mean_and_interval(effect)
-    text = mean + (f" {claim.unit}" if claim.unit else "")
-    text += f", 95% interval {interval}" * bool(interval)
-    text += f", n = {effect.n} paired seed" + "s" * (effect.n > 1)
-    return text + f", p = {judged.p:.2g} corrected" * bool(interval)
-
-
-def _in_unit(value: float, unit: str) -> str:
-    return f"{value:g} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
+    compared = f"{judgement.treatment} against {judgement.control}"
+    return f"- *{judgement.regime}*{group}, {compared}: {text}"

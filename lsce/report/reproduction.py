@@ -25,6 +25,7 @@ from lsce import studies
 from lsce.judging import claims, statistics
 from lsce.judging.arms import by_regime
 from lsce.judging.claims import Claim
+from lsce.judging.statistics import Interval
 from lsce.machine import paths
 from lsce.report.tables import table
 from lsce.results.recorded import Recorded
@@ -42,16 +43,15 @@ LEVELS = {
 #: Families of claims whose main runs are those of this page's regimes.
 FAMILIES = ("over-fitting", "calibration")
 
-#: How the setting of a published number names its label noise.
-NOISE = re.compile(r"(\w*symmetric) noise rate ([\d.]+)")
-
-#: And how it names the temperature of a distillation.
-TEMPERATURE = re.compile(r"temperature T=(\d+)")
-
 SAME, AGREES, DIFFERS, UNDECIDED = "the same", "agrees", "differs", "undecided"
 
 #: Family-wise level of the comparison with the recorded results.
 LEVEL = 0.05
+
+
+def declared() -> list[Claim]:
+    """The claims that this page compares."""
+    return [claim for claim in studies.all_claims().values() if claim.family in FAMILIES]
 
 
 def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
@@ -65,58 +65,86 @@ def with_recorded(own: Evidence, results: Recorded) -> pd.DataFrame:
     both = [pair for pair in own.pairs if pair[0].task.seed not in unknown]
     if not both:
         return pd.DataFrame()
-    here = _numbers(table_of(both), own.study.judged)
-    recorded = [(label, results.load(label.task)) for label, _ in both]
-    there = _numbers(table_of(recorded), own.study.judged)
+    here = _by_seed(table_of(both), own.study.judged)
+    loaded = [(label, results.load(label.task)) for label, _ in both]
+    recorded = _by_seed(table_of(loaded), own.study.judged)
     rows = []
-    for key, mine in here.items():
-        theirs = there[key].reindex(mine.index)
-        usable = mine.notna() & theirs.notna()
-        if usable.any():
-            rows.append(_row(*key, mine[usable], theirs[usable]))
+    for key, values in here.items():
+        pairs = values.to_frame("here").join(recorded[key].rename("recorded")).dropna()
+        if len(pairs):
+            rows.append(_compare(*key, pairs))
     numbers = pd.DataFrame(rows)
     known = numbers["p"].notna()
     if known.any():
         numbers.loc[known, "p"] = statistics.holm(numbers.loc[known, "p"])
-    numbers["outcome"] = np.where(numbers["p"] < LEVEL, DIFFERS, AGREES)
-    numbers.loc[~known, "outcome"] = UNDECIDED
-    numbers.loc[numbers.pop("equal"), "outcome"] = SAME
+    cases = [numbers.pop("equal"), ~known, numbers["p"] < LEVEL]
+    numbers["outcome"] = np.select(cases, [SAME, UNDECIDED, DIFFERS], AGREES)
     return numbers
 
 
-def declared() -> list[Claim]:
-    """The claims that this page compares."""
-    return [claim for claim in studies.all_claims().values() if claim.family in FAMILIES]
-
-
-def _numbers(table: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd.Series]:
+def _by_seed(runs: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd.Series]:
     """Values by seed of every headline number: (regime, words, unit) → series."""
-    found = {}
-    for regime, part in by_regime(table):
+    numbers = {}
+    for regime, part in by_regime(runs):
         for claim in declared():
             # Of the others the rival is chosen, and perhaps another one each time.
             if claim.is_plain:
                 effects = claims.smoothing_effects(claim, part, claim.measure, judged)
-                found[regime, f"effect: {claim.words}", claim.unit] = effects
+                numbers[regime, f"effect: {claim.words}", claim.unit] = effects
         for column, (words, scale, unit) in LEVELS.items():
             for epsilon in (0.0, judged):
                 values = claims.values(part, ("smoothing", epsilon), column)
-                found[regime, f"{words}, ε = {epsilon:g}", unit] = scale * values
-    return found
+                numbers[regime, f"{words}, ε = {epsilon:g}", unit] = scale * values
+    return numbers
 
 
-def _row(
-    regime: str, number: str, unit: str, here: pd.Series, recorded: pd.Series
-) -> dict[str, Any]:
-    difference = statistics.paired_difference(here, recorded)
-    row = {"regime": regime, "number": number, "unit": unit, "n": difference.n}
+def _compare(regime: str, number: str, unit: str, pairs: pd.DataFrame) -> dict[str, Any]:
+    """A row of `with_recorded`, from the values here and recorded by seed."""
+    row: dict[str, Any] = {"regime": regime, "number": number, "unit": unit, "n": len(pairs)}
+    difference = statistics.paired_difference(pairs["here"], pairs["recorded"])
     for name, interval in (
-        ("recorded", statistics.mean_interval(recorded)),
-        ("here", statistics.mean_interval(here)),
+        ("recorded", statistics.mean_interval(pairs["recorded"])),
+        ("here", statistics.mean_interval(pairs["here"])),
         ("difference", difference),
     ):
         row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return row | {"p": difference.p, "equal": bool((here == recorded).all())}
+    return row | {"p": difference.p, "equal": bool((pairs["here"] == pairs["recorded"]).all())}
+
+
+def reproduced(numbers: pd.DataFrame) -> Styler:
+    """Headline numbers of a regime, see `with_recorded`."""
+    unit = numbers["unit"].map(lambda unit: f", {unit}" * bool(unit))
+    rows = pd.DataFrame({"number": numbers["number"] + unit})
+    for name in ("recorded", "here", "difference"):
+        ends = numbers[[name, f"{name}_low", f"{name}_high"]]
+        texts = [
+            f"{mean:.3g}" + f" ({low:.3g} to {high:.3g})" * (not np.isnan(low))
+            for mean, low, high in ends.itertuples(index=False)
+        ]
+        rows[name] = [text.replace("-", "−") for text in texts]
+    rows = rows.assign(n=numbers["n"], outcome=numbers["outcome"])
+    return table(rows.rename(columns={"here": "this machine"}), wrapped=["number"], width="15em")
+
+
+def summary(numbers: pd.DataFrame, profile: str) -> list[str]:
+    """The comparison with the recorded results in a few lines of plain text."""
+    if numbers.empty:
+        return [f"No run of profile {profile} on this machine is recorded with the same spec."]
+    phrases = {
+        SAME: "are exactly the same",
+        AGREES: "agree",
+        DIFFERS: "differ",
+        UNDECIDED: "are undecided (one seed)",
+    }
+    counts = numbers["outcome"].value_counts()
+    words = ", ".join(f"{counts[name]} {phrases[name]}" for name in phrases if name in counts)
+    lines = [
+        f"Of {len(numbers)} headline numbers of profile {profile}, this machine's against the "
+        f"recorded: {words}."
+    ]
+    line = "  differs: {number} ({regime}): recorded {recorded:.4g}, here {here:.4g} {unit}"
+    differing = numbers[numbers["outcome"] == DIFFERS]
+    return [*lines, *(line.format(**row).rstrip() for _, row in differing.iterrows())]
 
 
 def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
@@ -127,45 +155,44 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
     the regime's ε nearest to that of a published pair, one row for each such ε; or, where the claim
     compares other arms than an ε with 0, those that it is judged by.
     """
-    published = pd.read_csv(paths.PUBLISHED, index_col="id")
+    literature = pd.read_csv(paths.PUBLISHED, index_col="id")
     rows = []
     for claim in declared:
         if claim.published is None:
             continue
-        common = {"claim": claim.claim, "unit": claim.unit}
-        theirs = [_published(claim, published, *pair) for pair in claim.published.pairs]
-        asked, measure = {row["epsilon"] for row in theirs}, claim.published.measure
+        theirs = [_published(claim, literature.loc[pair]) for pair in claim.published.pairs]
+        ours = []
         if claim.is_plain:
-            ours = [
-                row
-                for regime, part in by_regime(shown.table)
-                for epsilon in sorted({_nearest(part, epsilon) for epsilon in asked})
-                for row in _ours(claim, measure, regime, part, epsilon)
-            ]
+            for regime, part in by_regime(shown.table):
+                for epsilon in sorted({_nearest(part, row["epsilon"]) for row in theirs}):
+                    measure = claim.published.measure
+                    effects = claims.smoothing_effects(claim, part, measure, epsilon)
+                    if len(effects):
+                        ours.append(_ours(regime, epsilon, statistics.mean_interval(effects)))
         else:
             judged = shown.judgements.get(claim.id, [])
-            ours = [_row_of(j.regime, shown.study.judged, j.effect) for j in judged if j.effect]
-        rows += [common | row for row in (*ours, *theirs)]
+            ours = [_ours(j.regime, shown.study.judged, j.effect) for j in judged if j.effect]
+        rows += [{"claim": claim.claim, "unit": claim.unit} | row for row in (*ours, *theirs)]
     return pd.DataFrame(rows)
 
 
-def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str) -> dict[str, Any]:
-    rows = published.loc[[plain, smoothed]]
-    values = rows["value"] / rows["unit"].map({"%": 100.0}).fillna(1.0)
-    if rows["metric"].str.contains("accuracy").all():
+def _published(claim: Claim, pair: pd.DataFrame) -> dict[str, Any]:
+    """A row of `with_published`, from the published values without and with smoothing."""
+    values = pair["value"] / pair["unit"].map({"%": 100.0}).fillna(1.0)
+    if pair["metric"].str.contains("accuracy").all():
         values = 1 - values
-    first, last = rows.iloc[0], rows.iloc[1]
+    first, last = pair.iloc[0], pair.iloc[1]
     paper = first["paper"].split(",")[0].removesuffix(" et al.")
-    network = first["architecture"].split(" (")[0]
-    noise = NOISE.search(first["setting"])
-    case = f", {noise[1]}, {float(noise[2]):.0%}" if noise else ""  # as our regimes are named
-    if heat := TEMPERATURE.search(first["setting"]):
-        case = f", T = {heat[1]}"
+    name = f"{paper} et al. {first['year']}, {first['architecture'].split(' (')[0]}"
+    if temperature := re.search(r"temperature T=(\d+)", first["setting"]):
+        name += f", T = {temperature[1]}"
+    elif noise := re.search(r"(\w*symmetric) noise rate ([\d.]+)", first["setting"]):
+        name += f", {noise[1]}, {float(noise[2]):.0%}"  # as our regimes are named
     if first["dataset"] != "CIFAR-100":
-        case += f", {first['dataset']}"
+        name += f", {first['dataset']}"
     return {
         "source": "published",
-        "name": f"{paper} et al. {first['year']}, {network}{case}".replace("->", "→"),
+        "name": name.replace("->", "→"),
         "epsilon": float(last["epsilon"]),
         "effect": claim.sign * float(values.iloc[1] - values.iloc[0]),
         "setting": first["setting"],
@@ -174,20 +201,11 @@ def _published(claim: Claim, published: pd.DataFrame, plain: str, smoothed: str)
 
 def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
     """The ε > 0 of some runs that is nearest; the conventions differ by 1% with 100 classes."""
-    smoothed = runs[runs["method"] == "smoothing"]["setting"].unique()
-    return float(min((e for e in smoothed if e > 0), key=lambda e: abs(e - epsilon)))
+    smoothed = runs.loc[(runs["method"] == "smoothing") & (runs["setting"] > 0), "setting"]
+    return float(min(smoothed, key=lambda setting: abs(setting - epsilon)))
 
 
-def _ours(
-    claim: Claim, measure: str, regime: str, runs: pd.DataFrame, epsilon: float
-) -> list[dict[str, Any]]:
-    effects = claims.smoothing_effects(claim, runs, measure, epsilon)
-    if effects.empty:
-        return []
-    return [_row_of(regime, epsilon, statistics.mean_interval(effects))]
-
-
-def _row_of(regime: str, epsilon: float, effect: statistics.Interval) -> dict[str, Any]:
+def _ours(regime: str, epsilon: float, effect: Interval) -> dict[str, Any]:
     row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
     return row | {"low": effect.low, "high": effect.high, "n": effect.n}
 
@@ -200,69 +218,18 @@ def directions(numbers: pd.DataFrame) -> pd.DataFrame:
         for _, theirs in part[part["source"] == "published"].iterrows():
             row = {"claim": claim, "published": theirs["name"], "setting": theirs["setting"]}
             row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
-            for regime, at in ours.groupby("name", sort=False):
-                nearest = (at["epsilon"] - theirs["epsilon"]).abs().idxmin()
-                row[str(regime)] = _direction(at.loc[nearest], theirs["effect"])
+            for regime, effects in ours.groupby("name", sort=False):
+                effect = effects.loc[(effects["epsilon"] - theirs["epsilon"]).abs().idxmin()]
+                same = effect["effect"] * theirs["effect"] > 0
+                direction = "the same way" if same else "the opposite way"
+                decided = effect["low"] > 0 or effect["high"] < 0
+                row[str(regime)] = direction if decided else UNDECIDED
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _direction(ours: pd.Series, published: float) -> str:
-    if not (ours["low"] > 0 or ours["high"] < 0):
-        return UNDECIDED
-    return "the same way" if ours["effect"] * published > 0 else "the opposite way"
-
-
-def reproduced(numbers: pd.DataFrame) -> Styler:
-    """Headline numbers of a regime, see `with_recorded`."""
-    unit = numbers["unit"].map(lambda unit: f", {unit}" * bool(unit))
-    shown = pd.DataFrame({"number": numbers["number"] + unit})
-    for name, words in (
-        ("recorded", "recorded"),
-        ("here", "this machine"),
-        ("difference", "difference"),
-    ):
-        columns = [numbers[name], numbers[f"{name}_low"], numbers[f"{name}_high"]]
-        shown[words] = [_with_interval(*row) for row in zip(*columns, strict=True)]
-    shown["n"] = numbers["n"]
-    shown["outcome"] = numbers["outcome"]
-    return table(shown, wrapped=["number"], width="15em")
-
-
-def _with_interval(mean: float, low: float, high: float) -> str:
-    text = f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
-    return text.replace("-", "−")
 
 
 def published(directions: pd.DataFrame) -> Styler:
     """Published effects on a claim with the direction of ours."""
     effect = directions["effect"].map("{:+.3g}".format).str.replace("-", "−")
-    shown = directions.drop(columns=["claim", "setting"]).assign(effect=effect)
-    return table(shown, {"ε": "{:g}"}, wrapped=["published"], width="13em")
-
-
-def summary(numbers: pd.DataFrame, profile: str) -> list[str]:
-    """The comparison with the recorded results in a few lines of plain text."""
-    if numbers.empty:
-        return [f"No run of profile {profile} on this machine is recorded with the same spec."]
-    counts = numbers["outcome"].value_counts()
-    words = ", ".join(
-        f"{counts[outcome]} {phrase}"
-        for outcome, phrase in (
-            (SAME, "are exactly the same"),
-            (AGREES, "agree"),
-            (DIFFERS, "differ"),
-            (UNDECIDED, "are undecided (one seed)"),
-        )
-        if outcome in counts
-    )
-    lines = [
-        f"Of {len(numbers)} headline numbers of profile {profile}, this machine's against the "
-        f"recorded: {words}."
-    ]
-    for _, row in numbers[numbers["outcome"] == DIFFERS].iterrows():
-        lines.append(
-            f"  differs: {row['number']} ({row['regime']}): recorded {row['recorded']:.4g}, "
-            f"here {row['here']:.4g} {row['unit']}".rstrip()
-        )
-    return lines
+    rows = directions.drop(columns=["claim", "setting"]).assign(effect=effect)
+    return table(rows, {"ε": "{:g}"}, wrapped=["published"], width="13em")

@@ -6,13 +6,12 @@ opened from disk.
 
 import ast
 import html
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,32 +66,11 @@ class _ThisPython(AsyncKernelManager):
         return KernelSpec(**get_kernel_dict(["--log-level=CRITICAL"]))
 
 
-class _Lines:
-    """A text stream that hands on whole lines; a carriage return, as of progress bars, ends one."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self.on_line, self.rest = on_line, ""
-
-    def write(self, text: str) -> None:
-        *lines, self.rest = re.split(r"[\r\n]+", self.rest + text)
-        for line in filter(str.strip, lines):
-            self.on_line(line)
-
-    def flush(self) -> None:
-        """Nothing to do: an unfinished line waits for its end."""
-
-
-def execute(
-    notebook: Path,
-    parameters: Mapping[str, Any],
-    output: Path,
-    *,
-    on_line: Callable[[str], None] | None = None,
-) -> None:
+def execute(notebook: Path, parameters: Mapping[str, Any], output: Path) -> None:
     """Execute `notebook` with `parameters` in its own folder and write the result to `output`.
 
     `output` appears only when every cell has run; until then, and after a failure, the notebook
-    lies beside it as `<name>.partial.ipynb`. `on_line` gets each line that the notebook prints.
+    lies beside it as `<name>.partial.ipynb`.
 
     Raises:
         ValueError: a parameter that the notebook's cell tagged `parameters` does not set.
@@ -102,9 +80,6 @@ def execute(
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial.ipynb")
-    streams = {}
-    if on_line is not None:
-        streams = {"stdout_file": _Lines(on_line), "stderr_file": _Lines(on_line)}
     try:
         papermill.execute_notebook(
             notebook.resolve(),
@@ -114,14 +89,13 @@ def execute(
             kernel_manager_class=_ThisPython,
             progress_bar=False,
             cwd=notebook.resolve().parent,
-            **streams,
         )
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {_last_line(error.evalue)}".removesuffix(": ")
     except (DeadKernelError, CellTimeoutError) as error:
         reason = f"{type(error).__name__}: {_last_line(str(error))}"
     else:
-        os.replace(partial, output)
+        partial.replace(output)
         return
     raise NotebookFailed(
         f"{notebook.name} stopped with {reason.rstrip('.')}; what it did so far is in {partial}."
@@ -139,11 +113,10 @@ def parameters(notebook: Path) -> list[str]:
     return names
 
 
-def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
+def check_parameters(notebook: Path, names: Iterable[str]) -> None:
     """Raise ValueError for a parameter that the notebook's cell tagged `parameters` lacks."""
     known = sorted(parameters(notebook))
-    unknown = sorted(set(given) - set(known))
-    if unknown:
+    if unknown := sorted(set(names) - set(known)):
         raise ValueError(
             f"{notebook.name} has no parameter {', '.join(map(repr, unknown))}; "
             f"it has {', '.join(map(repr, known)) or 'none'}."
@@ -151,8 +124,7 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
 
 
 def _last_line(message: str) -> str:
-    lines = [line.strip() for line in _ANSI.sub("", message).splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return ["", *_ANSI.sub("", message).strip().splitlines()][-1].strip()
 
 
 def stub(name: str, title: str, message: str, output: Path) -> Path:
@@ -164,7 +136,7 @@ def stub(name: str, title: str, message: str, output: Path) -> Path:
 
 
 def build(
-    pages: Iterable[Path],
+    pages: Sequence[Path],
     out: Path = paths.HTML,
     *,
     banner: str | None = None,
@@ -180,23 +152,10 @@ def build(
         ValueError: no pages, or two of the same name.
         RuntimeError: Sphinx failed or warned; the message is what it said.
     """
-    source = _assemble(list(pages), out.parent / "source")
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        new = Path(scratch, "html")
-        texts = {"announcement": banner, "extra_footer": footer}
-        _sphinx(source, new, Path(scratch, "doctrees"), texts)
-        _prune(new / "_static" / "mathjax", MATHJAX)
-        if out.exists():
-            out.rename(Path(scratch, "old"))
-        new.rename(out)
-    return out / "index.html"
-
-
-def _assemble(pages: list[Path], source: Path) -> Path:
-    """Lay out a fresh Sphinx source folder: the report's own files and the pages."""
     names = [page.stem for page in pages]
     if not pages or len(set(names)) < len(names):
         raise ValueError(f"pages must be one or more files of different names, not {names}.")
+    source = out.parent / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(paths.REPORT, source, ignore=shutil.ignore_patterns(".*", "__pycache__"))
     reference.write(source, names)
@@ -205,30 +164,35 @@ def _assemble(pages: list[Path], source: Path) -> Path:
             nbformat.write(_publishable(page, source / "_static"), source / page.name)
         else:
             shutil.copy(page, source)
-    return source
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        new = Path(scratch, "html")
+        _sphinx(source, new, {"announcement": banner, "extra_footer": footer})
+        _prune(new / "_static" / "mathjax")
+        if out.exists():
+            out.rename(Path(scratch, "old"))
+        new.rename(out)
+    return out / "index.html"
 
 
 def _publishable(notebook: Path, static: Path) -> NotebookNode:
     """The notebook as a page: its code folded, its prose in MyST, the files that it links to copied
     to `static`, and nothing that names this machine or needs a server."""
     node: NotebookNode = nbformat.read(notebook, as_version=4)
+    node.metadata.pop("widgets", None)
     for metadata in (node.metadata, *(cell.metadata for cell in node.cells)):
         metadata.pop("papermill", None)
-    node.metadata.pop("widgets", None)
     node.cells = list(_figures(node.cells, notebook.name))
     for cell in node.cells:
-        tags = cell.metadata.setdefault("tags", [])
         if cell.cell_type == "markdown":
             cell.source = _in_myst(_with_files(cell.source, static))
         elif cell.cell_type == "code":
+            tags = cell.metadata.setdefault("tags", [])
             if CODE_TAGS.isdisjoint(tags):
                 tags.append("hide-input")
             if "injected-parameters" in tags:
-                words = {
-                    "code_prompt_show": "Show parameters",
-                    "code_prompt_hide": "Hide parameters",
-                }
-                cell.metadata.setdefault("mystnb", {}).update(words)
+                prompts = cell.metadata.setdefault("mystnb", {})
+                prompts["code_prompt_show"] = "Show parameters"
+                prompts["code_prompt_hide"] = "Hide parameters"
             for data in (output.get("data", {}) for output in cell.outputs):
                 for kind in {"text/html", "text/markdown"} & set(data):
                     data[kind] = _with_files(data[kind], static)
@@ -250,16 +214,15 @@ def _figures(cells: Iterable[NotebookNode], notebook: str) -> Iterator[NotebookN
         figure = cell.metadata.get("mystnb", {}).get("figure")
         yield cell
         if figure:
-            beside = [each for each in cell.outputs if "text/html" in each.get("data", {})]
-            cell.outputs = [each for each in cell.outputs if each not in beside]
-            for each in beside:
-                yield new_markdown_cell(each.data["text/html"])
+            downloads = [output for output in cell.outputs if "text/html" in output.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if output not in downloads]
+            yield from (new_markdown_cell(output.data["text/html"]) for output in downloads)
 
 
 def _in_myst(text: str) -> str:
     """Links as they work in Jupyter, in the form that numbers figures, makes citations and leads
     from page to page."""
-    text = _CITATIONS.sub(lambda found: f"{{cite}}`{','.join(_KEY.findall(found[0]))}`", text)
+    text = _CITATIONS.sub(lambda links: f"{{cite}}`{','.join(_KEY.findall(links[0]))}`", text)
     text = _TO_FIGURE.sub(r"{numref}`\1`", text)
     text = text.replace("](../report/how_to.md)", "](how_to)")
     return _TO_PAGE.sub(r"\1)", text)
@@ -279,25 +242,23 @@ def _with_files(text: str, static: Path) -> str:
     return re.sub(r'href="(\w+)\.ipynb([#"])', r'href="\1.html\2', text)
 
 
-def _sphinx(source: Path, out: Path, doctrees: Path, texts: Mapping[str, str | None]) -> None:
+def _sphinx(source: Path, out: Path, texts: Mapping[str, str | None]) -> None:
     # -E and -a: an incremental build keeps numbers glued from another notebook, stale and silent.
-    command = [sys.executable, "-m", "sphinx", "-E", "-a", "-W", "--keep-going", "-q", "-N"]
-    command += ["-b", "html", "-d", str(doctrees)]
+    options = "-m sphinx -E -a -W --keep-going -q -N -b html"
+    command = [sys.executable, *options.split(), "-d", str(out.with_name("doctrees"))]
     for option, text in texts.items():
         if text is not None:
             command += ["-D", f"html_theme_options.{option}=<p>{html.escape(text)}</p>"]
     done = subprocess.run([*command, str(source), str(out)], capture_output=True, text=True)
     if done.returncode:
-        said = _ANSI.sub("", done.stderr or done.stdout).strip()
-        raise RuntimeError(f"Sphinx did not build the report cleanly:\n{said}")
+        message = _ANSI.sub("", done.stderr or done.stdout).strip()
+        raise RuntimeError(f"Sphinx did not build the report cleanly:\n{message}")
 
 
-def _prune(folder: Path, keep: tuple[str, ...]) -> None:
-    """Delete every file in `folder` that is not one of `keep` or inside one of them."""
-    kept = [folder / name for name in keep]
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif not any(path.is_relative_to(place) for place in kept):
-            path.unlink()
+def _prune(mathjax: Path) -> None:
+    """Delete what pages do not load of MathJax."""
+    whole = mathjax.rename(mathjax.with_name("mathjax-whole"))
+    for name in MATHJAX:
+        (mathjax / name).parent.mkdir(parents=True, exist_ok=True)
+        (whole / name).rename(mathjax / name)
+    shutil.rmtree(whole)

@@ -42,44 +42,47 @@ def budgets(runs: Iterable[Run]) -> pd.DataFrame:
         for run in runs
         if isinstance(run.task, RunSpec) and _usual(run)
     ]
-    keys = [name for name in rows[0] if name not in ("core_minutes", "accuracy")] if rows else []
-    entry, found = data.entry("cifar-100"), []
-    for key, part in pd.DataFrame(rows).groupby(keys) if rows else []:
-        row = dict(zip(keys, key, strict=True))
-        name, classes = row["network"], entry.num_classes
-        row["parameters"] = networks.parameters(name, classes) / 1e6
-        row["multiply_adds"] = networks.multiply_adds(name, classes, entry.pixels) / 1e6
-        accuracy = part["accuracy"]
-        row["core_minutes"] = part["core_minutes"].mean()
-        found.append(row | {"accuracy": accuracy.mean(), "sd": accuracy.std(), "n": len(part)})
     columns = ["network", "parameters", "multiply_adds", "epochs", "epsilon", "device"]
     columns += ["precision", "core_minutes", "accuracy", "sd", "n"]
-    return pd.DataFrame(found, columns=columns).sort_values("core_minutes", ignore_index=True)
+    if not rows:
+        return pd.DataFrame(columns=columns)
+    groups = pd.DataFrame(rows).groupby(list(rows[0])[:-2])
+    numbers = groups[["core_minutes", "accuracy"]].agg(pd.Series.mean)
+    spread = groups["accuracy"].agg(pd.Series.std)
+    numbers = numbers.assign(sd=spread, n=groups.size()).reset_index()
+    entry, names = data.entry("cifar-100"), numbers["network"]
+    size, cost = networks.parameters, networks.multiply_adds
+    numbers["parameters"] = [size(name, entry.num_classes) / 1e6 for name in names]
+    numbers["multiply_adds"] = [cost(name, entry.num_classes, entry.pixels) / 1e6 for name in names]
+    return numbers[columns].sort_values("core_minutes", ignore_index=True)
 
 
 def _usual(run: Run) -> bool:
     """Whether a run is of smoothing alone, on all images of CIFAR-100 and augmented, on a CPU."""
-    spec, on_cpu = run.spec, "core" in run.origin["seconds"] or "step" not in run.origin
-    every = spec.sample == Balanced(train_size=spec.entry.sizes["train"])
-    whole = spec.data == "cifar-100" and every and isinstance(spec.labels, TrueLabels)
-    settled = spec.recipe.weight_decay == Recipe().weight_decay and spec.recipe.augment
-    alone = spec.method in (Smoothing(epsilon=0.0), Smoothing(epsilon=0.1))
-    return whole and settled and alone and on_cpu and not run.diverged
+    spec = run.spec
+    return (
+        not run.diverged
+        and ("core" in run.origin["seconds"] or "step" not in run.origin)  # on a CPU
+        and spec.data == "cifar-100"
+        and spec.sample == Balanced(train_size=spec.entry.sizes["train"])
+        and isinstance(spec.labels, TrueLabels)
+        and spec.method in (Smoothing(epsilon=0.0), Smoothing(epsilon=0.1))
+        and spec.recipe.weight_decay == Recipe().weight_decay
+        and spec.recipe.augment
+    )
 
 
 def budget_table(numbers: pd.DataFrame) -> Styler:
     """`budgets` as a table, both values of ε in a row."""
+    spread = (100 * numbers["sd"]).map(" ± {:.1f}".format).where(numbers["n"] > 1, "")
+    numbers = numbers.assign(text=numbers["accuracy"].map("{:.1%}".format) + spread)
     rows = []
     keys = ["network", "epochs", "device", "precision"]
     for (network, epochs, device, precision), part in numbers.groupby(keys, sort=False):
         row = {"network": network, "epochs": epochs}
         row["core-minutes"] = f"{part['core_minutes'].mean():.2g}"
         for epsilon in (0.0, 0.1):
-            found = part[part["epsilon"] == epsilon]
-            accuracies = [
-                f"{mean:.1%}" + f" ± {100 * sd:.1f}" * (n > 1)
-                for mean, sd, n in zip(found["accuracy"], found["sd"], found["n"], strict=True)
-            ]
+            accuracies = part.loc[part["epsilon"] == epsilon, "text"]
             row[f"test accuracy, ε = {epsilon:g}"] = ", ".join(accuracies) or "–"
         rows.append(row | {"n": part["n"].max(), "processor": f"{device}, {precision}"})
     return table(pd.DataFrame(rows), wrapped=["processor"], width="9em")
@@ -87,21 +90,16 @@ def budget_table(numbers: pd.DataFrame) -> Styler:
 
 def speedruns() -> Styler:
     """What others report of the time to an accuracy on CIFAR-100, with what hardware."""
-    rows = pd.read_csv(paths.PUBLISHED)
-    rows = rows[(rows["method"] == "speedrun") & (rows["dataset"] == "CIFAR-100")]
-    found = []
-    for (network, setting), part in rows.groupby(["architecture", "setting"], sort=False):
-        value = part.set_index("metric")["value"]
-        (seconds,) = (name for name in value.index if name.endswith("training time"))
-        found.append(
-            {
-                "network": network,
-                "measured": setting,
-                "seconds": f"{float(value[seconds]):.3g}",
-                "test accuracy": f"{float(value['mean test accuracy']):.2f}%",
-            }
-        )
-    return table(pd.DataFrame(found), wrapped=["network", "measured"], width="12em")
+    published = pd.read_csv(paths.PUBLISHED).query(
+        "method == 'speedrun' and dataset == 'CIFAR-100'"
+    )
+    rows = []
+    for (network, setting), part in published.groupby(["architecture", "setting"], sort=False):
+        (seconds,) = part.loc[part["metric"].str.endswith("training time"), "value"]
+        (accuracy,) = part.loc[part["metric"] == "mean test accuracy", "value"]
+        row = {"network": network, "measured": setting, "seconds": f"{float(seconds):.3g}"}
+        rows.append(row | {"test accuracy": f"{float(accuracy):.2f}%"})
+    return table(pd.DataFrame(rows), wrapped=["network", "measured"], width="12em")
 
 
 class SpeedParameters(Value):
@@ -117,16 +115,16 @@ def benchmarks(
 
     With `parts` only the rows of these. Raises ValueError if no machine has measured one of them.
     """
-    found = {}
+    machines = {}
     for file in sorted(paths.BENCHMARKS.glob("*.csv")):
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         machine = "{device}, {cores} cores".format(**about["machine"])
         rows = pd.read_csv(file)
-        found[machine] = about["modules"], rows[rows["module"].isin(parts or rows["module"])]
-    known = sorted({name for modules, _ in found.values() for name in modules})
-    if found and (strangers := sorted(set(parts) - set(known))):
-        raise ValueError(f"parts names {strangers[0]!r}; it must name some of {', '.join(known)}")
-    return found
+        machines[machine] = about["modules"], rows[rows["module"].isin(parts or rows["module"])]
+    known = sorted({name for modules, _ in machines.values() for name in modules})
+    if machines and (unknown := sorted(set(parts) - set(known))):
+        raise ValueError(f"parts names {unknown[0]!r}; it must name some of {', '.join(known)}")
+    return machines
 
 
 def measured(name: str, about: Mapping[str, Any]) -> Markdown:
@@ -151,24 +149,18 @@ def _amount(value: float, quantity: str) -> str:
 
 def ratios(rows: pd.DataFrame) -> Styler:
     """Rows of a part of `make bench` as a table; what a row shares with the one above is blank."""
-    case = rows["case"].where(
-        rows["benchmark"] == rows["module"], rows["benchmark"] + ": " + rows["case"]
-    )
+    of_module = rows["benchmark"] == rows["module"]
+    case = rows["case"].where(of_module, rows["benchmark"] + ": " + rows["case"])
     quantity = rows["quantity"].str.replace(r" \(.*\)", "", regex=True)
     again = case == case.shift()
-    amounts = {
-        arm: [_amount(*pair) for pair in zip(rows[arm], rows["quantity"], strict=True)]
-        for arm in ("ours", "theirs")
-    }
     bounds = zip(rows["ratio"], rows["ratio_low"], rows["ratio_high"], strict=True)
-    shown = pd.DataFrame(
-        {
-            "case": case.mask(again, ""),
-            "quantity": quantity.mask(again & (quantity == quantity.shift()), ""),
-            "against": rows["rival"],
-            **amounts,
-            "ratio (quartiles)": [f"{at:.3g} ({low:.3g}–{high:.3g})" for at, low, high in bounds],
-            "n": rows["n"],
-        }
-    )
-    return table(shown, wrapped=["case", "against"])
+    columns = {
+        "case": case.mask(again, ""),
+        "quantity": quantity.mask(again & (quantity == quantity.shift()), ""),
+        "against": rows["rival"],
+        "ours": list(map(_amount, rows["ours"], rows["quantity"])),
+        "theirs": list(map(_amount, rows["theirs"], rows["quantity"])),
+        "ratio (quartiles)": [f"{at:.3g} ({low:.3g}–{high:.3g})" for at, low, high in bounds],
+        "n": rows["n"],
+    }
+    return table(pd.DataFrame(columns), wrapped=["case", "against"])
