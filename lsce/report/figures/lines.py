@@ -1,6 +1,6 @@
 """Figures of a value against another: lines, histories, distributions, points on a plane."""
 
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lsce.judging import statistics
 from lsce.report.figures import style
-from lsce.report.figures.style import COLOURS, GREY, MARKERS, Labels
+from lsce.report.figures.style import COLOURS, GREY, MARKERS
 
 
 def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = False) -> Figure:
@@ -19,7 +19,7 @@ def against_epsilon(numbers: pd.DataFrame, *, columns: int = 2, percent: bool = 
 
 
 def against(
-    numbers: pd.DataFrame, *, x: str, columns: int = 2, form: str = "{:g}", **labels: Unpack[Labels]
+    numbers: pd.DataFrame, *, x: str, columns: int = 2, form: str = "{:g}", **labels: Any
 ) -> Figure:
     """Small multiples of a value against `x`: the mean over seeds with its 95% t interval.
 
@@ -38,7 +38,7 @@ def against(
         values = sorted(part[x].unique())
         ax.set_xticks(range(len(values)), [form.format(value) for value in values])
         ax.set_ylabel("")
-    return style.labelled(figure, legend=4, **labels)
+    return style.label(figure, legend=4, **labels)
 
 
 def _t_interval(values: pd.Series) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def _t_interval(values: pd.Series) -> tuple[float, float]:
 
 
 def histories(
-    numbers: pd.DataFrame, *, solid: str, dashed: str, columns: int = 3, **labels: Unpack[Labels]
+    numbers: pd.DataFrame, *, solid: str, dashed: str, columns: int = 3, **labels: Any
 ) -> Figure:
     """Two columns of histories by epoch, means over seeds: a panel a regime, a colour an arm.
 
@@ -57,16 +57,16 @@ def histories(
     arms = numbers["arm"].unique()[: len(COLOURS)]
     figure, parts = style.panels(numbers, "regime", columns, 2.8, extra=0.6)
     for ax, part in parts:
-        for run, look in style.told_apart(part, "arm", arms, markers=False):
+        for run, look in style.series(part, "arm", arms, markers=False):
             ax.plot(run["epoch"], run[solid], **look)
             ax.plot(run["epoch"], run[dashed], color=look["color"], linestyle="--")
         ax.set(xlabel="epoch", ylim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return style.labelled(figure, legend=4, **labels)
+    return style.label(figure, legend=4, **labels)
 
 
 def slopes(
-    numbers: pd.DataFrame, *, x: str, line: str, logarithmic: bool = False, **labels: Unpack[Labels]
+    numbers: pd.DataFrame, *, x: str, line: str, logarithmic: bool = False, **labels: Any
 ) -> Figure:
     """A panel a `panel` and a colour an arm: means over seeds with 95% t intervals at each `x`.
 
@@ -76,7 +76,7 @@ def slopes(
     arms = numbers["arm"].unique()
     figure, parts = style.panels(numbers, "panel", 3, 3.1, extra=0.6)
     for ax, part in parts:
-        for mine, look in style.told_apart(part, "arm", arms):
+        for mine, look in style.series(part, "arm", arms):
             at = mine.groupby(x)["value"]
             style.means(ax, dict(iter(at)), upright=True, **look)
             drawn = at.mean()
@@ -88,7 +88,7 @@ def slopes(
             ax.axhline(0, color="black", linewidth=1)
         if logarithmic:
             style.logarithmic_axis(ax, part[x], "{:g}")
-    return style.labelled(figure, legend=2, **labels)
+    return style.label(figure, legend=2, **labels)
 
 
 def curves(
@@ -101,14 +101,14 @@ def curves(
     arms = numbers["arm"].unique()
     figure, parts = style.panels(numbers, "panel", 3, 3.0, extra=0.4)
     for ax, part in parts:
-        for line, look in style.told_apart(part, "arm", arms, markers=False):
+        for line, look in style.series(part, "arm", arms, markers=False):
             ax.plot(line[x], line["value"], **look)
             if marks is not None:
                 panel = marks["panel"] == part["panel"].iloc[0]
                 spots = marks[panel & (marks["arm"] == look["label"])]
                 ax.plot(spots[x], spots["value"], "o", color=look["color"], markersize=6)
         ax.set_ylabel(ylabel)
-    return style.labelled(figure, legend=5, xlabel=xlabel)
+    return style.label(figure, legend=5, xlabel=xlabel)
 
 
 def estimators(numbers: pd.DataFrame) -> Figure:
@@ -120,7 +120,7 @@ def estimators(numbers: pd.DataFrame) -> Figure:
     count = numbers["panel"].nunique()
     figure, parts = style.panels(numbers, "panel", count, 3.6, extra=0, sharey=True)
     for ax, part in parts:
-        for curve, look in style.told_apart(part, "estimator"):
+        for curve, look in style.series(part, "estimator"):
             ax.plot(curve["images"], curve["mean"], markersize=5, **look)
             band = curve["images"], curve["low"], curve["high"]
             ax.fill_between(*band, color=look["color"], alpha=0.15, linewidth=0)
@@ -129,7 +129,7 @@ def estimators(numbers: pd.DataFrame) -> Figure:
             ax.axhline(truth, color="black", linestyle=line, linewidth=1.4, label=name)
         style.logarithmic_axis(ax, part["images"], "{:,}")
     parts[0][0].set_ylim(0, None)  # shared, so once all is drawn
-    return style.labelled(figure, legend=3, xlabel="test images", ylabel="calibration error")
+    return style.label(figure, legend=3, xlabel="test images", ylabel="calibration error")
 
 
 def budgets(numbers: pd.DataFrame) -> Figure:
@@ -151,7 +151,7 @@ def budgets(numbers: pd.DataFrame) -> Figure:
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
     legend, xlabel = len(networks), "core-minutes of training"
-    return style.labelled(figure, legend, xlabel=xlabel, ylabel="test accuracy", percent=True)
+    return style.label(figure, legend=legend, xlabel=xlabel, ylabel="test accuracy", percent=True)
 
 
 def targets(numbers: pd.DataFrame) -> Figure:
@@ -163,7 +163,7 @@ def targets(numbers: pd.DataFrame) -> Figure:
         ax.bar_label(bars, fmt="%.3g", fontsize=9)
         ax.set_ylim(0, 1.08)
         ax.grid(axis="x", visible=False)
-    return style.labelled(figure, ylabel="target probability")
+    return style.label(figure, ylabel="target probability")
 
 
 def projections(numbers: pd.DataFrame) -> Figure:
@@ -177,7 +177,7 @@ def projections(numbers: pd.DataFrame) -> Figure:
     for line, row in zip(axes, rows, strict=True):
         for ax, column in zip(line, columns, strict=True):
             part = numbers[(numbers["row"] == row) & (numbers["column"] == column)]
-            for points, look in style.told_apart(part, "name"):
+            for points, look in style.series(part, "name"):
                 ax.plot(points["x"], points["y"], ls="", markersize=2.5, alpha=0.7, **look)
             ax.set_title(column, fontsize=9)
             ax.set_aspect("equal", adjustable="datalim")
@@ -201,12 +201,12 @@ def distributions(numbers: pd.DataFrame, labels: dict[str, str]) -> Figure:
             part = numbers[(numbers["regime"] == regime) & (numbers["quantity"] == quantity)]
             part = part.sort_values("epsilon", kind="stable")
             part["name"] = part["epsilon"].map("ε = {:g}".format)
-            for bars, look in style.told_apart(part, "name", markers=False):
+            for bars, look in style.series(part, "name", markers=False):
                 edges = [*bars["left"], bars["right"].iloc[-1]]
                 ax.stairs(bars["density"], edges, linewidth=1.6, **look)
             # Logarithmic: what matters are the tails, where a network is sure of itself.
             ax.set(title=regime, xlabel=label, ylabel="density", yscale="log", ylim=(1e-3, None))
-    return style.legend_below(figure, 6)
+    return style.label(figure, legend=6)
 
 
 def reliability(numbers: pd.DataFrame) -> Figure:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,10 +11,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from lsce.judging import statistics
 from lsce.report.figures import style
-from lsce.report.figures.style import COLOURS, GREY, Labels
+from lsce.report.figures.style import COLOURS, GREY
 
 
-def arms(numbers: pd.DataFrame, *, columns: int = 3, **labels: Unpack[Labels]) -> Figure:
+def arms(numbers: pd.DataFrame, *, columns: int = 3, **labels: Any) -> Figure:
     """A panel a regime and a row an arm: the mean over seeds with its 95% t interval.
 
     `numbers` has panel, arm, method, seed, value (missing where the run diverged) and `chosen`:
@@ -38,10 +38,10 @@ def arms(numbers: pd.DataFrame, *, columns: int = 3, **labels: Unpack[Labels]) -
                 ax.text(0.5, line, "diverged", fontsize=8, color=GREY, **place)
         _name_rows(ax, rows)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    return style.labelled(figure, values="x", **labels)
+    return style.label(figure, values="x", **labels)
 
 
-def cases(numbers: pd.DataFrame, **labels: Unpack[Labels]) -> Figure:
+def cases(numbers: pd.DataFrame, **labels: Any) -> Figure:
     """A panel a `panel`, a row a `case` and a colour an arm: means over seeds with 95% t intervals.
 
     `numbers` has panel, case, arm, seed and value.
@@ -51,14 +51,14 @@ def cases(numbers: pd.DataFrame, **labels: Unpack[Labels]) -> Figure:
     figure, parts = style.panels(numbers, "panel", 2, height, extra=0.9, sharey=True)
     apart = min(0.22, 0.7 / len(names))
     for ax, part in parts:
-        each = style.told_apart(part.dropna(subset="value"), "arm", names)
+        each = style.series(part.dropna(subset="value"), "arm", names)
         for index, (mine, look) in enumerate(each):
             first = apart * (index - (len(names) - 1) / 2)
             groups = mine.groupby("case")["value"]
             style.means(ax, {rows.index(case) + first: group for case, group in groups}, **look)
         _name_rows(ax, rows)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    return style.labelled(figure, legend=4, values="x", **labels)
+    return style.label(figure, legend=4, values="x", **labels)
 
 
 def effects(numbers: pd.DataFrame) -> Figure:
@@ -78,7 +78,7 @@ def effects(numbers: pd.DataFrame) -> Figure:
     ax.margins(x=0.08)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     xlabel = "effect, in smallest effects that matter (positive is as claimed)"
-    return style.labelled(figure, legend=3, xlabel=xlabel)
+    return style.label(figure, legend=3, xlabel=xlabel)
 
 
 def beside_published(numbers: pd.DataFrame) -> Figure:
@@ -99,7 +99,7 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
         unit = part["unit"].iloc[0]
         ax.set_title(textwrap.fill(str(claim), 50), fontsize=9)  # the names leave little room
         ax.set_xlabel(f"effect{f', {unit}' if unit else ''} (positive is as claimed)")
-    return style.legend_below(figure, 2)
+    return style.label(figure, legend=2)
 
 
 def _effects(
@@ -136,7 +136,7 @@ def speed(numbers: pd.DataFrame) -> Figure:
     figure, axes = style.grid(len(machines), 1, height, height_ratios=counts)
     for ax, (machine, part), each in zip(axes.flat, machines, rows, strict=True):
         each["at"] = _name_below_headings(ax, each["benchmark"], each["line"])
-        for mine, look in style.told_apart(part.merge(each), "rival", points["rival"].unique()):
+        for mine, look in style.series(part.merge(each), "rival", points["rival"].unique()):
             if len(mine):
                 style.intervals(ax, mine, **look)
         ax.axvline(1, color="black", linewidth=1)
@@ -147,7 +147,7 @@ def speed(numbers: pd.DataFrame) -> Figure:
         ax.minorticks_off()
         ax.set_title(str(machine))
     what = "how many times better ours is\n(theirs / ours for time and memory, else ours / theirs)"
-    return style.legend_below(style.labelled(figure, xlabel=what), 3, size=9)
+    return style.label(figure, xlabel=what, legend=3, fontsize=9)
 
 
 def _name_below_headings(ax: Axes, headings: pd.Series, names: pd.Series) -> pd.Series:
