@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -56,14 +56,7 @@ def grid(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure,
 
 
 def panels(
-    table: pd.DataFrame,
-    by: str,
-    columns: int,
-    height: float,
-    *,
-    extra: float = 0.5,
-    named_rows: bool = False,
-    **kwargs: Any,
+    table: pd.DataFrame, by: str, columns: int, height: float, extra: float = 0.5, **kwargs: Any
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with a panel for each value of the column `by`, and each panel's axes and rows.
 
@@ -76,9 +69,8 @@ def panels(
     figure, axes = grid(lines, columns, extra + height * lines, **kwargs)
     for ax in axes.flat[len(names) :]:
         ax.remove()
-    width = 78 // (columns + named_rows)  # characters; the names of rows leave the panels less
     for ax, name in zip(figure.axes, names, strict=True):
-        ax.set_title(textwrap.fill(str(name), width))
+        ax.set_title(textwrap.fill(str(name), 78 // columns))
     return figure, list(zip(figure.axes, parts, strict=True))
 
 
@@ -94,36 +86,32 @@ def series(
 
 
 def label(
-    figure: Figure,
-    *,
-    xlabel: str = "",
-    ylabel: str = "",
-    percent: bool = False,
-    values: Literal["x", "y"] = "y",
-    legend: int = 0,
-    fontsize: float = 10,
+    figure: Figure, legend: int = 0, values: str = "y", percent: bool = False, **labels: str
 ) -> Figure:
-    """Label every panel, only the first of a row with `ylabel`, and return the figure.
+    """Write the labels xlabel and, at the first panel of a row, ylabel; returns the figure.
 
-    With `percent`, the `values` axis shows shares in [0, 1] as percentages. Below all panels
-    stands one legend of at most `legend` columns (0: none).
+    With `percent`, the axis `values` shows shares in [0, 1] as percentages. Below the panels stands
+    one legend, in at most `legend` columns (0: none).
     """
     for ax in figure.axes:
+        ax.set(**labels)
         place = ax.get_subplotspec()
-        if xlabel:
-            ax.set_xlabel(xlabel)
-        if ylabel and place is not None and place.is_first_col():
-            ax.set_ylabel(ylabel)
+        if "ylabel" in labels and place is not None and not place.is_first_col():
+            ax.set_ylabel("")
         if percent:
             axis = ax.xaxis if values == "x" else ax.yaxis
             axis.set_major_formatter(PercentFormatter(1, decimals=None))
-    if legend:
-        pairs = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in figure.axes]
-        handles = {name: handle for panel in pairs for handle, name in panel}
-        room = int(1000 / fontsize)  # characters; a figure is about 100 wide at size 10
-        columns = max(1, min(legend, room // (max(map(len, handles), default=0) + 6)))
-        look: dict[str, Any] = {"ncols": columns, "fontsize": fontsize}
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", **look)
+    return legend_below(figure, legend) if legend else figure
+
+
+def legend_below(figure: Figure, columns: int, size: float = 10) -> Figure:
+    """The figure with one legend for all its panels, in at most so many columns."""
+    pairs = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in figure.axes]
+    handles = {name: handle for panel in pairs for handle, name in panel}
+    room = int(1000 / size)  # characters; a figure is about 100 wide at size 10
+    columns = max(1, min(columns, room // (max(map(len, handles), default=0) + 6)))
+    look: dict[str, Any] = {"ncols": columns, "fontsize": size}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", **look)
     return figure
 
 
