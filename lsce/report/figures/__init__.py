@@ -310,7 +310,7 @@ def effects(numbers: pd.DataFrame) -> Figure:
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
     ax.margins(x=0.08)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    xlabel = "effect, in smallest effects that matter (positive is as claimed)"
+    xlabel = "effect, in smallest effects that matter (positive values favour the claim)"
     return style.label(figure, xlabel=xlabel, legend=3)
 
 
@@ -321,7 +321,7 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
     """
     claims = list(numbers.groupby("claim", sort=False))
     counts = [len(part) for _, part in claims]
-    height = sum(0.24 * count + 0.8 for count in counts)
+    height = sum(0.24 * count + 0.97 for count in counts)
     figure, axes = style.grid(len(claims), 1, height, height_ratios=counts)
     here = "here, with 95% interval"
     colours = {here: COLOURS[0], "published": COLOURS[1]}
@@ -331,7 +331,7 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
         _name_rows(ax, part["name"] + part["epsilon"].map(", ε = {:g}".format))
         unit = part["unit"].iloc[0]
         ax.set_title(textwrap.fill(str(claim), 50), fontsize=9)  # the names leave little room
-        ax.set_xlabel(f"effect{f', {unit}' if unit else ''} (positive is as claimed)")
+        ax.set_xlabel(f"effect{f', {unit}' if unit else ''}\n(positive values favour the claim)")
     return style.legend_below(figure, 2)
 
 
