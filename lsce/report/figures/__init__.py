@@ -23,8 +23,6 @@ from lsce.report.figures.publishing import publish as publish
 from lsce.report.figures.style import COLOURS, GREY, MARKERS
 from lsce.report.figures.style import use_style as use_style
 
-# ---- a value against another ----
-
 
 def against(
     numbers: pd.DataFrame,
@@ -34,10 +32,8 @@ def against(
     form: str = "{:g}",
     **labels: Any,
 ) -> Figure:
-    """Values against `x`, evenly spaced, whose values are written as `form`.
-
-    `numbers` has panel, arm, `x`, seed and value.
-    """
+    """Values against `x`, which is evenly spaced and written as `form`; `numbers` has panel, arm,
+    `x`, seed and value."""
     arms = list(numbers["arm"].unique())
     look = {"markersize": 5, "linewidth": 1.4, "capsize": 0.12, "err_kws": {"linewidth": 1.2}}
     look |= {"markers": MARKERS[: len(arms)], "palette": COLOURS[: len(arms)]}
@@ -121,11 +117,9 @@ def curves(
 
 
 def estimators(numbers: pd.DataFrame) -> Figure:
-    """The mean of each estimator, its band and the true value, against the number of test images.
-
-    `numbers` has panel, estimator, images, mean, low, high, norm (1 or 2) and truth.
-    """
-    truths = {1: ("--", "true mean gap"), 2: (":", "true root mean square gap")}
+    """Each estimator's mean and band, and the true values, against the number of test images;
+    `numbers` has panel, estimator, images, mean, low, high, norm (1 or 2) and truth."""
+    truths = (1, "--", "true mean gap"), (2, ":", "true root mean square gap")
     columns = numbers["panel"].nunique()
     figure, panels = style.panels(numbers, "panel", columns, 3.6, extra=0, sharey=True)
     for ax, part in panels:
@@ -133,7 +127,7 @@ def estimators(numbers: pd.DataFrame) -> Figure:
             ax.plot(rows["images"], rows["mean"], markersize=5, **look)
             band = rows["images"], rows["low"], rows["high"]
             ax.fill_between(*band, color=look["color"], alpha=0.15, linewidth=0)
-        for norm, (line, name) in truths.items():
+        for norm, line, name in truths:
             truth = part.loc[part["norm"] == norm, "truth"].iloc[0]
             ax.axhline(truth, color="black", linestyle=line, linewidth=1.4, label=name)
         style.logarithmic_axis(ax, part["images"], "{:,}")
@@ -142,10 +136,8 @@ def estimators(numbers: pd.DataFrame) -> Figure:
 
 
 def budgets(numbers: pd.DataFrame) -> Figure:
-    """Accuracy against core-minutes on a logarithmic scale: means with one standard deviation.
-
-    `numbers` is from `lsce.report.tables.budgets`.
-    """
+    """Accuracy against core-minutes on a logarithmic scale, means with one standard deviation;
+    `numbers` is from `lsce.report.tables.budgets`."""
     figure, [[ax]] = style.grid(1, 1, 4.2)
     networks, epsilons = list(numbers["network"].unique()), sorted(numbers["epsilon"].unique())
     points = numbers.rename(columns={"core_minutes": "at", "accuracy": "mean"})
@@ -173,9 +165,6 @@ def targets(numbers: pd.DataFrame) -> Figure:
     return style.label(figure, ylabel="target probability")
 
 
-# ---- distributions ----
-
-
 def projections(numbers: pd.DataFrame) -> Figure:
     """Penultimate features of three classes on the plane of their templates.
 
@@ -199,11 +188,8 @@ def projections(numbers: pd.DataFrame) -> Figure:
 
 
 def distributions(numbers: pd.DataFrame, labels: dict[str, str]) -> Figure:
-    """Histograms, a row a regime and a column a quantity, one step line an ε.
-
-    `numbers` has regime, epsilon, quantity, left, right and density; `labels` maps a quantity to
-    its axis label.
-    """
+    """Histograms, a row a regime, a column a quantity (`labels` are their axes') and a line an ε;
+    `numbers` has regime, epsilon, quantity, left, right and density."""
     regimes = numbers["regime"].unique()
     figure, axes = style.grid(len(regimes), len(labels), 0.5 + 2.5 * len(regimes))
     numbers = numbers.sort_values("epsilon", kind="stable")
@@ -233,8 +219,8 @@ def reliability(numbers: pd.DataFrame) -> Figure:
     names = {"confidence": "at", "accuracy": "mean", "accuracy_low": "low", "accuracy_high": "high"}
     look = {"color": COLOURS[0], "marker": "o", "markersize": 3.5, "capsize": 0, "elinewidth": 1.1}
     for (regime, rows), diagrams, shares in zip(regimes, axes[::2], axes[1::2], strict=True):
-        groups = rows.groupby("panel", sort=False)
-        for ax, below, (panel, bins) in zip(diagrams, shares, groups, strict=False):
+        panels = rows.groupby("panel", sort=False)
+        for ax, below, (panel, bins) in zip(diagrams, shares, panels, strict=False):
             filled = bins[bins["count"] > 0].rename(columns=names)
             ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
             ax.vlines(filled["at"], filled["at"], filled["mean"], COLOURS[1], lw=3, alpha=0.35)
@@ -248,9 +234,6 @@ def reliability(numbers: pd.DataFrame) -> Figure:
         diagrams[0].set_ylabel(f"{regime}\n\naccuracy")
         shares[0].set_ylabel("share")
     return figure
-
-
-# ---- a row an arm, a case, a claim or a benchmark ----
 
 
 def arms(numbers: pd.DataFrame, *, columns: int = 3, **labels: Any) -> Figure:
@@ -316,9 +299,7 @@ def effects(numbers: pd.DataFrame) -> Figure:
 
 def beside_published(numbers: pd.DataFrame) -> Figure:
     """Effects here, with intervals, and in the literature; a panel a claim, a row an effect.
-
-    `numbers` has the columns of `lsce.report.reproduction.with_published`.
-    """
+    `numbers` is from `lsce.report.reproduction.with_published`."""
     claims = list(numbers.groupby("claim", sort=False))
     counts = [len(part) for _, part in claims]
     height = sum(0.24 * count + 0.97 for count in counts)
@@ -338,13 +319,11 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
 def _effects(
     ax: Axes, numbers: pd.DataFrame, by: str, colours: dict[str, str], markers: str, **look: Any
 ) -> None:
-    """Effects with their intervals at the heights `at`, and a line at no effect. `colours` has the
-    values of the column `by`."""
+    """Effects with their intervals at the heights `at`, coloured by the column `by`."""
     points = numbers.rename(columns={"effect": "mean"})
-    look["elinewidth"] = None
     for (name, colour), marker in zip(colours.items(), markers, strict=True):
         rows = points[points[by] == name]
-        style.intervals(ax, rows, color=colour, marker=marker, label=name, **look)
+        style.intervals(ax, rows, color=colour, marker=marker, label=name, elinewidth=None, **look)
     ax.axvline(0, color="black", linewidth=1)
     ax.grid(axis="y", visible=False)
 
@@ -357,9 +336,9 @@ def speed(numbers: pd.DataFrame) -> Figure:
     quartiles.
     """
     points = numbers.rename(columns={"ratio": "mean", "ratio_low": "low", "ratio_high": "high"})
-    inverted = points["better"] == "lower"
-    ends = points.loc[inverted, ["mean", "high", "low"]].to_numpy(dtype=float)
-    points.loc[inverted, ["mean", "low", "high"]] = 1 / ends
+    lower = points["better"] == "lower"
+    ratios = points.loc[lower, ["mean", "high", "low"]].to_numpy(dtype=float)
+    points.loc[lower, ["mean", "low", "high"]] = 1 / ratios
     points["line"] = points["case"] + ", " + points["quantity"]
     machines = list(points.groupby("machine", sort=False))
     tables = [part[["benchmark", "line"]].drop_duplicates() for _, part in machines]
