@@ -25,12 +25,7 @@ from lsce.report.figures.style import use_style as use_style
 
 
 def against(
-    numbers: pd.DataFrame,
-    *,
-    x: str = "epsilon",
-    columns: int = 2,
-    form: str = "{:g}",
-    **labels: Any,
+    numbers: pd.DataFrame, x: str = "epsilon", columns: int = 2, form: str = "{:g}", **labels: Any
 ) -> Figure:
     """Values against `x`, which is evenly spaced and written as `form`; `numbers` has panel, arm,
     `x`, seed and value."""
@@ -81,10 +76,9 @@ def slopes(
     `line` joins the means ("means"), or is the mean of the seeds' least-squares lines ("fit"), by
     log10 x where the axis is logarithmic.
     """
-    arms = numbers["arm"].unique()
     figure, panels = style.panels(numbers, "panel", 3, 3.1, extra=0.6)
     for ax, part in panels:
-        for rows, look in style.series(part, "arm", arms):
+        for rows, look in style.series(part, "arm", numbers["arm"].unique()):
             groups = rows.groupby(x)["value"]
             style.means(ax, dict(iter(groups)), upright=True, **look)
             heights = groups.mean()
@@ -104,10 +98,9 @@ def curves(
 ) -> Figure:
     """Lines of `value` against `x`; `numbers` has panel, arm, `x` and value, and so has `marks`,
     which are points on the lines."""
-    arms = numbers["arm"].unique()
     figure, panels = style.panels(numbers, "panel", 3, 3.0, extra=0.4)
     for ax, part in panels:
-        for line, look in style.series(part, "arm", arms, markers=False):
+        for line, look in style.series(part, "arm", numbers["arm"].unique(), markers=False):
             ax.plot(line[x], line["value"], **look)
             if marks is not None:
                 points = marks.merge(line[["panel", "arm"]].drop_duplicates())
@@ -357,10 +350,8 @@ def speed(numbers: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.set_title(str(machine))
-    xlabel = (
-        "how many times better ours is\n(theirs / ours for time and memory, else ours / theirs)"
-    )
-    return style.legend_below(style.label(figure, xlabel=xlabel), 3, size=9)
+    label = "how many times better ours is\n(theirs / ours for time and memory, else ours / theirs)"
+    return style.legend_below(style.label(figure, xlabel=label), 3, size=9)
 
 
 def _name_below_headings(ax: Axes, headings: pd.Series, names: pd.Series) -> pd.Series:
