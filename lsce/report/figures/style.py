@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -56,66 +56,49 @@ def grid(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure,
 
 
 def panels(
-    rows: pd.DataFrame,
-    by: str,
-    columns: int,
-    height: float,
-    *,
-    extra: float = 0.5,
-    named_rows: bool = False,
-    **kwargs: Any,
+    table: pd.DataFrame, by: str, columns: int, height: float, extra: float = 0.5, **kwargs: Any
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with a panel for each value of the column `by`, and the panels' axes and rows.
+    """A figure with a panel for each value of the column `by`, and each panel's axes and rows.
 
-    At most `columns` panels stand side by side, each `height` inches high with its title, and
-    `extra` inches are for a legend; what is left over of the last row of panels is empty.
+    At most `columns` panels stand side by side, each `height` inches high with its title; `extra`
+    inches are for a legend.
     """
-    groups = list(rows.groupby(by, sort=False))
-    columns = min(columns, len(groups))
-    lines = math.ceil(len(groups) / columns)
+    names, parts = zip(*table.groupby(by, sort=False), strict=True)
+    columns = min(columns, len(names))
+    lines = math.ceil(len(names) / columns)
     figure, axes = grid(lines, columns, extra + height * lines, **kwargs)
-    for ax in axes.flat[len(groups) :]:
+    for ax in axes.flat[len(names) :]:
         ax.remove()
-    room = 78 // (columns + named_rows)  # characters; the names of rows leave the panels less
-    for ax, (name, _) in zip(figure.axes, groups, strict=True):
-        ax.set_title(textwrap.fill(str(name), room))
-    return figure, [(ax, part) for ax, (_, part) in zip(figure.axes, groups, strict=True)]
+    for ax, name in zip(figure.axes, names, strict=True):
+        ax.set_title(textwrap.fill(str(name), 78 // columns))
+    return figure, list(zip(figure.axes, parts, strict=True))
 
 
-def told_apart(
-    rows: pd.DataFrame, by: str, names: Iterable[Any] | None = None, markers: bool = True
+def series(
+    table: pd.DataFrame, by: str, names: Iterable[Any] | None = None, markers: bool = True
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
-    """The rows, if any, of each of `names` in the column `by` (all there are, unless given), and
-    their colour, marker and label.
-
-    Where there are more names than colours, the same colour comes with another marker.
-    """
-    for index, name in enumerate(rows[by].unique() if names is None else names):
+    """The rows of each of `names` (default: all) in the column `by`, and their colour, marker and
+    label. Where there are more names than colours, a colour returns with another marker."""
+    for index, name in enumerate(table[by].unique() if names is None else names):
         again, place = divmod(index, len(COLOURS))
         marker = {"marker": MARKERS[(index + again) % len(MARKERS)]} if markers else {}
-        yield rows[rows[by] == name], {"color": COLOURS[place], "label": name} | marker
+        yield table[table[by] == name], {"color": COLOURS[place], "label": name} | marker
 
 
-class Labels(TypedDict, total=False):
-    """What is written at the axes of every panel."""
-
-    xlabel: str
-    ylabel: str  # at the first panel of a row
-    percent: bool  # values are shares in [0, 1], written as percentages
-
-
-def labelled(
-    figure: Figure, legend: int = 0, values: Literal["x", "y"] = "y", **labels: Unpack[Labels]
+def label(
+    figure: Figure, legend: int = 0, values: str = "y", percent: bool = False, **labels: str
 ) -> Figure:
-    """The figure with labels at its axes, `values` being the axis of the values, and below it a
-    legend with at most so many columns (0: none)."""
+    """Write the labels xlabel and, at the first panel of a row, ylabel; returns the figure.
+
+    With `percent`, the axis `values` shows shares in [0, 1] as percentages. Below the panels stands
+    one legend, in at most `legend` columns (0: none).
+    """
     for ax in figure.axes:
+        ax.set(**labels)
         place = ax.get_subplotspec()
-        if "xlabel" in labels:
-            ax.set_xlabel(labels["xlabel"])
-        if "ylabel" in labels and place is not None and place.is_first_col():
-            ax.set_ylabel(labels["ylabel"])
-        if labels.get("percent"):
+        if "ylabel" in labels and place is not None and not place.is_first_col():
+            ax.set_ylabel("")
+        if percent:
             axis = ax.xaxis if values == "x" else ax.yaxis
             axis.set_major_formatter(PercentFormatter(1, decimals=None))
     return legend_below(figure, legend) if legend else figure
@@ -124,7 +107,7 @@ def labelled(
 def legend_below(figure: Figure, columns: int, size: float = 10) -> Figure:
     """The figure with one legend for all its panels, in at most so many columns."""
     pairs = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in figure.axes]
-    handles = {name: handle for of_panel in pairs for handle, name in of_panel}
+    handles = {name: handle for panel in pairs for handle, name in panel}
     room = int(1000 / size)  # characters; a figure is about 100 wide at size 10
     columns = max(1, min(columns, room // (max(map(len, handles), default=0) + 6)))
     look: dict[str, Any] = {"ncols": columns, "fontsize": size}
@@ -141,27 +124,22 @@ def logarithmic_axis(ax: Axes, values: pd.Series, form: str) -> None:
 
 
 def intervals(ax: Axes, points: pd.DataFrame, upright: bool = False, **look: Any) -> None:
-    """Points with intervals, which lie along the x axis, or along the y axis where `upright`.
+    """Points with their intervals along the x axis, or along the y axis where `upright`.
 
     `points` has mean, low and high, and `at`, the place on the other axis.
     """
     ends = [points["mean"] - points["low"], points["high"] - points["mean"]]
     # Where an interval ends at its point, rounding can put the end on the wrong side.
     errors = np.maximum(np.asarray(ends, dtype=float), 0)
-    usual: dict[str, Any] = {"ls": "none", "capsize": 2.5, "markersize": 5, "elinewidth": 1.2}
-    if upright:
-        ax.errorbar(points["at"], points["mean"], yerr=errors, **usual | look)
-    else:
-        ax.errorbar(points["mean"], points["at"], xerr=errors, **usual | look)
+    x, y, bars = ("at", "mean", "yerr") if upright else ("mean", "at", "xerr")
+    usual = {"ls": "none", "capsize": 2.5, "markersize": 5, "elinewidth": 1.2, bars: errors}
+    ax.errorbar(points[x], points[y], **usual | look)
 
 
 def means(ax: Axes, groups: Mapping[float, pd.Series], **look: Any) -> None:
-    """The mean of each group, if any, with its 95% t interval, at the group's key, see `intervals`.
-
-    A single value has no interval.
-    """
-    found = pd.DataFrame([statistics.mean_interval(values) for values in groups.values()])
-    if len(found):
-        for end in ("low", "high"):
-            found[end] = found[end].fillna(found["mean"])
-        intervals(ax, found.assign(at=list(groups)), **look)
+    """The mean of each group with its 95% t interval at the group's key, see `intervals`. A single
+    value has an interval of no width."""
+    if groups:
+        table = pd.DataFrame([statistics.mean_interval(values) for values in groups.values()])
+        points = table[["mean", "low", "high"]].ffill(axis=1)
+        intervals(ax, points.assign(at=list(groups)), **look)
