@@ -14,6 +14,7 @@ import pickle
 import shutil
 import tarfile
 import threading
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -381,6 +382,7 @@ def online(archive, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
         monkeypatch.setattr(CIFAR100, "url", url)
+        monkeypatch.setattr(urllib.request, "_opener", None)  # it may have an old proxy
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         yield archive
         server.shutdown()
