@@ -79,7 +79,7 @@ class Claim(Value):
 
     @property
     def sign(self) -> float:
-        """Turns a difference in the measure into an effect: in the unit, positive where it favours the claim."""
+        """Turns a difference in the measure into an effect in the unit, positive for the claim."""
         return self.scale * (1 if self.better == "higher" else -1)
 
     @property

@@ -151,9 +151,9 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
     """The effects in every regime beside each that the literature reports for the same claim.
 
     Columns: claim, unit, source ("here" or "published"), name (the regime, or paper and network),
-    epsilon, effect (positive favours the claim), low and high (NaN for published ones), n. Ours are at
-    the regime's ε nearest to that of a published pair, one row for each such ε; or, where the claim
-    compares other arms than an ε with 0, those that it is judged by.
+    epsilon, effect (positive favours the claim), low and high (NaN for published ones), n. Ours are
+    at the regime's ε nearest to that of a published pair, one row for each such ε; or, where the
+    claim compares other arms than an ε with 0, those that it is judged by.
     """
     literature = pd.read_csv(paths.PUBLISHED, index_col="id")
     rows = []
