@@ -27,6 +27,8 @@ from lsce.sweeps.workers import Workers
 from lsce.training import precision, train
 from lsce.training.spec import Recipe
 
+pytestmark = pytest.mark.slow
+
 FOLDER = paths.ROOT / "benchmarks"
 #: What every machine measures, and against whom: words of the rivals' names, module by module.
 EXPECTED = {

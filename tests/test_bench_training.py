@@ -15,6 +15,8 @@ from lsce.training import networks
 from lsce.training.spec import Recipe
 from lsce.training.step import Trainer, one_cycle
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 STYLES = ["torchvision", "popular", "timm"]
 

@@ -14,6 +14,8 @@ from lsce.sweeps import sweep
 from lsce.sweeps.workers import Workers
 from lsce.training import networks, precision, train
 
+pytestmark = pytest.mark.slow
+
 FOLDER = paths.ROOT / "benchmarks"
 
 

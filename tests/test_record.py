@@ -135,6 +135,7 @@ def results(root) -> tuple[Path, list[str]]:
 # ---- record and merge ----
 
 
+@pytest.mark.slow
 def test_it_stops_within_its_budget_and_goes_on_the_next_time(results, checkout):
     out, (first, second) = results
     assert f"{RUNS} of {RUNS} runs are not recorded" in first and "0 runs recorded" in first

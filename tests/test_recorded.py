@@ -262,6 +262,7 @@ def test_a_manifest_that_does_not_fit_is_refused(runs, tmp_path):
 # ---- the results that come with the project ----
 
 
+@pytest.mark.slow
 def test_the_results_that_come_with_the_project_are_complete_and_small():
     found = Recorded(paths.RECORDED)
     manifest = json.loads((paths.RECORDED / MANIFEST).read_text())

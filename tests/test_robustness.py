@@ -64,6 +64,7 @@ def attacked(details, case: str) -> dict[float, float]:
     return {row["x"]: row["value"] for row in details if row["case"] == case}
 
 
+@pytest.mark.slow
 def test_on_a_linear_network_attacks_reach_what_can_be_reached(test_set):
     tried, radii = network(), (0.01, 0.05)
     subset = data.subset(test_set[1], 100, seed=0)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from lsce.losses import LabelSmoothingCrossEntropy, alternatives, label_smoothing_cross_entropy
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -384,7 +385,6 @@ for epsilon in {epsilons}:
 """
 
 
-@pytest.mark.slow
 def test_compiled_with_the_cache_of_another_process(tmp_path):
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     for epsilons in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)):
