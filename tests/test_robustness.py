@@ -85,6 +85,7 @@ def test_on_a_linear_network_attacks_reach_what_can_be_reached(test_set):
     assert attacked(found, "clean")[0.0] == pytest.approx(exact_error(tried, images, labels, 0.0))
 
 
+@pytest.mark.slow
 def test_the_worst_case_is_no_better_than_any_attack_and_grows_with_the_radius(test_set):
     found, details = robustness.examine(
         network(), network(), *test_set, protocol(radii=(0.01, 0.03), judged_radius=0.03), seed=0
@@ -97,6 +98,7 @@ def test_the_worst_case_is_no_better_than_any_attack_and_grows_with_the_radius(t
     assert found["overstated"] == pytest.approx(found["worst_error"] - found["fgsm_error"])
 
 
+@pytest.mark.slow
 def test_masked_gradients_are_exposed(test_set):
     """A softmax saturated in float32 has no gradient, and the margin of the logits has one."""
     given = protocol(radii=(0.1,), judged_radius=0.1)
@@ -120,6 +122,7 @@ def test_nothing_right_is_an_error_of_1_throughout(test_set):
     assert found["worst_error"] == 1 and found["overstated"] == 0
 
 
+@pytest.mark.slow
 def test_examining_leaves_no_trace_and_repeats(test_set):
     tried, source = network(), network()
     before = {name: value.clone() for name, value in tried.state_dict().items()}
