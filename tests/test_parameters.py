@@ -11,9 +11,9 @@ from made_up import enter, runs_of
 from tiny_dataset import registered
 from traitlets.config import Config
 
-from lsce import cli
+from lsce import cli, studies
 from lsce.machine import paths
-from lsce.report import front, page
+from lsce.report import front, page, reference
 from lsce.sweeps import sweep
 
 KNOWN = ("epsilons", "seeds", "bins")
@@ -101,3 +101,15 @@ def test_a_folder_may_be_below_the_home_of_the_user(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     arguments = cli._arguments(["reproduce", "--data", "~/cifar"])
     assert arguments.data == Path("/home/somebody/cifar")
+
+
+def test_every_parameter_is_documented_as_it_is_written(tmp_path):
+    (tmp_path / "_static").mkdir()
+    reference.write(tmp_path, ["03_calibration"])
+    text = (tmp_path / "parameters.md").read_text()
+    assert "saved below figures/&lt;profile&gt; |" in text
+    for study in studies.with_runs().values():
+        assert all(f"| `{name}` |" in text for name in study.Parameters.model_fields)
+    assert "## [03_calibration](03_calibration)" in text and "## 05_noisy_labels" in text
+    schema = json.loads((tmp_path / "_static" / "run.schema.json").read_text())
+    assert {"data", "sample", "labels", "method", "network", "seed"} <= set(schema["properties"])

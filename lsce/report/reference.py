@@ -1,5 +1,6 @@
 """The documentation of parameters, from the models of the studies."""
 
+import html
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -35,6 +36,7 @@ def _table(model: type[Value]) -> str:
     rows = ["| name | default | what it is |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
         default = "" if field.is_required() else f"`{literal(field.default)}`"
-        cells = (" ".join(words.split()) for words in (default, field.description or ""))
+        description = html.escape(field.description or "", quote=False)
+        cells = (" ".join(words.split()) for words in (default, description))
         rows.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -304,7 +304,7 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
         _effects(ax, part, "source", colours, markers="oD", capsize=3)
         _name_rows(ax, part["name"] + part["epsilon"].map(", ε = {:g}".format))
         unit = part["unit"].iloc[0]
-        ax.set_title(textwrap.fill(str(claim), 50), fontsize=9)  # the names leave little room
+        ax.set_title(textwrap.fill(str(claim), 80), fontsize=9, loc="right")  # above the names, too
         ax.set_xlabel(f"effect{f', {unit}' if unit else ''}\n(positive values favour the claim)")
     return style.legend_below(figure, 2)
 
