@@ -6,11 +6,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from lsce import studies
 from lsce.machine import paths
+from lsce.report.figures.style import COLOURS
 from lsce.results.recorded import Recorded
 
 pytest_plugins = ["report_fixtures"]
@@ -89,3 +92,15 @@ def test_nothing_else_is_in_git_below_figures():
         ["git", "-C", paths.ROOT, "ls-files", "figures"], capture_output=True, text=True, check=True
     ).stdout.split()
     assert all(Path(name).parent == Path("figures") for name in listed)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_lines_have_their_colours_in_the_png_too(name):
+    svg = (paths.FIGURES / f"{name}.svg").read_text(encoding="utf-8")
+    with Image.open(paths.FIGURES / f"{name}.png") as png:
+        colours = png.convert("RGB").getcolors(png.width * png.height)
+    pixels = np.array([colour for _, colour in colours or []])
+    for colour in COLOURS:
+        if f"stroke: {colour.lower()}; stroke-width" in svg:
+            distance = np.abs(pixels - list(bytes.fromhex(colour[1:]))).max(axis=1).min()
+            assert distance < 8, f"{colour} is off by {distance}"

@@ -150,7 +150,7 @@ class SampleWeighted(nn.Module):
     def __init__(self, criterion: nn.Module, weights: Tensor):
         super().__init__()
         self.criterion = criterion
-        self.weights = nn.Buffer(weights)
+        self.weights = nn.Buffer(torch.as_tensor(weights))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss: Tensor = self.criterion(logits, labels)

@@ -98,7 +98,8 @@ class Recorded:
         file = self.folder / MANIFEST
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            version, files = manifest["format"], manifest["files"]
+            version, sums = manifest["format"], manifest["files"]
+            files = {name: sums[name] for name in (RUNS, HISTORIES, DETAILED, HISTOGRAMS, SAMPLES)}
             scalars, self._entries = manifest["scalars"], manifest["runs"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged ({error})") from error

@@ -33,8 +33,8 @@ def publish(figure: Figure, name: str, numbers: pd.DataFrame, own: str | None = 
         figure.savefig(text, format="svg", metadata=metadata)
     (folder / f"{name}.svg").write_text(_compact(text.getvalue()), encoding="utf-8")
     figure.savefig(image, format="png")
-    # A chart has few colours: with a palette its file is a third of the size.
-    Image.open(image).convert("RGB").quantize(32).save(folder / f"{name}.png", optimize=True)
+    # With a palette its file is a third of the size; fewer entries would change a line's colour.
+    Image.open(image).convert("RGB").quantize(256).save(folder / f"{name}.png", optimize=True)
     numbers.to_csv(folder / f"{name}.csv", index=False, float_format="%.5g")
     if get_ipython() is not None:
         file = Path(os.path.relpath(folder / name, paths.NOTEBOOKS)).as_posix()
