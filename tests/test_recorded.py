@@ -251,6 +251,7 @@ def test_a_manifest_that_does_not_fit_is_refused(runs, tmp_path):
         list(Recorded(tmp_path))
     for text, words in (
         (json.dumps(manifest | {"format": 1}), "has format 1; it must be 2"),
+        ('{"format": 2, "files": {}, "scalars": [], "runs": {}}', "is damaged"),
         ("{}", "is damaged"),
         ("[", "is damaged"),
     ):
