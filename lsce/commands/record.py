@@ -174,8 +174,10 @@ def _fitting(
         origin = runs[name].origin
         begun[tasks[name].block].add((origin["device"], origin["precision"]))
 
+    device = default_device()
+
     def fits(task: Task) -> bool:
-        device, block = default_device(), tasks[task.id].block
+        block = tasks[task.id].block
         if block not in begun:
             return True
         here = provenance.device_name(device.type), precision.of(task.run.network, device)
