@@ -5,7 +5,7 @@ The scalars of a run, in evaluation mode and without augmentation:
 - `{train,validation,test}_nll` (hard-label, nats) and `…_accuracy`, of at most 10,000 training
   images with their true labels; `nll_gap` and `accuracy_gap`, between test and training
 - `temperature`, fitted on the validation split, whether it `…_converged` (1 or 0), and the
-  `validation_nll_scaled` that it leaves
+  `validation_nll_scaled` that it leaves; `validation_debiased_ce`, and `_scaled`
 - `lsce.measures.calibration.summarize` on the test split: as trained; temperature-scaled, with the
   suffix `_scaled`; and `_selected`, at the epoch that validation chose (`selected_epoch`, with
   `selected_validation_accuracy`)
@@ -23,7 +23,7 @@ With label noise the validation labels are as noisy as the training labels, in a
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,13 +35,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsce import data
-from lsce.measures import calibration, features, long_tail, selective
+from lsce.measures import calibration, features, jackknife, long_tail, selective
 from lsce.measures.arrays import Values
 from lsce.measures.temperature import fit_temperature
 from lsce.results.run import MONITORED, WIDTHS, Run
 from lsce.training.batches import evaluate
 from lsce.training.methods import Distillation
-from lsce.training.spec import LongTail, RunSpec
+from lsce.training.spec import LongTail, RunSpec, SomeClasses
 from lsce.training.train import Trained, hard_label
 
 #: Training images that are measured (at most).
@@ -74,14 +74,19 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     outputs = tensors["outputs"]
     validation = outputs["validation_logits"], outputs["validation_labels"]
     test = outputs["test_logits"], outputs["test_labels"]
+    groups = test_groups(spec, test[1])
     if isinstance(spec.sample, LongTail):
         counts = trained.material.training.truth.bincount(minlength=spec.num_classes).tolist()
-        scalars.update(long_tail.measure(*test, counts))
+        _add(run, groups, lambda of: long_tail.measure(test[0][of], test[1][of], counts))
     fitted = fit_temperature(*validation)
     scaled = validation[0].double() / fitted.value
     scalars["temperature"] = fitted.value
     scalars["temperature_converged"] = float(fitted.converged)
     scalars["validation_nll_scaled"] = F.cross_entropy(scaled, validation[1]).item()
+    for suffix, logits in {"": validation[0], "_scaled": scaled}.items():
+        probs = calibration.softmax(logits)
+        error = calibration.debiased_calibration_error(probs, validation[1])
+        scalars[f"validation_debiased_ce{suffix}"] = error
     of_test_images(run, outputs)
     last = history.iloc[-1]
     scalars.update({name: float(last[name]) for name in MONITORED if name in last})
@@ -93,10 +98,14 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
         logits = evaluate(trained.network, unseen.test.images.to(trained.device))[0].cpu()
         norm = selective.choose_norm(*validation)
         scalars.update(selective.unseen(test[0], logits, fitted.value, norm))
+        both = groups, test_groups(spec, unseen.test.labels, unseen=True)
+        run.by_group.update(_unseen_by_group(test[0], logits, fitted.value, np.concatenate(both)))
     if "selective" in keep:
         measured, rows = selective.selective(*validation, *test, fitted.value)
         scalars.update(measured)
         run = replace(run, details=pd.DataFrame(rows))
+        norm = measured["norm"]
+        _add(run, groups, lambda of: _excess(test[0][of], test[1][of], fitted.value, norm))
     if "weights" in keep:
         tensors["weights"] = {  # a copy: the next run uses the same network
             name: value.clone(memory_format=torch.contiguous_format).cpu()
@@ -105,8 +114,37 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     if isinstance(spec.method, Distillation):
         scalars["smoothness"] = _smoothness(trained, spec.method)
     if "selected" in keep:  # last: it gives the network the weights of another epoch
-        scalars.update(_selected(trained, outputs))
+        _selected(trained, run, outputs)
     return run, tensors
+
+
+def _excess(logits: Tensor, labels: Tensor, temperature: float, norm: float) -> dict[str, float]:
+    """E-AURC by each score, as `lsce.measures.selective.selective` has it."""
+    correct = (logits.argmax(1) == labels).numpy()
+    scores = selective.scores(logits, temperature, norm)
+    return {
+        f"excess_aurc{suffix}": selective.excess_aurc(selective.risk_coverage(score, correct))
+        for suffix, score in scores.items()
+    }
+
+
+def _unseen_by_group(
+    seen: Tensor, unseen: Tensor, temperature: float, groups: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The AUROC of confidences for images of seen against unseen classes, see `Run.by_group`."""
+
+    def measures(of: np.ndarray) -> dict[str, float]:
+        positive, negative = of[: len(seen)], of[len(seen) :]
+        return {
+            f"unseen_auroc{suffix}": selective.auroc(first[positive], second[negative])
+            for suffix, (first, second) in scores.items()
+        }
+
+    scores = {
+        suffix: (selective.log_odds(seen, t), selective.log_odds(unseen, t))
+        for suffix, t in {"": 1.0, "_scaled": temperature}.items()
+    }
+    return jackknife.by_group(measures, groups)[1]
 
 
 def _evaluate(trained: Trained, scalars: dict[str, float]) -> Tensors:
@@ -157,12 +195,13 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
         nll=-np.log(np.maximum(probs[images, labels], least)),
         nll_scaled=-np.log(np.maximum(scaled[images, labels], least)),
     )
-    entry = run.spec.entry
+    entry, groups = run.spec.entry, test_groups(run.spec, outputs["test_labels"])
     if classes == entry.num_classes:
         if entry.posterior is not None:
             run.samples["true_probability"] = _posterior(entry.name)[images, predicted]
         # The probabilities' order is that of the logits.
-        run.scalars["related_auroc"] = features.relatedness(probs, labels, entry.superclass)
+        related = features.relatedness(probs, labels, entry.superclass)
+        _add(run, groups, lambda of: {"related_auroc": float(related[of].mean())})
     gap = (classes * logits.max(axis=1) - logits.sum(axis=1)) / (classes - 1)
     counted = {"confidence": (run.samples["confidence"], 1.0), "gap": (gap, LARGEST_GAP)}
     for quantity, (values, largest) in counted.items():
@@ -172,6 +211,45 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
         run.counts[quantity] = np.bincount(positions)
     for suffix, values in {"": probs, "_scaled": scaled}.items():
         run.scalars.update(_summary(values, labels, suffix, bins))
+    run.by_group.update(of_samples(run, groups, bins))
+
+
+def of_samples(run: Run, groups: np.ndarray, bins: int = BINS) -> dict[str, np.ndarray]:
+    """What a run's samples say of `Run.by_group`, groups being `test_groups`."""
+    samples = run.samples
+
+    def measures(of: np.ndarray) -> dict[str, float]:
+        correct = samples["correct"][of]
+        values = {"top1_error": float(1 - correct.mean())}
+        for suffix, score in {"": "confidence", "_scaled": "scaled"}.items():
+            if score in samples:
+                error = calibration.debiased_calibration_error(samples[score][of], correct, bins)
+                values[f"debiased_ce{suffix}"] = error
+            if f"nll{suffix}" in samples:
+                values[f"nll{suffix}"] = float(samples[f"nll{suffix}"][of].mean())
+        return values | ({"nll_gap": values["nll"]} if "nll" in values else {})
+
+    return jackknife.by_group(measures, groups)[1]
+
+
+def _add(
+    run: Run, groups: np.ndarray, measures: Callable[[np.ndarray], Mapping[str, float]]
+) -> None:
+    """Add measures of the test images that a mask selects to a run, and how they vary."""
+    scalars, by_group = jackknife.by_group(measures, groups)
+    run.scalars.update(scalars)
+    run.by_group.update(by_group)
+
+
+def test_groups(spec: RunSpec, labels: Tensor, *, unseen: bool = False) -> np.ndarray:
+    """The group of each test image of a run, or of the classes that it never sees, by its label,
+    int64 (N,): an image has the same in all runs with classes (see `lsce.measures.jackknife`)."""
+    if isinstance(spec.sample, SomeClasses):
+        count = spec.entry.num_classes
+        seen = data.class_subset(spec.sample.classes, spec.seed, count)
+        classes = [k for k in range(count) if k not in seen] if unseen else seen
+        labels = torch.tensor(classes)[labels]
+    return jackknife.groups_of(labels)
 
 
 def _summary(probs: Values, labels: Values, suffix: str, bins: int = BINS) -> dict[str, float]:
@@ -235,7 +313,7 @@ def _smoothness(trained: Trained, method: Distillation) -> float:
     return (1 - on_true.double().mean()).item() * classes / (classes - 1)
 
 
-def _selected(trained: Trained, outputs: Mapping[str, Tensor]) -> dict[str, float]:
+def _selected(trained: Trained, run: Run, outputs: Mapping[str, Tensor]) -> None:
     """The epoch that validation chose."""
     logits = [outputs["validation_logits"], outputs["test_logits"]]
     if trained.best.epoch != len(trained.history):
@@ -244,8 +322,10 @@ def _selected(trained: Trained, outputs: Mapping[str, Tensor]) -> dict[str, floa
         splits = trained.material.validation.images, test
         logits = [evaluate(trained.network, images)[0].cpu() for images in splits]
     right = logits[0].argmax(1) == outputs["validation_labels"]
-    return {
-        "selected_epoch": trained.best.epoch,
-        "selected_validation_accuracy": right.double().mean().item(),
-        **_summary(calibration.softmax(logits[1]), outputs["test_labels"], "_selected"),
-    }
+    run.scalars["selected_epoch"] = trained.best.epoch
+    run.scalars["selected_validation_accuracy"] = right.double().mean().item()
+    probs, labels = calibration.softmax(logits[1]), outputs["test_labels"]
+    run.scalars.update(_summary(probs, labels, "_selected"))
+    wrong = (logits[1].argmax(1) != labels).double().numpy()
+    groups = test_groups(trained.spec, labels)
+    _add(run, groups, lambda of: {"top1_error_selected": float(wrong[of].mean())})

@@ -41,12 +41,15 @@ MANIFEST = "manifest.json"
 RUNS, HISTORIES, DETAILED = "runs.csv", "histories.parquet", "details.parquet"
 HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
 
+#: Which runs recorded before 28 November 2026 lack.
+BY_GROUP = "groups.parquet"
+
 #: uint16 units of a probability.
 UNIT = 65535
 
 #: Types of columns; all others are float32.
 TYPES = {"epoch": "int16", "bin": "int16", "count": "int32"}
-TYPES |= dict.fromkeys(("run", "quantity", "case"), "category")
+TYPES |= dict.fromkeys(("run", "quantity", "case", "measure"), "category")
 
 #: Scalars without which a run, or an evaluation, is incomplete.
 NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
@@ -100,6 +103,7 @@ class Recorded:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             version, sums = manifest["format"], manifest["files"]
             files = {name: sums[name] for name in (RUNS, HISTORIES, DETAILED, HISTOGRAMS, SAMPLES)}
+            files |= {BY_GROUP: sums[BY_GROUP]} if BY_GROUP in sums else {}
             scalars, self._entries = manifest["scalars"], manifest["runs"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged ({error})") from error
@@ -113,7 +117,8 @@ class Recorded:
         for name, values in load_samples(contents[SAMPLES]).items():
             run, _, quantity = name.partition(".")
             self._samples.setdefault(run, {})[quantity] = values
-        self._rows = {name: _by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED)}
+        tables = files.keys() - {RUNS, SAMPLES}
+        self._rows = {name: _by_run(contents[name]) for name in tables}
 
     def _made(self, name: str) -> Run:
         origin = self._entries[name].copy()
@@ -132,6 +137,9 @@ class Recorded:
         for quantity, rows in self._rows[HISTOGRAMS](name).groupby("quantity", observed=True):
             counts = np.bincount(rows["bin"], weights=rows["count"])
             run.counts[str(quantity)] = counts.astype(np.int64)
+        if BY_GROUP in self._rows:
+            for measure, rows in self._rows[BY_GROUP](name).groupby("measure", observed=True):
+                run.by_group[str(measure)] = rows["value"].to_numpy(dtype=float)
         for quantity, values in self._samples.get(name, {}).items():
             if quantity.startswith("projection."):
                 run.projections[quantity.removeprefix("projection.")] = values
@@ -201,7 +209,8 @@ def write(runs: Iterable[Run], folder: Path) -> None:
         SAMPLES: save_samples(_samples(runs)),
     }
     for name, table in _tables(runs).items():
-        types = {column: TYPES.get(str(column), "float32") for column in table}
+        usual = "float16" if name == BY_GROUP else "float32"
+        types = {column: TYPES.get(str(column), usual) for column in table}
         contents[name] = table.astype(types).to_parquet(index=False, compression="zstd")
     manifest = {
         "format": FORMAT,
@@ -263,6 +272,15 @@ def _tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
         HISTORIES: history[["run", *history.columns.drop(["run", *monitored]), *monitored]],
         HISTOGRAMS: pd.DataFrame(counts, columns=["run", "quantity", "bin", "count"]),
         DETAILED: detail[["run", *DETAILS]],
+        BY_GROUP: pd.DataFrame(
+            [
+                (run.task.id, measure, value)
+                for run in runs
+                for measure, values in sorted(run.by_group.items())
+                for value in values
+            ],
+            columns=["run", "measure", "value"],
+        ),
     }
 
 
@@ -310,7 +328,7 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Run]:
 
 
 def _rank(run: Run) -> tuple[Any, ...]:
-    fullness = -len(run.scalars), -len(run.details), -len(run.samples)
+    fullness = -len(run.scalars), -len(run.by_group), -len(run.details), -len(run.samples)
     return *fullness, run.origin["finished"], run.origin["device"], repr(run.scalars)
 
 

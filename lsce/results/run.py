@@ -38,6 +38,10 @@ class Run:
     scalars: dict[str, float] = field(default_factory=dict)
     #: One row an epoch, see `lsce.training.train.Trained`; none of an evaluation alone.
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    #: How scalars that are of test images vary between groups of these, see
+    #: `lsce.measures.jackknife.by_group`: floats (GROUPS,) by the scalar's name. Recorded since
+    #: 28 November 2026.
+    by_group: dict[str, np.ndarray] = field(default_factory=dict)
     #: Test images by confidence and by logit gap (the largest logit less the mean of the others):
     #: int64 counts in bins of `WIDTHS`, up to the last one that holds an image.
     counts: dict[str, np.ndarray] = field(default_factory=dict)
@@ -78,5 +82,6 @@ class Run:
             task=evaluation.task,
             origin=evaluation.origin | {"seconds": seconds},
             scalars=self.scalars | evaluation.scalars,
+            by_group=self.by_group | evaluation.by_group,
             details=pd.concat([self.details, evaluation.details], ignore_index=True),
         )
