@@ -356,12 +356,13 @@ def effects_of(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The effect of each seed (n,); and (n, G) how it varies between groups of test images, None if
     that is not known of every term."""
-    values = table.set_index("run")
+    measures = {term.measure for term in terms}
+    values = {name: dict(zip(table["run"], table[name], strict=True)) for name in measures}
     known = by_group is not None and all(t.measure in by_group.get(t.run, {}) for t in terms)
     effects: dict[int, float] = {}
     groups: dict[int, np.ndarray] = {}
     for term in terms:
-        value = float(values.loc[term.run, term.measure])
+        value = values[term.measure][term.run]
         effects[term.seed] = effects.get(term.seed, 0.0) + term.weight * value
         if by_group is not None and known:
             part = term.weight * by_group[term.run][term.measure]

@@ -25,6 +25,7 @@ from lsce import studies
 from lsce.judging import claims, statistics
 from lsce.judging.arms import by_regime
 from lsce.judging.claims import Claim
+from lsce.judging.rule import Effect
 from lsce.judging.statistics import Interval
 from lsce.machine import paths
 from lsce.report.tables import table
@@ -170,8 +171,11 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
                     if len(effects):
                         ours.append(_ours(regime, epsilon, statistics.mean_interval(effects)))
         else:
-            judged = shown.judgements.get(claim.id, [])
-            ours = [_ours(j.regime, shown.study.judged, j.effect) for j in judged if j.effect]
+            ours = [
+                _ours(judged.regime, shown.study.judged, judged.effect)
+                for judged in shown.judgements.get(claim.id, [])
+                if judged.effect and judged.at != "chosen"
+            ]
         rows += [{"claim": claim.claim, "unit": claim.unit} | row for row in (*ours, *theirs)]
     return pd.DataFrame(rows)
 
@@ -205,7 +209,7 @@ def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
     return float(min(smoothed, key=lambda setting: abs(setting - epsilon)))
 
 
-def _ours(regime: str, epsilon: float, effect: Interval) -> dict[str, Any]:
+def _ours(regime: str, epsilon: float, effect: Interval | Effect) -> dict[str, Any]:
     row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
     return row | {"low": effect.low, "high": effect.high, "n": effect.n}
 

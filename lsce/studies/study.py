@@ -8,16 +8,20 @@ import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
-from lsce.judging.claims import MAIN
+from lsce.judging.arms import Arm
+from lsce.judging.claims import MAIN, Claim
 from lsce.results.run import Run
 from lsce.studies.parameters import Parameters, Regime
 from lsce.training.methods import Method, Smoothing
 from lsce.training.spec import Balanced, Task, TrueLabels
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,13 @@ class Study:
         plain = label.task is spec and isinstance(spec.sample, Balanced)
         plain = plain and isinstance(spec.labels, TrueLabels) and self.decisive(label)
         return self.by_image and (plain or spec.entry.posterior is not None)
+
+    def objection(
+        self, shown: "Evidence", claim: Claim, regime: str, arms: tuple[Arm, Arm]
+    ) -> str | None:
+        """Why this page's runs cannot test a claim in a regime, beside what
+        `lsce.judging.preconditions` checks on every page."""
+        return None
 
     @property
     def epsilons(self) -> list[float]:
