@@ -139,7 +139,7 @@ class Smoothing(Method):
     warmup_epochs: int | None = Field(None, ge=1)
     """Epochs of plain cross entropy before ε takes effect."""
     final_epsilon: float | None = Field(None, le=1)
-    """What ε moves to in equal steps, one an epoch; the epoch after the last would have it."""
+    """What ε moves to in equal steps, one an epoch, which one epoch more would reach."""
 
     @property
     def name(self) -> str:
@@ -219,7 +219,7 @@ class MaxSup(Method):
     loss = alternatives.MaxSup
     weight: float = Field(ge=0)
     final_weight: float | None = Field(None, ge=0)
-    """What the weight moves to in equal steps, one an epoch; the epoch after the last would have it."""
+    """What the weight moves to in equal steps, one an epoch, which one epoch more would reach."""
 
     @property
     def name(self) -> str:
