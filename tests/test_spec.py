@@ -49,7 +49,14 @@ VARIANTS = [
     flat(method=Smoothing(epsilon=0.1, convention="include-true")),
     flat(method=Smoothing(epsilon=0.1, warmup_epochs=1)),
     flat(method=methods.Focal(gamma=1)),
+    flat(method=Smoothing(epsilon=0.1, final_epsilon=0.2)),
     flat(method=methods.MaxSup(weight=1)),
+    flat(method=methods.MaxSup(weight=1, final_weight=2)),
+    flat(method=methods.OnlineSmoothing(alpha=0.5)),
+    flat(method=methods.ZipfLS(weight=1)),
+    flat(method=methods.LogitPenalty(beta=1)),
+    flat(method=methods.MbLS(margin=10)),
+    flat(method=methods.MbLS(margin=10, weight=1)),
     flat(method=methods.GeneralizedCE(q=1)),
     flat(method=methods.Mixup(alpha=1)),
     flat(method=methods.Mixup(alpha=1, epsilon=0.1)),
@@ -182,6 +189,10 @@ def labelled(labels: Any) -> RunSpec:
         (
             lambda: flat(method=Smoothing(epsilon=0, warmup_epochs=2)),
             "warmup_epochs is 2; it must be below the 2 epochs",
+        ),
+        (
+            lambda: flat(method=Smoothing(epsilon=0, warmup_epochs=1, final_epsilon=0.2)),
+            "final_epsilon is 0.2; it must be left out after a warm-up",
         ),
         (
             lambda: flat(method=Distillation(teacher=flat(superclasses=True), temperature=2)),

@@ -215,10 +215,9 @@ def _run_epochs(
     if isinstance(noise := spec.labels, NoisyLabels):
         transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
         usual.append(Memorisation(*training))
-    criterion = spec.method.criterion(TrainingLabels(training.labels, transition)).to(
-        trained.device
-    )
-    spec.method.begin_epoch(criterion, 0)  # before its step is captured
+    labelled = TrainingLabels(training.labels, len(seen.classes), transition)
+    criterion = spec.method.criterion(labelled).to(trained.device)
+    spec.method.begin_epoch(criterion, 0, spec.epochs)  # before its step is captured
     mix = spec.method.mixer(len(seen.classes), trained.teach)
     trainer.begin(
         spec.recipe,
@@ -228,12 +227,13 @@ def _run_epochs(
         pixels=batches.size,
         seed=spec.seed,
         soft=mix is not None,
+        local=spec.method.local,
     )
     sampled = training.images[:: max(1, len(training.images) // WHITENED)]
     trained.network.fit_whitening(to_float(sampled))
     for epoch in range(spec.epochs):
         if epoch:
-            spec.method.begin_epoch(criterion, epoch)
+            spec.method.begin_epoch(criterion, epoch, spec.epochs)
         row = {"epoch": epoch + 1} | train_epoch(trainer, batches, mix)
         row |= hard_label("validation", evaluate(trained.network, images)[0], labels)
         for monitor in [*usual, *monitors]:
