@@ -42,6 +42,9 @@ class Finding:
     lacking: int
     groups: list[Group]
     judgements: dict[str, list[Judgement]]
+    #: By the claim's id the margin that its verdicts are drawn with; and the claims of "not worse".
+    margins: dict[str, float]
+    not_worse: list[str]
     #: Rows of `lsce.report.reproduction.with_published`.
     published: list[dict[str, Any]]
 
@@ -62,10 +65,19 @@ def of(evidence: Evidence) -> Finding:
         words, ids = data.entry(runs[0].spec.data).words, [run.task.id for run in runs]
         groups.append(Group(name, part.profile, words, ids))
     notebook = evidence.study.notebook
-    published = reproduction.with_published(evidence, studies.claims_of(notebook))
-    rows = _in_json(published.to_dict("records"))
-    source = (evidence.recorded, evidence.profile, evidence.lacking)
-    return Finding(notebook, *source, groups, evidence.judgements, rows)
+    declared = studies.claims_of(notebook)
+    published = reproduction.with_published(evidence, declared)
+    return Finding(
+        notebook,
+        evidence.recorded,
+        evidence.profile,
+        evidence.lacking,
+        groups,
+        evidence.judgements,
+        {claim.id: claim.matters for claim in declared},
+        [claim.id for claim in declared if claim.not_worse_by is not None],
+        _in_json(published.to_dict("records")),
+    )
 
 
 def write(finding: Finding) -> None:

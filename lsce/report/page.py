@@ -123,8 +123,8 @@ def banner(shown: Evidence | None = None) -> Markdown:
     if shown.lacking:
         words += (
             f" The profile {shown.profile} is still being recorded: {shown.lacking} of this page's "
-            "runs are not there yet, and its verdicts are those of an interim look; their intervals "
-            "do not allow for looking again."
+            "runs are not there yet, and its verdicts are those of an interim look, which their "
+            "intervals do not allow for."
         )
     known = shown.profile in profiles.names()
     note = Profile(shown.profile).content.note if known else ""
