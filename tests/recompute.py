@@ -29,7 +29,12 @@ for file in sorted((root / "figures").glob("[01]*.json")):
         half = stats.t.isf(tail, n - 1) * effects.std(ddof=1) / n**0.5 if n > 1 else np.nan
         if judged["effect"]["se_images"] is not None:  # else it is not of test images
             parts = [w * groups[r, m] for r, m, w in zip(terms.run, terms.measure, terms.weight)]
-            by = np.stack([np.sum([p for p, s in zip(parts, terms.seed) if s == seed], axis=0) for seed in sorted(set(terms.seed))])
+            by = np.stack(
+                [
+                    np.sum([p for p, s in zip(parts, terms.seed) if s == seed], axis=0)
+                    for seed in sorted(set(terms.seed))
+                ]
+            )
             rest = by - by.mean(1, keepdims=True) - by.mean(0) + by.mean()
             both = (rest**2).sum() / ((n - 1) * 49 * n * 50)
             images = max(by.mean(0).var(ddof=1) / 50 - both, 0)
