@@ -118,6 +118,24 @@ def test_noise_is_on_training_and_validation_labels_and_not_on_test(dataset):
     assert torch.equal(found.outputs["validation_labels"], validation)
 
 
+def test_a_run_with_human_noise(dataset):
+    """Its labels follow the counts of the data set, and corrections know their matrix."""
+    labels = NoisyLabels.of_people(data.entry("tiny"))
+    assert labels.rate == 18 / 40 and labels.words == "human noise, 45%"
+    noisy = spec(labels=labels, method=methods.Correction(direction="forward"))
+    matrix = torch.full((10, 10), 2 / 40).fill_diagonal_(22 / 40).double()
+    torch.testing.assert_close(train.transition_of(noisy), matrix)
+    (_, given, truth), (_, held_out, right) = material(noisy, dataset, CPU)[2:]
+    expected = data.draw_labels(torch.cat([truth, right]), matrix, noisy.seed)
+    assert torch.equal(torch.cat([given, held_out]), expected)
+    assert 0.3 < (given != truth).double().mean() < 0.6
+    found = left_by(noisy)
+    assert found.run.status == "completed" and {"memorised", "recovered"} <= set(found.run.scalars)
+    assert found.history[0]["train_loss"] == left_by(noisy).history[0]["train_loss"]
+    plain = left_by(noisy.changed(method=PLAIN))
+    assert found.history[0]["train_loss"] != plain.history[0]["train_loss"]
+
+
 def test_augmented_images_are_mirrored_crops_of_the_originals():
     images = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
     labels = torch.arange(12)

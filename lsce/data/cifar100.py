@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lsce.data import cache, datasets
+from lsce.data import cache, cifar100n, datasets
 from lsce.data.cache import first_line, writing
 from lsce.data.datasets import DataError, Dataset, DataUnavailable, Entry, Source, Split
 from lsce.machine import paths
@@ -50,6 +50,7 @@ _TAXONOMY = {
     "vehicles_2": "lawn_mower rocket streetcar tank tractor",
 }
 _SUPERCLASS_OF = {c: s for s, names in enumerate(_TAXONOMY.values()) for c in names.split()}
+_CLASSES = tuple(sorted(_SUPERCLASS_OF))
 
 #: The folder and the files in what torchvision downloads.
 _FOLDER, _FILES = "cifar-100-python", ("train", "test", "meta")
@@ -92,14 +93,15 @@ ENTRY = Entry(
     name="cifar-100",
     words="CIFAR-100",
     checksum="b830e9d01dd55dcceea7a62ccccd147ac1e9d812c694a7a68e273c6f73feb689",
-    classes=tuple(sorted(_SUPERCLASS_OF)),
-    superclass=tuple(_SUPERCLASS_OF[name] for name in sorted(_SUPERCLASS_OF)),
+    classes=_CLASSES,
+    superclass=tuple(_SUPERCLASS_OF[name] for name in _CLASSES),
     superclasses=tuple(_TAXONOMY),
     sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
     pixels=32,
     # Müller et al. 2019 show the first three.
     examples={"similar": ("beaver", "dolphin", "otter"), "unlike": ("bus", "rose", "wolf")},
     load=_load,
+    human_counts=partial(cifar100n.counts, _CLASSES),
 )
 datasets.register(ENTRY)
 

@@ -57,7 +57,8 @@ class Entry:
     of each class. pixels: P, height and width of the images. examples: three classes that resemble
     each other ("similar") and three of different superclasses ("unlike"). load: called by `load`
     with its source. posterior: the exact p(y|x), float64 (N, K), of uint8 images (N, P, P, 3), if
-    it is known.
+    it is known. human_counts: how many training images of each class (rows) people called each
+    class (columns), int64 (K, K), if people were asked.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Entry:
     examples: Mapping[str, tuple[str, str, str]]
     load: Callable[[Source], Dataset]
     posterior: Callable[[torch.Tensor], torch.Tensor] | None = None
+    human_counts: Callable[[], torch.Tensor] | None = None
 
     @property
     def num_classes(self) -> int:

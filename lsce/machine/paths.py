@@ -21,6 +21,8 @@ RECORDED = DATA / "recorded"
 #: The literature's numbers, and how its networks were trained.
 PUBLISHED = DATA / "published.csv"
 RECIPES = DATA / "recipes.csv"
+#: The labels that people gave CIFAR-100's training images (CIFAR-100N), counted by true class.
+CIFAR100N_COUNTS = DATA / "cifar-100n-transitions.csv"
 
 #: Of the recorded results, and of this machine's runs in a folder a profile (ignored by git).
 FIGURES = ROOT / "figures"

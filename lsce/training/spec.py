@@ -102,11 +102,25 @@ class Superclasses(Value):
 
 
 class NoisyLabels(Value):
-    """Wrong labels of a kind of `lsce.data.label_noise`, on training and validation images."""
+    """Wrong labels of a kind of `lsce.data.label_noise`, on training and validation images: drawn
+    with a rate, or ("human") as people err, at their rate (`NoisyLabels.of_people`)."""
 
     kind: Literal["noisy"] = "noisy"
-    noise: Literal["symmetric", "asymmetric"]
+    noise: Literal["symmetric", "asymmetric", "human"]
     rate: float = Field(gt=0, le=1)
+
+    @classmethod
+    def of_people(cls, entry: Entry) -> "NoisyLabels":
+        """Human noise on a data set; ValueError if nobody was asked about its images."""
+        if entry.human_counts is None:
+            lacking = f"{entry.name} has no labels by people to draw it from"
+            raise ValueError(f"noise is 'human'; {lacking}")
+        return cls(noise="human", rate=data.human_rate(entry.human_counts()))
+
+    @property
+    def words(self) -> str:
+        """As regimes are named."""
+        return f"{self.noise}{' noise' * (self.noise == 'human')}, {self.rate:.0%}"
 
 
 Labels = Annotated[TrueLabels | Superclasses | NoisyLabels, Field(discriminator="kind")]
@@ -157,6 +171,10 @@ class RunSpec(_Identified):
             raise ValueError(f"early_resolution is {early}; its pixels must be below {pixels}")
         if kind != "true" and not isinstance(sample, Balanced):
             raise ValueError(f"labels are {kind}; they must be true where images are left out")
+        if isinstance(self.labels, NoisyLabels) and self.labels.noise == "human":
+            rate = NoisyLabels.of_people(entry).rate
+            wanted = f"{rate:g}, the share of {entry.words}'s labels by people that are wrong"
+            _require(self.labels.rate == rate, "rate", self.labels.rate, wanted)
         self._check_kept()
         self.method.check(self)
         return self

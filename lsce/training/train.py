@@ -62,12 +62,32 @@ def material(spec: RunSpec, dataset: data.Dataset, device: torch.device) -> Mate
     images, truth = seen.train.images[chosen], seen.train.labels[chosen]
     held_out = seen.validation
     labels = torch.cat([truth, held_out.labels])
-    if isinstance(noise := spec.labels, NoisyLabels):
-        labels = data.flip_labels(labels, noise.noise, noise.rate, spec.seed, seen.superclass)
+    if isinstance(spec.labels, NoisyLabels):
+        labels = _noisy(labels, spec)
     labels = labels.to(device)
     training = Part(images.to(device), labels[: len(truth)], truth.to(device))
     validation = Part(held_out.images.to(device), labels[len(truth) :], held_out.labels.to(device))
     return Material(seen, unseen, training, validation)
+
+
+def _noisy(labels: Tensor, spec: RunSpec) -> Tensor:
+    """The labels with the run's noise, which its seed draws."""
+    noise = spec.labels
+    assert isinstance(noise, NoisyLabels)
+    if noise.noise == "human":
+        return data.draw_labels(labels, transition_of(spec), spec.seed)
+    superclass = spec.entry.superclass
+    return data.flip_labels(labels, noise.noise, noise.rate, spec.seed, superclass)
+
+
+def transition_of(spec: RunSpec) -> Tensor:
+    """The probabilities T[i, j], float64 (C, C), that a run with noisy labels has j for class i."""
+    noise, entry = spec.labels, spec.entry
+    assert isinstance(noise, NoisyLabels)
+    if noise.noise == "human":
+        assert entry.human_counts is not None
+        return data.human_transition(entry.human_counts())
+    return data.transition_matrix(noise.noise, noise.rate, entry.superclass)
 
 
 def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -212,8 +232,8 @@ def _run_epochs(
     batches = Augmenter(*training[:2], spec.recipe.batch_size, spec.seed, spec.recipe.augment)
     transition = None
     usual: list[Monitor] = [trained.best] if "selected" in spec.keep else []
-    if isinstance(noise := spec.labels, NoisyLabels):
-        transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
+    if isinstance(spec.labels, NoisyLabels):
+        transition = transition_of(spec)
         usual.append(Memorisation(*training))
     criterion = spec.method.criterion(TrainingLabels(training.labels, transition)).to(
         trained.device
