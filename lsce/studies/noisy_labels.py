@@ -35,7 +35,7 @@ class NoiseParameters(Parameters):
         (), "shares of the labels that become the next class of their superclass"
     )
     human_noise: bool = parameter(
-        False, "wrong labels drawn as people gave them to CIFAR-100 (CIFAR-100N), too"
+        False, "wrong labels as people gave them, too, if the data set has such (CIFAR-100)"
     )
     epsilons: Epsilons = parameter((0.0, 0.1, 0.6), "values in [0, 1]; 0 must be one of them")
     negative_epsilons: EachOnce[Annotated[float, Field(lt=0)]] = parameter(
@@ -79,13 +79,13 @@ class NoisyLabelsStudy(Study):
                 yield from self.trained(MAIN, run, [method], labels=labels, keep=keep)
 
     def _flipped(self) -> list[NoisyLabels]:
-        """Every kind and rate of noise. Raises ValueError for human noise on a data set whose
-        images nobody was asked about."""
-        p = self.parameters
+        """Every kind and rate of noise. The built-in data, which stand in where CIFAR-100 cannot be
+        had, go without human noise."""
+        p, entry = self.parameters, data.entry(self.parameters.data_name)
         flipped = [NoisyLabels(noise="symmetric", rate=rate) for rate in p.symmetric_rates]
         flipped += [NoisyLabels(noise="asymmetric", rate=rate) for rate in p.asymmetric_rates]
-        if p.human_noise:
-            flipped.append(NoisyLabels.of_people(data.entry(p.data_name)))
+        if p.human_noise and entry.human_counts is not None:
+            flipped.append(NoisyLabels.of_people(entry))
         return flipped
 
     def _by_rate(self, main: Evidence, measures: Mapping[str, str]) -> pd.DataFrame:
