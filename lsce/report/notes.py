@@ -1,5 +1,7 @@
 """Sentences, and small tables in their place, that pages compute from their runs."""
 
+import math
+
 import pandas as pd
 import torch
 from IPython.display import Markdown
@@ -75,12 +77,14 @@ def unconverged(shown: Evidence) -> Styler | Markdown:
     rows = tables.unconverged(shown)
     if rows.empty:
         return Markdown("Every temperature fit converged.")
+    chance = math.log(shown.own_runs[0].spec.num_classes)
+    left = f"validation NLL at that T (of equal probabilities: {chance:.2f})"
     rows["did not converge"] = rows["failed"].map(str) + " of " + rows["fits"].map(str)
     rows["validation accuracy"] = rows["accuracy"].map("{:.1%}".format)
-    rows["validation NLL at that T"] = rows["nll"].map("{:.2f}".format)
+    rows[left] = rows["nll"].map("{:.2f}".format)
     rows.loc[rows["regime"].duplicated(), "regime"] = ""
     words = ["regime", "arm", "did not converge", "why"]
-    numeric = ["validation accuracy", "validation NLL at that T"]
+    numeric = ["validation accuracy", left]
     return table(rows[words + numeric], wrapped=["regime", "why"], numeric=numeric)
 
 
