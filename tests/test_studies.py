@@ -1,14 +1,17 @@
 """Which runs each page asks for, and the tables it makes of what they left."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny_dataset
+import torch
 from made_up import GRID, REGIMES, build, on_tiny, run_of, shown
 
-from lsce import studies
+from lsce import data, studies
+from lsce.data import datasets
 from lsce.judging import arms
 from lsce.judging.claims import MAIN
 from lsce.measures import calibration
@@ -201,6 +204,15 @@ def test_human_noise_comes_last_and_changes_no_other_run():
     without = noisy_labels(data_name="built-in", human_noise=True)
     assert without.tasks == noisy_labels(data_name="built-in").tasks
     assert notes.human_noise(shown(without)).data == "None of these runs has human noise."
+
+
+def test_the_labels_of_each_image_are_a_regime_of_their_own(monkeypatch):
+    entry, read = data.entry("cifar-100"), lambda: data.HumanLabels(torch.tensor([]), "a" * 64)
+    monkeypatch.setitem(datasets._ENTRIES, entry.name, replace(entry, human_labels=read))
+    found = shown(noisy_labels(human_noise=True, human_labels=True))
+    assert found.regimes[2:] == ["human noise, 40%", "instance-wise human noise, 40%"]
+    assert found.study.errors(found)["panel"].iloc[-1] == "instance-wise human noise: chosen epoch"
+    assert len(noisy_labels(data_name="built-in", human_labels=True).tasks) == 32
 
 
 def test_what_each_method_against_noise_has_to_be_told():

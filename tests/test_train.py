@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_dataset import registered
 from torch.nn import functional as F
 
 from lsce import data
+from lsce.data import datasets
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.measures import information
 from lsce.results.measure import measure
@@ -134,6 +136,30 @@ def test_a_run_with_human_noise(dataset):
     assert found.history[0]["train_loss"] == left_by(noisy).history[0]["train_loss"]
     plain = left_by(noisy.changed(method=PLAIN))
     assert found.history[0]["train_loss"] != plain.history[0]["train_loss"]
+
+
+def test_a_run_with_the_label_that_a_person_gave_each_image(dataset, monkeypatch):
+    given = torch.randint(0, 10, (400,))
+    read = lambda: data.HumanLabels(given, checksum)  # noqa: E731
+    entry, checksum = data.entry("tiny"), "ab" * 32
+    monkeypatch.setitem(datasets._ENTRIES, "tiny", replace(entry, human_labels=read))
+    labels = NoisyLabels.of_people(data.entry("tiny"), by_image=True)
+    assert labels.words == "instance-wise human noise, 45%" and labels.checksum == checksum
+    noisy = spec(sample=Balanced(train_size=100), labels=labels)
+    training, validation = material(noisy, dataset, CPU)[2:]
+    place = {image.numpy().tobytes(): k for k, image in enumerate(dataset.train.images)}
+    chosen = [place[image.numpy().tobytes()] for image in training.images]
+    assert len(place) == 300 and torch.equal(training.labels, given[chosen])
+    assert torch.equal(training.truth, dataset.train.labels[chosen])
+    assert torch.equal(validation.labels, given[300:])
+    again = material(noisy.changed(seed=1), dataset, CPU).validation
+    assert torch.equal(again.labels, given[300:])  # they are what they are, whatever the seed
+    assert torch.equal(train.transition_of(noisy), data.human_transition(entry.human_counts()))
+    checksum = "cd" * 32
+    with pytest.raises(
+        ValueError, match="wants labels abababababab…, those on this machine are cdc"
+    ):
+        material(noisy, dataset, CPU)
 
 
 def test_augmented_images_are_mirrored_crops_of_the_originals():

@@ -13,6 +13,7 @@ from lsce.data.datasets import (  # fmt: skip
     Dataset,
     DataUnavailable,
     Entry,
+    HumanLabels,
     Split,
     checksum,
     entry,
@@ -30,10 +31,11 @@ from lsce.data.label_noise import (  # fmt: skip
 )
 from lsce.data.sampling import class_subset, coarse, long_tail, long_tail_counts, restrict, subset
 
-__all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "Split", "checksum",
-           "class_subset", "coarse", "decoded", "draw_labels", "entry", "fetch", "flip_labels",
-           "human_rate", "human_transition", "load", "locate", "long_tail", "long_tail_counts",
-           "names", "register", "restrict", "subset", "transition_matrix"]  # fmt: skip
+__all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "HumanLabels",
+           "Split", "checksum", "class_subset", "coarse", "decoded", "draw_labels", "entry",
+           "fetch", "flip_labels", "human_rate", "human_transition", "load", "locate",
+           "long_tail", "long_tail_counts", "names", "register", "restrict", "subset",
+           "transition_matrix"]  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

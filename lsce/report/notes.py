@@ -78,7 +78,7 @@ def unconverged(shown: Evidence) -> Styler | Markdown:
     if rows.empty:
         return Markdown("Every temperature fit converged.")
     chance = math.log(shown.own_runs[0].spec.num_classes)
-    left = f"validation NLL at that T (of equal probabilities: {chance:.2f})"
+    left = f"validation NLL (chance: {chance:.2f})"
     rows["did not converge"] = rows["failed"].map(str) + " of " + rows["fits"].map(str)
     rows["validation accuracy"] = rows["accuracy"].map("{:.1%}".format)
     rows[left] = rows["nll"].map("{:.2f}".format)
@@ -90,7 +90,7 @@ def unconverged(shown: Evidence) -> Styler | Markdown:
 
 def human_noise(shown: Evidence) -> Markdown:
     """What the labels are like that human noise is drawn from, where some runs have it."""
-    noisy = [run.spec for run in shown.own_runs if getattr(run.spec.labels, "noise", "") == "human"]
+    noisy = [run.spec for run in shown.own_runs if getattr(run.spec.labels, "human", False)]
     if not noisy or (of_people := noisy[0].entry.human_counts) is None:
         return Markdown("None of these runs has human noise.")
     entry, counts = noisy[0].entry, of_people()

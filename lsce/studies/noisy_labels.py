@@ -37,6 +37,10 @@ class NoiseParameters(Parameters):
     human_noise: bool = parameter(
         False, "wrong labels as people gave them, too, if the data set has such (CIFAR-100)"
     )
+    human_labels: bool = parameter(
+        False,
+        "the label that a person gave each image; needs data/CIFAR-100_human.pt",
+    )
     epsilons: Epsilons = parameter((0.0, 0.1, 0.6), "values in [0, 1]; 0 must be one of them")
     negative_epsilons: EachOnce[Annotated[float, Field(lt=0)]] = parameter(
         (-0.4,), "values of ε below 0, from the start and after a warm-up"
@@ -86,6 +90,8 @@ class NoisyLabelsStudy(Study):
         flipped += [NoisyLabels(noise="asymmetric", rate=rate) for rate in p.asymmetric_rates]
         if p.human_noise and entry.human_counts is not None:
             flipped.append(NoisyLabels.of_people(entry))
+        if p.human_labels and entry.human_labels is not None:
+            flipped.append(NoisyLabels.of_people(entry, by_image=True))
         return flipped
 
     def _by_rate(self, main: Evidence, measures: Mapping[str, str]) -> pd.DataFrame:

@@ -63,28 +63,35 @@ def material(spec: RunSpec, dataset: data.Dataset, device: torch.device) -> Mate
     held_out = seen.validation
     labels = torch.cat([truth, held_out.labels])
     if isinstance(spec.labels, NoisyLabels):
-        labels = _noisy(labels, spec)
+        labels = _noisy(labels, spec, chosen)
     labels = labels.to(device)
     training = Part(images.to(device), labels[: len(truth)], truth.to(device))
     validation = Part(held_out.images.to(device), labels[len(truth) :], held_out.labels.to(device))
     return Material(seen, unseen, training, validation)
 
 
-def _noisy(labels: Tensor, spec: RunSpec) -> Tensor:
-    """The labels with the run's noise, which its seed draws."""
-    noise = spec.labels
+def _noisy(labels: Tensor, spec: RunSpec, chosen: Tensor) -> Tensor:
+    """The labels of the chosen training and of the validation images with the run's noise, which
+    its seed draws, or which people gave each image."""
+    noise, entry = spec.labels, spec.entry
     assert isinstance(noise, NoisyLabels)
     if noise.noise == "human":
         return data.draw_labels(labels, transition_of(spec), spec.seed)
-    superclass = spec.entry.superclass
-    return data.flip_labels(labels, noise.noise, noise.rate, spec.seed, superclass)
+    if noise.noise != "instance-wise human":
+        return data.flip_labels(labels, noise.noise, noise.rate, spec.seed, entry.superclass)
+    assert entry.human_labels is not None
+    given = entry.human_labels()
+    if given.checksum != noise.checksum:
+        these = f"those on this machine are {given.checksum[:12]}…"
+        raise ValueError(f"the run {spec.id} wants labels {str(noise.checksum)[:12]}…, {these}")
+    return torch.cat([given.labels[chosen], given.labels[entry.sizes["train"] :]])
 
 
 def transition_of(spec: RunSpec) -> Tensor:
     """The probabilities T[i, j], float64 (C, C), that a run with noisy labels has j for class i."""
     noise, entry = spec.labels, spec.entry
     assert isinstance(noise, NoisyLabels)
-    if noise.noise == "human":
+    if noise.human:
         assert entry.human_counts is not None
         return data.human_transition(entry.human_counts())
     return data.transition_matrix(noise.noise, noise.rate, entry.superclass)
