@@ -1,14 +1,17 @@
 """Which runs each page asks for, and the tables it makes of what they left."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny_dataset
+import torch
 from made_up import GRID, REGIMES, build, on_tiny, run_of, shown
 
-from lsce import studies
+from lsce import data, studies
+from lsce.data import datasets
 from lsce.judging import arms
 from lsce.judging.claims import MAIN
 from lsce.measures import calibration
@@ -181,6 +184,71 @@ def test_arms_under_noise_share_seeds_and_flips():
         "backward correction",
     ]
     assert set(cell["noise"]) == {"symmetric"} and set(cell["noise_rate"]) == {0.2}
+
+
+def test_human_noise_comes_last_and_changes_no_other_run():
+    study = noisy_labels(human_noise=True)
+    regimes = ["symmetric, 20%", "asymmetric, 40%", "human noise, 40%"]
+    found = shown(study)
+    assert found.regimes == regimes
+    assert [task.id for task in study.tasks][:32] == [task.id for task in noisy_labels().tasks]
+    rows = found.table[found.table["regime"] == regimes[-1]]
+    assert set(rows["noise"]) == {"human"} and set(rows["noise_rate"]) == {0.402}
+    assert len(rows) == 2 * 7
+    panels = list(study.errors(found)["panel"].unique())
+    kinds = ("symmetric", "asymmetric", "human")
+    assert panels[::2] == [f"{kind} noise: last epoch" for kind in kinds]
+    said = notes.human_noise(found).data
+    assert "CIFAR-100's 50,000 training images, 40.2% are wrong, and 34% of these" in said
+    assert said.endswith("pine tree for oak tree, shrew for mouse, streetcar for bus.")
+    without = noisy_labels(data_name="built-in", human_noise=True)
+    assert without.tasks == noisy_labels(data_name="built-in").tasks
+    assert notes.human_noise(shown(without)).data == "None of these runs has human noise."
+
+
+def test_the_labels_of_each_image_are_a_regime_of_their_own(monkeypatch):
+    entry, read = data.entry("cifar-100"), lambda: data.HumanLabels(torch.tensor([]), "a" * 64)
+    monkeypatch.setitem(datasets._ENTRIES, entry.name, replace(entry, human_labels=read))
+    found = shown(noisy_labels(human_noise=True, human_labels=True))
+    assert found.regimes[2:] == ["human noise, 40%", "instance-wise human noise, 40%"]
+    assert found.study.errors(found)["panel"].iloc[-1] == "instance-wise human noise: chosen epoch"
+    assert len(noisy_labels(data_name="built-in", human_labels=True).tasks) == 32
+
+
+def test_what_each_method_against_noise_has_to_be_told():
+    found = shown(noisy_labels(epsilons=[0.0, 0.1, 0.2]))
+    tuned, matrix = "tuned on noisy validation labels", "the transition matrix of the noise"
+    assert found.study.knowledge(found).to_numpy().tolist() == [
+        ["plain cross entropy", "nothing", 1],
+        ["smoothing", f"ε, {tuned}", 2],
+        ["negative smoothing", f"ε, {tuned}", 1],
+        [
+            "negative smoothing, warmed up",
+            f"ε, {tuned}, and the length of its warm-up, which is fixed",
+            1,
+        ],
+        ["generalised cross entropy", f"q, {tuned}", 1],
+        ["forward correction", f"{matrix}: here the true one", 1],
+        ["backward correction", f"{matrix}: here the true one", 1],
+    ]
+
+
+def test_fits_that_did_not_converge_are_counted_by_arm_with_the_reason():
+    found = shown(noisy_labels(asymmetric_rates=[]))
+    assert notes.unconverged(found).data == "Every temperature fit converged."
+    for run in found.own_runs:
+        if run.spec.method.words == "ε = −0.5":
+            run.scalars.update(temperature=100.0, temperature_converged=0.0)
+            run.scalars.update(validation_accuracy=0.1 + 0.2 * run.spec.seed)
+            run.scalars.update(validation_nll_scaled=5.0 + run.spec.seed)
+        if run.spec.method.words == "backward correction" and run.spec.seed == 0:
+            run.scalars.update(temperature=1.0, temperature_converged=0.0)
+    rows = notes.unconverged(found).data.to_numpy().tolist()
+    falls = "the NLL still falls at T = 100"
+    assert rows == [
+        ["symmetric, 20%", "ε = −0.5", "2 of 2", falls, "20.0%", "5.50"],
+        ["", "backward correction", "1 of 2", "the logits say nothing", "60.0%", "0.50"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_dataset import registered
 from torch.nn import functional as F
 
 from lsce import data
+from lsce.data import datasets
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.losses.alternatives import OnlineLabelSmoothing, ZipfLabelSmoothing
 from lsce.measures import information
@@ -117,6 +119,48 @@ def test_noise_is_on_training_and_validation_labels_and_not_on_test(dataset):
     found = left_by(noisy)
     assert torch.equal(found.outputs["test_labels"], dataset.test.labels)
     assert torch.equal(found.outputs["validation_labels"], validation)
+
+
+def test_a_run_with_human_noise(dataset):
+    """Its labels follow the counts of the data set, and corrections know their matrix."""
+    labels = NoisyLabels.of_people(data.entry("tiny"))
+    assert labels.rate == 18 / 40 and labels.words == "human noise, 45%"
+    noisy = spec(labels=labels, method=methods.Correction(direction="forward"))
+    matrix = torch.full((10, 10), 2 / 40).fill_diagonal_(22 / 40).double()
+    torch.testing.assert_close(train.transition_of(noisy), matrix)
+    (_, given, truth), (_, held_out, right) = material(noisy, dataset, CPU)[2:]
+    expected = data.draw_labels(torch.cat([truth, right]), matrix, noisy.seed)
+    assert torch.equal(torch.cat([given, held_out]), expected)
+    assert 0.3 < (given != truth).double().mean() < 0.6
+    found = left_by(noisy)
+    assert found.run.status == "completed" and {"memorised", "recovered"} <= set(found.run.scalars)
+    assert found.history[0]["train_loss"] == left_by(noisy).history[0]["train_loss"]
+    plain = left_by(noisy.changed(method=PLAIN))
+    assert found.history[0]["train_loss"] != plain.history[0]["train_loss"]
+
+
+def test_a_run_with_the_label_that_a_person_gave_each_image(dataset, monkeypatch):
+    given = torch.randint(0, 10, (400,))
+    read = lambda: data.HumanLabels(given, checksum)  # noqa: E731
+    entry, checksum = data.entry("tiny"), "ab" * 32
+    monkeypatch.setitem(datasets._ENTRIES, "tiny", replace(entry, human_labels=read))
+    labels = NoisyLabels.of_people(data.entry("tiny"), by_image=True)
+    assert labels.words == "instance-wise human noise, 45%" and labels.checksum == checksum
+    noisy = spec(sample=Balanced(train_size=100), labels=labels)
+    training, validation = material(noisy, dataset, CPU)[2:]
+    place = {image.numpy().tobytes(): k for k, image in enumerate(dataset.train.images)}
+    chosen = [place[image.numpy().tobytes()] for image in training.images]
+    assert len(place) == 300 and torch.equal(training.labels, given[chosen])
+    assert torch.equal(training.truth, dataset.train.labels[chosen])
+    assert torch.equal(validation.labels, given[300:])
+    again = material(noisy.changed(seed=1), dataset, CPU).validation
+    assert torch.equal(again.labels, given[300:])  # they are what they are, whatever the seed
+    assert torch.equal(train.transition_of(noisy), data.human_transition(entry.human_counts()))
+    checksum = "cd" * 32
+    with pytest.raises(
+        ValueError, match="wants labels abababababab…, those on this machine are cdc"
+    ):
+        material(noisy, dataset, CPU)
 
 
 def test_augmented_images_are_mirrored_crops_of_the_originals():

@@ -62,12 +62,39 @@ def material(spec: RunSpec, dataset: data.Dataset, device: torch.device) -> Mate
     images, truth = seen.train.images[chosen], seen.train.labels[chosen]
     held_out = seen.validation
     labels = torch.cat([truth, held_out.labels])
-    if isinstance(noise := spec.labels, NoisyLabels):
-        labels = data.flip_labels(labels, noise.noise, noise.rate, spec.seed, seen.superclass)
+    if isinstance(spec.labels, NoisyLabels):
+        labels = _noisy(labels, spec, chosen)
     labels = labels.to(device)
     training = Part(images.to(device), labels[: len(truth)], truth.to(device))
     validation = Part(held_out.images.to(device), labels[len(truth) :], held_out.labels.to(device))
     return Material(seen, unseen, training, validation)
+
+
+def _noisy(labels: Tensor, spec: RunSpec, chosen: Tensor) -> Tensor:
+    """The labels of the chosen training and of the validation images with the run's noise, which
+    its seed draws, or which people gave each image."""
+    noise, entry = spec.labels, spec.entry
+    assert isinstance(noise, NoisyLabels)
+    if noise.noise == "human":
+        return data.draw_labels(labels, transition_of(spec), spec.seed)
+    if noise.noise != "instance-wise human":
+        return data.flip_labels(labels, noise.noise, noise.rate, spec.seed, entry.superclass)
+    assert entry.human_labels is not None
+    given = entry.human_labels()
+    if given.checksum != noise.checksum:
+        these = f"those on this machine are {given.checksum[:12]}…"
+        raise ValueError(f"the run {spec.id} wants labels {str(noise.checksum)[:12]}…, {these}")
+    return torch.cat([given.labels[chosen], given.labels[entry.sizes["train"] :]])
+
+
+def transition_of(spec: RunSpec) -> Tensor:
+    """The probabilities T[i, j], float64 (C, C), that a run with noisy labels has j for class i."""
+    noise, entry = spec.labels, spec.entry
+    assert isinstance(noise, NoisyLabels)
+    if noise.human:
+        assert entry.human_counts is not None
+        return data.human_transition(entry.human_counts())
+    return data.transition_matrix(noise.noise, noise.rate, entry.superclass)
 
 
 def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -212,8 +239,8 @@ def _run_epochs(
     batches = Augmenter(*training[:2], spec.recipe.batch_size, spec.seed, spec.recipe.augment)
     transition = None
     usual: list[Monitor] = [trained.best] if "selected" in spec.keep else []
-    if isinstance(noise := spec.labels, NoisyLabels):
-        transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
+    if isinstance(spec.labels, NoisyLabels):
+        transition = transition_of(spec)
         usual.append(Memorisation(*training))
     labelled = TrainingLabels(training.labels, len(seen.classes), transition)
     criterion = spec.method.criterion(labelled).to(trained.device)
