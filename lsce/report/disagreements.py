@@ -113,6 +113,7 @@ class Position:
     reported: float
     words: str
     here: Mapping[str, Interval]
+    profile: str = ""
 
 
 def declared() -> dict[str, Disagreement]:
@@ -224,9 +225,9 @@ def _sets(notebook: str, main: Evidence) -> list[Evidence]:
 def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded") -> pd.DataFrame:
     """What our runs decide, a row a question.
 
-    sets: of each page the sets of runs, of which the first with an effect counts. Columns:
-    question; first and second, what each side reports; decides, the number between them; here, ours
-    in words; and outcome, see `decide`. The intervals hold together at `LEVEL`.
+    sets: of each page the sets of runs, of which the first with an effect counts. Columns, all in
+    words: question; reported, by either side; decides, the number between them; here, ours; and
+    outcome, see `decide`. The intervals hold together at `LEVEL`.
     """
     published, questions = literature.published(), declared()
     measured = {
@@ -236,7 +237,7 @@ def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded")
     }
     count = sum(  # sides that differ in no condition share their intervals
         len(found)
-        for (name, number), found in measured.items()
+        for (name, number), (_, found) in measured.items()
         if number == 0 or questions[name].here is None
     )
     level = 1 - (1 - LEVEL) / max(1, count)
@@ -244,13 +245,15 @@ def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded")
     for name, question in questions.items():
         positions = []
         for number, side in enumerate(question.sides):
-            found = measured[name, number].items()
-            here = {regime: statistics.mean_interval(values, level) for regime, values in found}
+            profile, found = measured[name, number]
+            here = {
+                regime: statistics.mean_interval(values, level) for regime, values in found.items()
+            }
             papers = " and ".join(_networks(side, published)) + f" ({side.under})" * bool(
                 side.under
             )
-            reported = question.reported(side, published)
-            positions.append(Position(papers, reported, question.of(side).words, here))
+            reported, words = question.reported(side, published), question.of(side).words
+            positions.append(Position(papers, reported, words, here, profile))
         first, second = positions
         row = _row(question, first, second, published)
         rows.append(row | {"outcome": decide(first, second, there)})
@@ -259,13 +262,12 @@ def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded")
 
 def _measured(
     question: Disagreement, here: Here, sets: Mapping[str, Sequence[Evidence]]
-) -> dict[str, pd.Series]:
-    """Ours by regime with its profile, of the first set of runs that has any."""
+) -> tuple[str, dict[str, pd.Series]]:
+    """Ours by regime, of the first set of runs that has any, and the name of its profile."""
     for shown in sets.get(here.notebook, []):
         if found := effects(question, here, shown):
-            profile = f" (profile {shown.profile})"
-            return {regime + profile: values for regime, values in found.items()}
-    return {}
+            return shown.profile, found
+    return "", {}
 
 
 def _networks(side: Side, published: pd.DataFrame) -> dict[str, list[str]]:
@@ -281,43 +283,32 @@ def _row(
     question: Disagreement, first: Position, second: Position, published: pd.DataFrame
 ) -> dict[str, str]:
     """A row of `answers` but for its outcome."""
-    limit = boundary(first.reported, second.reported)
-    texts = []
+
+    def number(value: float) -> str:
+        rounded = round(value, 2) + 0.0  # no negative zero
+        text = f"{rounded:.2f}" if question.is_level else f"{rounded:+.2f}"
+        return text.replace("-", "−").replace("nan", "–")
+
+    limit, reported = boundary(first.reported, second.reported), []
+    ours: dict[str, list[str]] = {}
     for side, position in zip(question.sides, (first, second), strict=True):
         papers = _networks(side, published).items()
         names = "; ".join(", ".join([authors, *networks]) for authors, networks in papers)
         names += f", {side.under}" * bool(side.under)
-        texts.append(f"{_number(position.reported, question.is_level)} ({names})")
+        reported.append(f"{number(position.reported)}: {names}")
+        ours[f"<i>{position.words}, profile {position.profile}</i>"] = [
+            f"{regime}: {number(one.mean)} ({number(one.low)} to {number(one.high)})"
+            for regime, one in position.here.items()
+        ]
+    here = [line for words, lines in ours.items() if lines for line in (words, *lines)]
     return {
         "question": f"{question.question} ({question.unit})",
-        "first": texts[0],
-        "second": texts[1],
-        "decides": _number(limit, question.is_level) if limit else "0",
-        "here": _ours(question, first, second),
+        "reported": "<br>".join(reported),
+        "decides": number(limit) if limit else "0",
+        "here": "<br>".join(here) or "–",
     }
-
-
-def _ours(question: Disagreement, first: Position, second: Position) -> str:
-    """Ours with their intervals, a line a regime."""
-    lines: dict[str, None] = {}
-    for side in (first, second):
-        for regime, interval in side.here.items():
-            mean, low, high = (
-                _number(value, question.is_level)
-                for value in (interval.mean, interval.low, interval.high)
-            )
-            lines[f"{side.words}, {regime}: {mean} ({low} to {high})"] = None
-    return "<br>".join(lines) or "–"
-
-
-def _number(value: float, is_level: bool) -> str:
-    """An effect with its sign, or a level, with a real minus sign."""
-    rounded = round(value, 2) + 0.0  # no negative zero
-    return f"{rounded:{'' if is_level else '+'}.2f}".replace("-", "−").replace("nan", "–")
 
 
 def table_of(rows: pd.DataFrame) -> Styler:
     """`answers` as a table."""
-    names = {"first": "one says", "second": "another says", "decides": "what decides"}
-    wrapped = ["question", "one says", "another says", "here", "outcome"]
-    return table(rows.rename(columns=names), wrapped=wrapped, width="9em")
+    return table(rows, wrapped=["question", "reported", "here", "outcome"], width="12em")
