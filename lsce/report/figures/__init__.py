@@ -303,7 +303,8 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
     for ax, (claim, part) in zip(axes.flat, claims, strict=True):
         part = part.assign(at=range(len(part))).replace({"source": {"here": here}})
         _effects(ax, part, "source", colours, markers="oD", capsize=3)
-        _name_rows(ax, part["name"] + part["epsilon"].map(", ε = {:g}".format))
+        epsilons = part["epsilon"].map(", ε = {:g}".format, na_action="ignore")
+        _name_rows(ax, part["name"] + epsilons.fillna(", no single ε"))
         unit = part["unit"].iloc[0]
         ax.set_title(textwrap.fill(str(claim), 80), fontsize=9, loc="right")  # above the names, too
         ax.set_xlabel(f"effect{f', {unit}' if unit else ''}\n(positive values favour the claim)")
