@@ -1,5 +1,7 @@
 """Sentences that pages compute from their runs."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from IPython.display import Markdown
 
@@ -7,6 +9,7 @@ from lsce.judging import arms
 from lsce.measures import temperature
 from lsce.report.findings import signed
 from lsce.studies.evidence import Evidence
+from lsce.studies.robustness import KEPT, Judged
 
 
 def selected(shown: Evidence) -> Markdown:
@@ -63,6 +66,19 @@ def temperatures(shown: Evidence) -> Markdown:
             f"none, and such a setting cannot be chosen by what is scaled: {arms_of}."
         )
     return Markdown(text)
+
+
+def judged_radii(judged: Mapping[str, Judged]) -> Markdown:
+    """At which radius each regime is judged, and whether anything can be judged there."""
+    lines = []
+    for regime, (radius, kept) in judged.items():
+        line = f"- *{regime}*: {radius:g}/255, where plain networks keep {kept:.0%}."
+        if not KEPT[0] <= kept <= KEPT[1]:
+            bound = f"less than {KEPT[0]:.0%}" if kept < KEPT[0] else f"more than {KEPT[1]:.0%}"
+            end = "floor" if kept < KEPT[0] else "ceiling"
+            line += f" That is {bound}: accuracy is at its {end}, and nothing can be judged here."
+        lines.append(line)
+    return Markdown("\n".join(lines))
 
 
 def estimators(numbers: pd.DataFrame) -> Markdown:
