@@ -53,7 +53,7 @@ class RobustnessParameters(ComparedParameters):
         (1.0, 4.0, 8.0), "radii of the attacks in the maximum norm, in units of 1/255, ascending"
     )
     judged_radius: float | None = parameter(
-        None, "that at which claims are judged; None: where plain networks keep half their accuracy"
+        None, "where claims are judged; None: where plain networks keep half their accuracy"
     )
     pgd_steps: int = parameter(50, "steps of the long PGD and of AutoAttack's")
     pgd_restarts: int = parameter(1, "random starts of the long PGD")
@@ -133,7 +133,7 @@ class Robustness(Study):
 
     def table(self, pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
         """`lsce.studies.study.table_of` the runs, whose errors under attacks are those at the
-        radius where their regime is judged, `judged_radius`."""
+        radius where their regime is judged, `judged_radius`; NaN where it is not."""
         pairs = list(pairs)
         table, judged = super().table(pairs), self.judged_radii(pairs)
         rows = [
@@ -143,8 +143,8 @@ class Robustness(Study):
             | errors_at(run.details, radius)
             for label, run in pairs
         ]
-        errors = pd.DataFrame(rows, index=table.index)
-        table[errors.columns] = errors
+        columns = ["judged_radius", "fgsm_error", "pgd_error", "worst_error", "overstated"]
+        table[columns] = pd.DataFrame(rows, index=table.index, columns=columns)
         return table
 
     def corruptions(self, main: Evidence) -> pd.DataFrame:
@@ -175,8 +175,7 @@ class Robustness(Study):
             if regime in judged:
                 at, images = judged[regime].radius, protocol.attacked_images
                 table = masking.checks(rows, protocol.longest, at, images)
-                table[["regime", "arm"]] = regime, arm
-                parts.append(table)
+                parts.append(table.assign(regime=str(regime), arm=str(arm)))
         checks = pd.concat(parts, ignore_index=True)
         checks[["error", "against"]] *= 100
         return checks[columns]
