@@ -66,7 +66,8 @@ def exact_error(tried, images, labels, radius: float) -> float:
 
 
 def attacked(details, case: str) -> dict[float, float]:
-    return {row["x"]: row["value"] for row in details if row["case"] == case}
+    errors = [row for row in details if row["quantity"] != "discordant"]
+    return {row["x"]: row["value"] for row in errors if row["case"] == case}
 
 
 @pytest.mark.slow
@@ -115,16 +116,20 @@ def test_the_worst_case_is_no_better_than_any_attack_and_grows_with_the_radius(t
         "worst_error": worst[0.01],
         "overstated": worst[0.01] - fgsm,
     }
-    differ = {row["x"]: row["value"] for row in details if row["quantity"] == "discordant"}
-    assert differ.keys() == worst.keys()
+    table = pd.DataFrame(details).set_index(["quantity", "case", "x"])["value"]
+    for _, name, other in masking.comparisons("PGD-10 × 2"):
+        for radius in worst:
+            one, two = (attacked(details, case)[radius] for case in (name, other))
+            assert abs(one - two) - 1e-9 <= table["discordant", name, radius] <= one + two - 0.2
 
 
 @pytest.mark.slow
 def test_masked_gradients_are_exposed(test_set):
-    """A softmax saturated in float32 has no gradient, and the margin of the logits has one."""
+    """A softmax saturated in float32 has no gradient, and the margin of the logits has one. With
+    smaller logits, at which nothing is saturated, every check passes."""
     given = protocol(radii=(0.1,), judged_radius=0.1)
     masked, details, _ = robustness.examine(network(1e3), network(), *test_set, given, seed=0)
-    plain, good, _ = robustness.examine(network(), network(), *test_set, given, seed=0)
+    plain, good, _ = robustness.examine(network(0.05), network(), *test_set, given, seed=0)
     assert masked["zero_gradients"] > 0.5 > plain["zero_gradients"]
     assert masked["fgsm_error"] < plain["fgsm_error"] - 0.1
     assert masked["worst_error"] == pytest.approx(plain["worst_error"], abs=0.02)

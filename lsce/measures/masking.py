@@ -1,9 +1,10 @@
 """Whether a network is robust or its gradients are masked: there are adversarial images near, and
 gradients do not lead to them.
 
-The checks are those of Athalye et al. (2018, arXiv:1802.00420, section 3.1), Carlini et al. (2019,
-arXiv:1902.06705) and Mosbach et al. (2018, arXiv:1810.12042): what holds if gradients lead attacks
-as well as they can.
+The checks are what holds if gradients lead attacks as well as they can: many steps find more than
+one, black boxes no more than gradients, a huge radius everything (Athalye et al. 2018,
+arXiv:1802.00420, on identifying obfuscated gradients); nor does another loss or a rescaled one find
+more (Carlini et al. 2019, arXiv:1902.06705; Mosbach et al. 2018, arXiv:1810.12042).
 """
 
 import copy
