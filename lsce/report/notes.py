@@ -1,6 +1,7 @@
 """Sentences, and small tables in their place, that pages compute from their runs."""
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 import torch
@@ -14,6 +15,7 @@ from lsce.report.findings import signed
 from lsce.report.tables import table
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
+from lsce.studies.robustness import KEPT, Judged
 
 
 def selected(shown: Evidence) -> Markdown:
@@ -110,6 +112,19 @@ def human_noise(shown: Evidence) -> Markdown:
     if mistaken:
         text += f" Of some classes another name is the commonest: {', '.join(mistaken)}."
     return Markdown(text)
+
+
+def judged_radii(judged: Mapping[str, Judged]) -> Markdown:
+    """At which radius each regime is judged, and whether anything can be judged there."""
+    lines = []
+    for regime, (radius, kept) in judged.items():
+        line = f"- *{regime}*: {radius:g}/255, where plain networks keep {kept:.0%}."
+        if not KEPT[0] <= kept <= KEPT[1]:
+            bound = f"less than {KEPT[0]:.0%}" if kept < KEPT[0] else f"more than {KEPT[1]:.0%}"
+            end = "floor" if kept < KEPT[0] else "ceiling"
+            line += f" That is {bound}: accuracy is at its {end}, and nothing can be judged here."
+        lines.append(line)
+    return Markdown("\n".join(lines))
 
 
 def estimators(numbers: pd.DataFrame) -> Markdown:

@@ -16,7 +16,7 @@ from lsce.results.store import Store
 from lsce.studies import profiles
 from lsce.studies.parameters import Shown
 from lsce.studies.profiles import Profile
-from lsce.studies.study import Labelled, Study, about, table_of
+from lsce.studies.study import Labelled, Study, about
 from lsce.sweeps import sweep
 
 #: A set of this many seeds comes before one of fewer: it has intervals.
@@ -50,8 +50,8 @@ class Evidence:
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:
-        """`lsce.studies.study.table_of` the main runs."""
-        return table_of(self.pairs)
+        """The study's table of the main runs, see `lsce.studies.study.table_of`."""
+        return self.study.table(self.pairs)
 
     @functools.cached_property
     def histories(self) -> pd.DataFrame:

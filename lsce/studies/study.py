@@ -124,6 +124,10 @@ class Study:
         smaller.labelled = list(labelled)
         return smaller
 
+    def table(self, pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
+        """`table_of` some of its runs, with what this study alone makes of them."""
+        return table_of(pairs)
+
     def groups(self) -> dict[str, list[Labelled]]:
         """The runs of every group, in order."""
         groups: dict[str, list[Labelled]] = {}

@@ -88,10 +88,10 @@ def _evaluate(task: Evaluation, store: Store) -> Run:
     test = _dataset(task.run.data).test
     images, labels = test.images.to(device), test.labels.to(device)
     with one_thread(device), threadpool_limits(1):
-        scalars, details = robustness.examine(
+        scalars, details, samples = robustness.examine(
             network, source, images, labels, task.protocol, task.seed
         )
-    return Run(task, status, origin, scalars, details=details_of(details))
+    return Run(task, status, origin, scalars, samples=samples, details=details_of(details))
 
 
 #: Where a process puts the id of a task for each epoch that is done.

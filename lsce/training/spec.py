@@ -278,8 +278,8 @@ class Protocol(Value):
     """Test images that are corrupted and attacked, equally many of each class."""
     attacked_images: int = Field(ge=1)
     radii: Annotated[tuple[Annotated[float, Field(gt=0, le=255)], ...], Strict(False)]
-    """Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
-    claims are judged."""
+    """Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one that an
+    evaluation's scalars are of. A study judges at the one that it finds in all of its runs."""
     judged_radius: float
     pgd_steps: int = Field(ge=1)
     """Steps and random starts of the longest PGD, and queries of the Square attack."""
