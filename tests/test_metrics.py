@@ -151,10 +151,9 @@ def test_over_and_under_confidence_change_places_with_the_sign_of_the_gap():
         (np.where(confidence > 0.75, 0.1, -0.1), (math.sqrt(0.005), math.sqrt(0.005))),
     ):
         probs, labels = binary(confidence, rng.random(20_000) < confidence - gap)
-        parts = (
-            calibration.overconfidence(probs, labels),
-            calibration.underconfidence(probs, labels),
-        )
+        parts = [
+            f(probs, labels) for f in (calibration.overconfidence, calibration.underconfidence)
+        ]
         assert parts == pytest.approx(expected, abs=0.01)
 
 
