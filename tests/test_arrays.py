@@ -109,6 +109,8 @@ def flat(found) -> list[float]:
         return [number for value in found for number in flat(value)]
     if isinstance(found, temperature.Temperature):
         return [found.value, found.nll_before, found.nll_after]
+    if isinstance(found, features.Probe):
+        return [found.strength, *found.correct.ravel()]
     if hasattr(found, "select_dtypes"):
         found = found.select_dtypes("number").to_numpy()
     return [] if isinstance(found, str) else np.ravel(found).tolist()

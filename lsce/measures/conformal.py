@@ -1,10 +1,10 @@
-"""Conformal prediction sets: how many classes a user must be shown to have the right one among them.
+"""Conformal prediction sets: how many classes to name so that the right one is among them.
 
 A set holds the classes whose *score* is at most a threshold, chosen on held-out images so that the
-set of a new image of the same kind holds its label with a given probability, the *coverage*. Scores
-are those of adaptive prediction sets, APS (Romano et al. 2020, arXiv:2006.02544), and with a penalty
-of many classes RAPS (Angelopoulos et al. 2021, arXiv:2009.14193). At equal coverage smaller sets
-are better.
+set of a new image of the same kind holds its label with a given probability, the *coverage*. The
+scores are those of adaptive prediction sets, APS (Romano et al. 2020, arXiv:2006.02544), and with a
+penalty of large sets RAPS (Angelopoulos et al. 2021, arXiv:2009.14193). At equal coverage smaller
+sets are better.
 
 Arrays are as in `lsce.measures.arrays`, and what does not fit raises ValueError or TypeError:
 `probs` (N, C), each row a distribution; labels, integers (N,) in [0, C); scores (N, C). All is

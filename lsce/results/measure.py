@@ -9,12 +9,19 @@ The scalars of a run, in evaluation mode and without augmentation:
 - `lsce.measures.calibration.summarize` on the test split: as trained; temperature-scaled, with the
   suffix `_scaled`; and `_selected`, at the epoch that validation chose (`selected_epoch`, with
   `selected_validation_accuracy`)
+- the calibration parts of the proper scores, `nll_calibration` and `brier_calibration`: what
+  temperature scaling takes off; `nll_scaled` and `brier_scaled` are the refinement parts (Berta et
+  al. 2025, arXiv:2501.19195)
 - where all classes are told apart `related_auroc`, see `lsce.measures.features.relatedness`
-- what monitors saw after the last epoch
+- what monitors saw after the last epoch, `validation_refinement` among it
 - with "features" `lsce.measures.features.neural_collapse` of the training images and the test
-  accuracy of linear probes: `superclass_probe`, or `unseen_probe` where some classes were not seen
-- with "selective" and "unseen" those of `lsce.measures.selective`, and after a long tail those of
-  `lsce.measures.long_tail.measure`
+  accuracy of linear probes: `superclass_probe`, or `unseen_probe` where some classes were not seen,
+  with the strength chosen on validation, and with the usual one `…_usual`
+- with "selective" and "unseen" those of `lsce.measures.selective`; with "selective" those of
+  `lsce.measures.conformal.conformal`, as trained and `_scaled`, and `far_auroc` and `far_fpr95` for
+  test images of `FAR`, with the suffixes of `lsce.measures.selective.unseen`, if the images of the
+  run are others of that size
+- after a long tail those of `lsce.measures.long_tail.measure`
 - with a teacher `smoothness`, γ of Müller et al. 2019: the mean of its probabilities of other than
   the true class, times C/(C − 1)
 
@@ -35,10 +42,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsce import data
-from lsce.measures import calibration, features, long_tail, selective
+from lsce.measures import calibration, conformal, features, long_tail, selective
 from lsce.measures.arrays import Values
 from lsce.measures.temperature import fit_temperature
-from lsce.results.run import MONITORED, WIDTHS, Run
+from lsce.results.run import MONITORED, WIDTHS, Run, details_of
 from lsce.training.batches import evaluate
 from lsce.training.methods import Distillation
 from lsce.training.spec import LongTail, RunSpec
@@ -52,6 +59,9 @@ BINS = 15
 
 #: Examples of each class that a projection shows, of either split.
 PROJECTED = 100
+
+#: The data set whose test images are unlike any that a network has seen.
+FAR = "built-in"
 
 #: Larger logit gaps and NLLs (nats) of an image, that only unbounded losses leave, count as these.
 LARGEST_GAP, LARGEST_NLL = 200.0, 500.0
@@ -85,18 +95,25 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     of_test_images(run, outputs)
     last = history.iloc[-1]
     scalars.update({name: float(last[name]) for name in MONITORED if name in last})
+    rows: list[dict[str, Any]] = []
     if "features" in keep:
         with threadpool_limits(1):  # NumPy and scikit-learn have threads of their own
-            scalars.update(_representation(trained, tensors["features"]))
+            scalars.update(_collapse(tensors["features"]))
+            name, probe = _probe(trained, tensors["features"])
+        scalars[name] = probe.accuracy
+        scalars[f"{name}_usual"] = probe.accuracies[features.USUAL_STRENGTH]
+        rows += [
+            {"quantity": "probe", "case": name, "x": strength, "value": accuracy}
+            for strength, accuracy in probe.accuracies.items()
+        ]
         run.projections.update(projections(spec, tensors, spec.entry.examples))
-    if (unseen := trained.material.unseen) is not None and "unseen" in keep:
-        logits = evaluate(trained.network, unseen.test.images.to(trained.device))[0].cpu()
-        norm = selective.choose_norm(*validation)
-        scalars.update(selective.unseen(test[0], logits, fitted.value, norm))
+    scalars.update(_of_other_images(trained, validation, test[0], fitted.value))
     if "selective" in keep:
-        measured, rows = selective.selective(*validation, *test, fitted.value)
+        measured, risks = selective.selective(*validation, *test, fitted.value)
         scalars.update(measured)
-        run = replace(run, details=pd.DataFrame(rows))
+        scalars.update(_prediction_sets(*validation, *test, fitted.value))
+        rows += risks
+    run = replace(run, details=details_of(rows))
     if "weights" in keep:
         tensors["weights"] = {  # a copy: the next run uses the same network
             name: value.clone(memory_format=torch.contiguous_format).cpu()
@@ -172,6 +189,9 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
         run.counts[quantity] = np.bincount(positions)
     for suffix, values in {"": probs, "_scaled": scaled}.items():
         run.scalars.update(_summary(values, labels, suffix, bins))
+    for score in ("nll", "brier"):
+        part = run.scalars[score] - run.scalars[f"{score}_scaled"]
+        run.scalars[f"{score}_calibration"] = part
 
 
 def _summary(probs: Values, labels: Values, suffix: str, bins: int = BINS) -> dict[str, float]:
@@ -186,25 +206,76 @@ def _posterior(name: str) -> np.ndarray:
     return np.asarray(posterior(data.load(name).test.images))
 
 
-def _representation(trained: Trained, kept: Mapping[str, Tensor]) -> dict[str, float]:
-    """Neural collapse of the training images, and linear probes."""
-    (seen, unseen, *_), labels = trained.material, kept["train_labels"]
+def _prediction_sets(
+    validation_logits: Tensor,
+    validation_labels: Tensor,
+    test_logits: Tensor,
+    test_labels: Tensor,
+    temperature: float,
+) -> dict[str, float]:
+    """`lsce.measures.conformal.conformal` as trained and after temperature scaling."""
+    measured: dict[str, float] = {}
+    for suffix, divisor in {"": 1.0, "_scaled": temperature}.items():
+        held_out = calibration.softmax(validation_logits, divisor), validation_labels
+        test = calibration.softmax(test_logits, divisor), test_labels
+        sets = conformal.conformal(*held_out, *test)
+        measured |= {f"{name}{suffix}": value for name, value in sets.items()}
+    return measured
+
+
+def _of_other_images(
+    trained: Trained, validation: tuple[Tensor, Tensor], test_logits: Tensor, temperature: float
+) -> dict[str, float]:
+    """How well scores tell the test images from those of classes that were not seen, which are near
+    to them, and from those of `FAR`."""
+    spec, others = trained.spec, {}
+    if (unseen := trained.material.unseen) is not None and "unseen" in spec.keep:
+        others["unseen"] = unseen.test.images
+    if sees_far_images(spec):
+        others["far"] = _far_images()
+    measured: dict[str, float] = {}
+    norm = selective.choose_norm(*validation) if others else 0.0
+    for name, images in others.items():
+        logits = evaluate(trained.network, images.to(trained.device))[0].cpu()
+        measured |= selective.unseen(test_logits, logits, temperature, norm, name)
+    return measured
+
+
+def sees_far_images(spec: RunSpec) -> bool:
+    """Whether the test images of `FAR` are shown to its network."""
+    same_size = spec.entry.pixels == data.entry(FAR).pixels
+    return "selective" in spec.keep and spec.data != FAR and same_size
+
+
+@functools.cache
+def _far_images() -> Tensor:
+    return data.load(FAR).test.images
+
+
+def _collapse(kept: Mapping[str, Tensor]) -> dict[str, float]:
+    """Neural collapse of the training images."""
     classifier = kept["classifier_weight"], kept["classifier_bias"]
-    scalars = features.neural_collapse(kept["train_features"], labels, *classifier)
+    scalars = features.neural_collapse(kept["train_features"], kept["train_labels"], *classifier)
     scalars["log_nc1"] = math.log10(scalars["nc1"])
     scalars["log_scatter_ratio"] = math.log10(scalars["within"] / scalars["between"])
+    return scalars
+
+
+def _probe(trained: Trained, kept: Mapping[str, Tensor]) -> tuple[str, features.Probe]:
+    """The linear probe of the superclasses or, where some classes were not seen, of these, and its
+    name."""
+    seen, unseen, *_ = trained.material
     probed: list[Tensor] = []  # features and labels, split by split
     if unseen is None:
+        labels = kept["train_labels"], seen.validation.labels, seen.test.labels
         above = torch.tensor(seen.superclass)
-        by_split = {"train": labels, "validation": seen.validation.labels, "test": seen.test.labels}
-        for name, classes in by_split.items():
-            probed += kept[f"{name}_features"], above[classes]
+        for split, classes in zip(("train", "validation", "test"), labels, strict=True):
+            probed += kept[f"{split}_features"], above[classes]
     else:
-        for split in (unseen.train, unseen.validation, unseen.test):
-            images = split.images.to(trained.device)
-            probed += evaluate(trained.network, images)[1].cpu(), split.labels
-    accuracy, _ = features.linear_probe(*probed)
-    return scalars | {"superclass_probe" if unseen is None else "unseen_probe": accuracy}
+        for part in (unseen.train, unseen.validation, unseen.test):
+            images = part.images.to(trained.device)
+            probed += evaluate(trained.network, images)[1].cpu(), part.labels
+    return "superclass_probe" if unseen is None else "unseen_probe", features.linear_probe(*probed)
 
 
 def projections(

@@ -12,8 +12,14 @@ from lsce.training.spec import RunSpec, Task
 WIDTHS = {"confidence": 1 / 40, "gap": 0.5}
 
 #: Columns of a history that only some runs have: see `lsce.training.monitors` and
-#: `lsce.measures.information`.
-MONITORED = ("memorised", "recovered", "information_similar", "information_unlike")
+#: `lsce.measures.information`; runs recorded before 28 November 2026 have no refinement.
+MONITORED = (
+    "validation_refinement",
+    "memorised",
+    "recovered",
+    "information_similar",
+    "information_unlike",
+)
 
 #: Columns of details: what was measured, in which case, at which x.
 DETAILS = {"quantity": str, "case": str, "x": float, "value": float}

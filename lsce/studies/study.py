@@ -135,7 +135,7 @@ def table_of(pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
     A temperature whose fit did not converge, and what was measured with it, is NaN."""
     table = pd.DataFrame([_row(label, run) for label, run in pairs])
     if "temperature_converged" in table:
-        fitted = table.columns.str.endswith("_scaled") | (table.columns == "temperature")
+        fitted = table.columns.str.endswith(("_scaled", "_calibration", "temperature"))
         table.loc[table["temperature_converged"] == 0, fitted] = np.nan
     return table
 
