@@ -57,7 +57,8 @@ class Run:
     #: `lsce.measures.features.projection`.
     projections: dict[str, np.ndarray] = field(default_factory=dict)
     #: `DETAILS`: errors by "corruption" and severity, by "attack" and radius, and of "masking" (see
-    #: `lsce.measures.robustness`), and "risk" by coverage (see `lsce.measures.selective`).
+    #: `lsce.measures.robustness`), "risk" by coverage (see `lsce.measures.selective`), and
+    #: accuracy of a "probe" by strength (see `lsce.measures.features.linear_probe`).
     details: pd.DataFrame = field(default_factory=lambda: details_of([]))
     #: Which extras of `lsce.training.spec.Extra` it holds.
     kept: frozenset[str] = frozenset()

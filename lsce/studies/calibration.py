@@ -66,6 +66,8 @@ class Calibration(Study):
         "ece": "ECE",
         "ece_scaled": "ECE, scaled",
         "debiased_ce": "debiased CE",
+        "overconfidence": "over-confident part",
+        "underconfidence": "under-confident part",
         "debiased_ce_scaled": "debiased CE, scaled",
         "nll": "NLL",
         "nll_scaled": "NLL, scaled",

@@ -26,6 +26,7 @@ class Costs(Study):
         "excess_aurc": "E-AURC",
         "excess_aurc_scaled": "E-AURC, scaled",
         "excess_aurc_normalised": "E-AURC, normalised",
+        "aps_size": "classes in a set, APS",
         "temperature": "T",
     }
     percent = {"top1_error"}

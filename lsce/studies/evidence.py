@@ -1,5 +1,6 @@
 """Which runs a page shows: those of the machine that it is run on, or the recorded ones."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -50,8 +51,11 @@ class Evidence:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """`lsce.studies.study.table_of` the main runs."""
-        return table_of(self.pairs)
+        """`lsce.studies.study.table_of` the main runs, with every measure that the study shows: NaN
+        where a run was recorded before it was measured."""
+        table = table_of(self.pairs)
+        lacking = [name for name in self.study.columns if name not in table]
+        return table.assign(**dict.fromkeys(lacking, math.nan))
 
     @cached_property
     def histories(self) -> pd.DataFrame:

@@ -73,9 +73,10 @@ class Penultimate(Study):
         "nc3": "NC3",
         "nc4": "NC4",
         "superclass_probe": "superclass probe",
+        "superclass_probe_usual": "superclass probe, C = 1",
         "information_similar": "information",
     }
-    percent = {"nc4", "superclass_probe"}
+    percent = {"nc4", "superclass_probe", "superclass_probe_usual"}
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
