@@ -31,13 +31,14 @@ def _data_set():
 
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
-    """Two on the tiny data set, of which the second has no samples, one whose posterior is known,
-    one that diverged, and an evaluation of the first."""
+    """Two on the tiny data set, of which the second has no samples and no refinement by epoch, one
+    whose posterior is known, one that diverged, and an evaluation of the first."""
     first, second, known = (run_of(tiny(seed=seed), images=100) for seed in (0, 1, 2))
     known.samples["true_probability"] = np.linspace(0, 1, 100)
     diverged = run_of(tiny(method=Smoothing(epsilon=0.9)), status="diverged")
     tried = run_of(trial(tiny(), source=tiny(seed=1)))
-    return [first, replace(second, samples={}), known, diverged, tried]
+    older = second.history.drop(columns="validation_refinement")
+    return [first, replace(second, samples={}, history=older), known, diverged, tried]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,8 +14,8 @@ from lsce import data, studies
 from lsce.data import datasets
 from lsce.judging import arms
 from lsce.judging.claims import MAIN
-from lsce.measures import calibration
-from lsce.report import notes, page
+from lsce.measures import calibration, features
+from lsce.report import figures, notes, page
 from lsce.studies.calibration import KNOWN_POSTERIOR
 from lsce.studies.evidence import Evidence, grouped
 from lsce.studies.number_of_classes import EQUAL_EPOCHS, SAME_IMAGES
@@ -535,6 +535,74 @@ def test_epsilon_0_in_every_table_is_plain_cross_entropy(notebook):
         found = page.regimes(part).data["train, test accuracy at ε = 0"]
         assert set(found) == {"90.0%, 80.0%"}
         assert set(part.table[arms.plain(part.table)]["train_accuracy"]) == {0.9}
+
+
+# ---- measures that older runs lack ----
+
+
+NEW = {
+    "03_calibration": ("parts", "best_epochs"),
+    "04_penultimate": ("transfer", "probes"),
+    "10_costs": ("sets", "far"),
+}
+DRAWN = {"probes": (figures.slopes, {"x": "strength", "line": "means", "logarithmic": True})}
+DRAWN["far"] = figures.cases, {}
+
+
+@pytest.mark.parametrize("notebook", NEW)
+def test_of_runs_recorded_before_a_measure_was_taken_the_rest_is_shown(notebook):
+    given = GRID | {"seen_classes": 80} if notebook != "03_calibration" else GRID
+    study = build(notebook, **given)
+    found = shown(study)
+    whole = {name: getattr(found.study, name)(found) for name in NEW[notebook]}
+    older = {}
+    for name, run in found.runs.items():
+        new = ("overconf", "underconf", "confident_", "aps", "raps", "far_")
+        kept = {
+            key: value
+            for key, value in run.scalars.items()
+            if not key.startswith(new) and not key.endswith(("_calibration", "_usual"))
+        }
+        details = run.details[run.details["quantity"] != "probe"]
+        history = run.history.drop(columns="validation_refinement")
+        older[name] = replace(run, scalars=kept, details=details, history=history)
+    found = grouped(study, older, True, "older")
+    for name, before in whole.items():
+        numbers = getattr(found.study, name)(found)
+        assert len(numbers) < len(before) and set(numbers) == set(before)
+        draw, options = DRAWN.get(name, (figures.against, {}))
+        words = [text.get_text() for text in draw(numbers, **options).axes[0].texts]
+        assert numbers.empty == any(text.startswith("Nothing to show yet") for text in words)
+    assert "–" in page.numbers(found).to_html()
+
+
+def test_the_best_epoch_is_that_of_the_least_value():
+    found = shown(build("03_calibration", **GRID))
+    for run in found.runs.values():
+        run.history["validation_nll"] = [2.0, 3.0][: len(run.history)]
+        run.history["validation_refinement"] = [1.5, 1.0][: len(run.history)]
+    numbers = found.study.best_epochs(found)
+    few = numbers[numbers["panel"] == "few"].groupby("arm")["value"].unique()
+    assert {arm: list(epochs) for arm, epochs in few.items()} == {
+        "NLL": [1],
+        "refinement": [2],
+        "calibration": [1],
+    }
+    assert set(numbers[numbers["panel"] == "many"]["value"]) == {1}  # of one epoch
+
+
+def test_probes_are_shown_by_strength_and_task():
+    found = shown(build("04_penultimate", **GRID | {"seen_classes": 80}))
+    numbers = found.study.probes(found)
+    assert set(numbers["case"]) == {"20 superclasses", "classes never seen"}
+    assert sorted(numbers["strength"].unique()) == list(features.STRENGTHS)
+    panels = {"few: 20 superclasses", "few: classes never seen", "many: 20 superclasses"}
+    assert set(numbers["panel"]) == panels
+    assert set(found.study.transfer(found)["panel"]) == {
+        f"{task}, {strength}"
+        for task in ("20 superclasses", "classes never seen")
+        for strength in ("strength chosen", "usual strength")
+    }
 
 
 # ---- another data set ----

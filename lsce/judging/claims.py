@@ -199,17 +199,18 @@ def judge(
     epsilon: float,
     by_group: ByGroup,
     objection: Objection = lambda claim, regime, arms: None,
+    measured_as: Callable[[str, str], str] = lambda regime, measure: measure,
 ) -> dict[str, list[Judgement]]:
     """Judge a family of claims, by id, in every regime, with intervals that hold for all of them.
 
     tables: of runs, by the study's groups (see `lsce.studies.study.table_of`). Claims whose measure
     or group the study lacks are left out. epsilon: the judged one. objection: what the study itself
-    has against testing a claim.
+    has against testing a claim. measured_as: the column and scalar that a measure is in a regime.
     """
     compared = {}
     for claim in family:
         parts = [
-            _compare(claim, part, by_group, objection)
+            _compare(claim, part, measured_as, by_group, objection)
             for group, words in claim.groups.items()
             if claim.measure in (table := tables.get(group, pd.DataFrame()))
             for part in _parts(claim, words, table, epsilon)
@@ -309,9 +310,16 @@ def _arm(what: Rule, claim: Claim, runs: pd.DataFrame, epsilon: float, to: Arm) 
     return None if smoothed.empty else best_arm(smoothed, _chosen_by(claim, smoothed))
 
 
-def _compare(claim: Claim, part: _Part, by_group: ByGroup, objection: Objection) -> _Comparison:
+def _compare(
+    claim: Claim,
+    part: _Part,
+    measured_as: Callable[[str, str], str],
+    by_group: ByGroup,
+    objection: Objection,
+) -> _Comparison:
     """A claim's effect in a part of the runs, or why it cannot be tested there."""
-    terms = tuple(_terms(claim, part))
+    measures = claim.measure, claim.control_measure or claim.measure
+    terms = tuple(_terms(claim, part, [measured_as(part.regime, name) for name in measures]))
     both = pd.concat(part.runs)
     treatment, control = (words_of(both, arm) for arm in part.arms)
     for ending, words in CONTROLS.items():
@@ -333,9 +341,9 @@ def _compare(claim: Claim, part: _Part, by_group: ByGroup, objection: Objection)
     return _Comparison(judgement, rule.estimate(effects, groups))
 
 
-def _terms(claim: Claim, part: _Part) -> Iterator[Term]:
-    """The terms of the effects of all seeds that have every value."""
-    measures = claim.measure, claim.control_measure or claim.measure
+def _terms(claim: Claim, part: _Part, measures: Sequence[str]) -> Iterator[Term]:
+    """The terms of the effects of all seeds that have every value; measures: of the treatment and
+    of the control."""
     signs = [1.0]
     if claim.contrast is not None:
         signs = [-1.0, 1.0] if claim.contrast[0] == "more" else [1.0, -1.0]

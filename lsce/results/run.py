@@ -12,8 +12,14 @@ from lsce.training.spec import RunSpec, Task
 WIDTHS = {"confidence": 1 / 40, "gap": 0.5}
 
 #: Columns of a history that only some runs have: see `lsce.training.monitors` and
-#: `lsce.measures.information`.
-MONITORED = ("memorised", "recovered", "information_similar", "information_unlike")
+#: `lsce.measures.information`; runs recorded before 28 November 2026 have no refinement.
+MONITORED = (
+    "validation_refinement",
+    "memorised",
+    "recovered",
+    "information_similar",
+    "information_unlike",
+)
 
 #: Columns of details: what was measured, in which case, at which x.
 DETAILS = {"quantity": str, "case": str, "x": float, "value": float}
@@ -59,8 +65,9 @@ class Run:
     #: `lsce.measures.features.projection`.
     projections: dict[str, np.ndarray] = field(default_factory=dict)
     #: `DETAILS`: errors by "corruption" and severity, by "attack" and radius, and of "masking", and
-    #: shares of images that are "discordant" (see `lsce.measures.robustness`); and "risk" by
-    #: coverage (see `lsce.measures.selective`).
+    #: shares of images that are "discordant" (see `lsce.measures.robustness`); "risk" by coverage
+    #: (see `lsce.measures.selective`); and accuracy of a "probe" by strength (see
+    #: `lsce.measures.features.linear_probe`).
     details: pd.DataFrame = field(default_factory=lambda: details_of([]))
     #: Which extras of `lsce.training.spec.Extra` it holds.
     kept: frozenset[str] = frozenset()

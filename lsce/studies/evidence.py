@@ -1,6 +1,7 @@
 """Which runs a page shows: those of the machine that it is run on, or the recorded ones."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -50,8 +51,11 @@ class Evidence:
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:
-        """The study's table of the main runs, see `lsce.studies.study.table_of`."""
-        return self.study.table(self.pairs)
+        """The study's table of the main runs (see `lsce.studies.study.table_of`), with every
+        measure that the study shows: NaN where a run was recorded before it was measured."""
+        table = self.study.table(self.pairs)
+        lacking = [name for name in self.study.columns if name not in table]
+        return table.assign(**dict.fromkeys(lacking, math.nan))
 
     @functools.cached_property
     def histories(self) -> pd.DataFrame:
@@ -69,6 +73,7 @@ class Evidence:
             study.judged,
             {run.task.id: run.by_group for run in self.all_runs},
             functools.partial(study.objection, self),
+            functools.partial(study.measured_as, self),
         )
 
     @property

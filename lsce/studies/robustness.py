@@ -8,9 +8,11 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from lsce.judging import arms
-from lsce.judging.claims import MAIN
+from lsce.judging.arms import Arm
+from lsce.judging.claims import MAIN, Claim
 from lsce.measures import masking
 from lsce.measures.robustness import errors_at
+from lsce.results.by_groups import AT_RADIUS, at_radius
 from lsce.results.run import Run
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
@@ -145,7 +147,31 @@ class Robustness(Study):
         ]
         columns = ["judged_radius", "fgsm_error", "pgd_error", "worst_error", "overstated"]
         table[columns] = pd.DataFrame(rows, index=table.index, columns=columns)
+        for name in AT_RADIUS:  # which evaluations of before 28 November 2026 have not
+            for each in judged.values():
+                at = table["judged_radius"] == each.radius
+                table.loc[at, at_radius(name, each.radius)] = table.loc[at, name]
         return table
+
+    def measured_as(self, shown: Evidence, regime: str, measure: str) -> str:
+        if measure not in AT_RADIUS:
+            return measure
+        return at_radius(measure, self.judged_radii(shown.pairs)[regime].radius)
+
+    def objection(
+        self, shown: Evidence, claim: Claim, regime: str, arms: tuple[Arm, Arm]
+    ) -> str | None:
+        if claim.measure == "corrupted_error":
+            return None
+        judged = self.judged_radii(shown.pairs)[regime]
+        if not judged.testable:
+            kept = f"plain networks keep {judged.kept:.0%} of their accuracy"
+            return f"at {judged.radius:g}/255 {kept}, where less or more cannot show"
+        if claim.id != "robust-to-attacks":  # a single step is what masking deceives
+            return None
+        words = {(label.method, label.setting): label.arm for label, _ in shown.pairs}
+        failed = {check for arm in arms for check in self.masked(shown)[regime, words[arm]]}
+        return f"gradients mislead attacks: not so that {'; '.join(failed)}" if failed else None
 
     def corruptions(self, main: Evidence) -> pd.DataFrame:
         return tables.panelled(tables.details(main, "corruption", "severity"), "regime", "case")

@@ -113,6 +113,10 @@ class Study:
         `lsce.judging.preconditions` checks on every page."""
         return None
 
+    def measured_as(self, shown: "Evidence", regime: str, measure: str) -> str:
+        """The scalar of a run that a measure of the study's table is in a regime."""
+        return measure
+
     @property
     def epsilons(self) -> list[float]:
         """The values of ε that runs are smoothed with, ascending."""
@@ -150,7 +154,7 @@ def table_of(pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
     A temperature whose fit did not converge, and what was measured with it, is NaN."""
     table = pd.DataFrame([_row(label, run) for label, run in pairs])
     if "temperature_converged" in table:
-        fitted = table.columns.str.endswith("_scaled") | (table.columns == "temperature")
+        fitted = table.columns.str.endswith(("_scaled", "_calibration", "temperature"))
         table.loc[table["temperature_converged"] == 0, fitted] = np.nan
     return table
 

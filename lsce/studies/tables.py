@@ -19,15 +19,17 @@ def tidy(
     """A table of runs in long form, for `lsce.report.figures.against`.
 
     Each of `columns` is (column, panel, arm); "{regime}" in a panel or an arm stands for the
-    row's regime. Columns: panel, arm, epsilon and `x`, seed, value.
+    row's regime. Columns: panel, arm, epsilon and `x`, seed, value. What no run of a regime has is
+    left out.
     """
-    parts = []
+    kept = list(dict.fromkeys(["epsilon", x, "seed"]))
+    parts = [pd.DataFrame(columns=["panel", "arm", *kept, "value"])]
     for column, panel, arm in columns:
         for regime, rows in table.groupby("regime", sort=False):
-            names = {"panel": panel.format(regime=regime), "arm": arm.format(regime=regime)}
-            kept = rows[list(dict.fromkeys(["epsilon", x, "seed"]))]
-            parts.append(kept.assign(**names, value=rows[column]))
-    return pd.concat(parts, ignore_index=True)
+            if column in rows and rows[column].notna().any():
+                names = {"panel": panel.format(regime=regime), "arm": arm.format(regime=regime)}
+                parts.append(rows[kept].assign(**names, value=rows[column]))
+    return _joined(parts)
 
 
 def by_score(
@@ -73,7 +75,7 @@ def details(main: Evidence, quantity: str, x: str) -> pd.DataFrame:
         run.details[run.details["quantity"] == quantity].assign(**about(label))[columns]
         for label, run in main.pairs
     ]
-    return pd.concat(parts, ignore_index=True).rename(columns={"x": x})
+    return _joined(parts).rename(columns={"x": x})
 
 
 def unconverged(main: Evidence) -> pd.DataFrame:
@@ -106,7 +108,7 @@ def panelled(numbers: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The same with a column `panel` that joins the words in `columns`, without those that are the
     same throughout."""
     varying = [name for name in columns if numbers[name].nunique() > 1] or columns[-1:]
-    return numbers.assign(panel=numbers[list(varying)].agg(": ".join, axis=1))
+    return numbers.assign(panel=[": ".join(row) for row in numbers[list(varying)].to_numpy()])
 
 
 def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
@@ -117,13 +119,19 @@ def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
         for name, words in measures.items()
         if name in table
     ]
-    return pd.concat(parts, ignore_index=True)
+    return _joined([pd.DataFrame(columns=["regime", "arm", "seed", "words", "value"]), *parts])
 
 
 def mean_histories(main: Evidence, columns: list[str]) -> pd.DataFrame:
     """Columns of the histories by regime, arm, ε and epoch, means over seeds."""
     groups = main.histories.groupby(["regime", "epsilon", "arm", "epoch"], sort=False)
     return groups[columns].mean().reset_index()
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The parts under each other, of which the first has the columns in order."""
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True)[list(parts[0])] if filled else parts[0]
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsce import data
+from lsce.measures.temperature import fit_temperature
 from lsce.training.batches import Augmenter, evaluate, to_float
 from lsce.training.methods import Mixer, Teach, TrainingLabels
 from lsce.training.monitors import Best, Memorisation, Monitor
@@ -162,7 +163,8 @@ class Trained:
     `history` has one row an epoch: `epoch`; `train_loss` (the criterion, nats), `train_nll`
     (hard-label; with mixup or a teacher, of the probabilities that the network learns) and
     `train_accuracy`, running means over the augmented batches; `validation_nll` and
-    `validation_accuracy` of the monitored images after the epoch; and what monitors add.
+    `validation_accuracy` of the monitored images after the epoch, and `validation_refinement`, see
+    `refinement`; and what monitors add.
     """
 
     spec: RunSpec
@@ -262,7 +264,9 @@ def _run_epochs(
         if epoch:
             spec.method.begin_epoch(criterion, epoch, spec.epochs)
         row = {"epoch": epoch + 1} | train_epoch(trainer, batches, mix)
-        row |= hard_label("validation", evaluate(trained.network, images)[0], labels)
+        logits, _ = evaluate(trained.network, images)
+        row |= hard_label("validation", logits, labels)
+        row["validation_refinement"] = refinement(logits, labels)
         for monitor in [*usual, *monitors]:
             row |= monitor.after(trained.network, row)
         trained.history.append(row)
@@ -288,3 +292,14 @@ def hard_label(name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
         f"{name}_nll": F.cross_entropy(logits.double(), labels).item(),
         f"{name}_accuracy": (logits.argmax(1) == labels).double().mean().item(),
     }
+
+
+def refinement(logits: Tensor, labels: Tensor) -> float:
+    """The NLL (nats) that the best temperature for these very images leaves; NaN where logits are
+    not finite.
+
+    The refinement part of the NLL, and the rest is its calibration part (Berta et al. 2025,
+    arXiv:2501.19195): a loss is as good as the network tells classes apart once what recalibration
+    can mend is taken off. Their code estimates it likewise, by temperature scaling on all images.
+    """
+    return fit_temperature(logits, labels).nll_after if logits.isfinite().all() else math.nan

@@ -261,7 +261,7 @@ def cases(numbers: pd.DataFrame, **labels: Any) -> Figure:
     names, arms = list(numbers["case"].unique()), list(numbers["arm"].unique())
     height = 0.6 + (0.14 + 0.1 * len(arms)) * len(names)
     figure, panels = style.panels(numbers, "panel", 2, height, extra=0.9, sharey=True)
-    offsets = min(0.22, 0.7 / len(arms)) * (np.arange(len(arms)) - (len(arms) - 1) / 2)
+    offsets = min(0.22, 0.7 / max(1, len(arms))) * (np.arange(len(arms)) - (len(arms) - 1) / 2)
     for ax, part in panels:
         series = style.series(part.dropna(subset="value"), "arm", arms)
         for offset, (rows, look) in zip(offsets, series, strict=True):
