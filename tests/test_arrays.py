@@ -53,7 +53,7 @@ CALLS = {
     conformal.threshold: ({"scores": SCORES}, {"labels": LABELS}),
     conformal.prediction_sets: ({"scores": SCORES}, {"labels": LABELS, "most": 1.5}),
     conformal.adaptive_sets: ({"validation_probs": PROBS[::-1], "test_probs": PROBS}, SPLIT),
-    conformal.conformal: ({"validation_probs": PROBS[::-1], "test_probs": PROBS}, SPLIT),
+    selective.scores: ({"logits": LOGITS}, {"temperature": 1.5, "norm": 2.0}),
     features.projection: ({"features": FEATURES, "weight": WEIGHT}, {"classes": [0, 2, 3]}),
     features.neural_collapse: (
         {"features": FEATURES, "weight": WEIGHT, "bias": BIAS},

@@ -204,7 +204,14 @@ def test_a_network_is_tried_as_it_was_trained(store, capsys):
     assert run.kept == {"features", "selected", "weights"}
     found = tried.scalars
     assert found.items() > run.scalars.items() and len(tried.history) == 9
-    assert set(tried.details["quantity"]) == {"corruption", "attack", "masking", "probe"}
+    assert set(tried.details["quantity"]) == {
+        "corruption",
+        "attack",
+        "masking",
+        "discordant",
+        "probe",
+    }
+    assert tried.samples["survived_worst"].shape == (1, 10) and "correct" in tried.samples
     clean = tried.details.query("case == 'clean'")["value"].item()
     assert clean <= found["fgsm_error"] <= found["worst_error"] <= 1
 

@@ -1,5 +1,6 @@
 """`lsce record` and `lsce merge`: train what the recorded results lack, within a time budget."""
 
+import math
 import os
 import signal
 import time
@@ -55,7 +56,8 @@ def record(
 
     A run that would not end within `budget` seconds is not started. What several pages show comes
     before what one does, the pairs that claims compare before the rest, and then seed by seed. Runs
-    that are compared share device and precision; what was begun on others is left to them. `out`,
+    that are compared share their precision and are all of CPUs or all of GPUs; what was begun
+    otherwise is left to such machines. `out`,
     by default `data/recorded`, is updated after each run. What this machine has already trained is
     recorded from its store. `source` is a folder that holds CIFAR-100. Raises ValueError or
     OSError, in a sentence, if something given is wrong.
@@ -119,7 +121,7 @@ def merge(folders: list[Path]) -> None:
 def _compact(run: Run, in_full: bool) -> Run:
     """A run as it is recorded: which images it gets right, and more where a page shows it."""
     samples, projections = run.samples, run.projections
-    if not in_full:
+    if not in_full and isinstance(run.task, RunSpec):
         samples, projections = {k: v for k, v in samples.items() if k == "correct"}, {}
     kept = run.kept - {"weights"}
     return replace(run, kept=kept, samples=samples, projections=projections)
@@ -142,7 +144,7 @@ def wanted(profile: Profile) -> dict[str, Wanted]:
     for position, (notebook, study) in enumerate(profile.studies()):
         for label in study.labelled:
             for task in (label.task.run, label.task):  # pages show the run of an evaluation, too
-                rank = (not study.decisive(label), position, task.seed)
+                rank = (not study.decisive(label), position, _distance(label), task.seed)
                 entry = tasks.setdefault(task.id, Wanted(task, False, rank, task.id))
                 if isinstance(entry.task, RunSpec):
                     entry.task = entry.task.keeping(*task.keep)
@@ -160,6 +162,13 @@ def wanted(profile: Profile) -> dict[str, Wanted]:
     return tasks
 
 
+def _distance(label: Labelled) -> float:
+    """How far an ε is from those that validation mostly chooses: one is recorded with every seed
+    before the next."""
+    apart = label.smoothed and label.setting > 0
+    return abs(math.log2(label.setting / 0.25)) if apart else 0.0
+
+
 def _comparison(notebook: str, label: Labelled) -> tuple[Any, ...]:
     """What a run shares with those that it is compared with."""
     return notebook, label.group, label.regime, label.task.seed
@@ -168,22 +177,24 @@ def _comparison(notebook: str, label: Labelled) -> tuple[Any, ...]:
 def _fitting(
     lacking: Iterable[Task], tasks: Mapping[str, Wanted], runs: Mapping[str, Run]
 ) -> list[Task]:
-    """The lacking tasks whose blocks, as far as recorded, are of this device and precision."""
-    begun = defaultdict[str, set[tuple[str, str]]](set)
+    """The lacking tasks whose blocks, as far as recorded, are of this machine's kind."""
+    begun = defaultdict[str, set[tuple[bool, str]]](set)
     for name in tasks.keys() & runs.keys():
-        origin = runs[name].origin
-        begun[tasks[name].block].add((origin["device"], origin["precision"]))
-
+        begun[tasks[name].block].add(_kind(**runs[name].origin))
     device = default_device()
+    name = provenance.device_name(device.type)
 
     def fits(task: Task) -> bool:
         block = tasks[task.id].block
-        if block not in begun:
-            return True
-        here = provenance.device_name(device.type), precision.of(task.run.network, device)
-        return begun[block] == {here}
+        here = _kind(name, precision.of(task.run.network, device))
+        return block not in begun or begun[block] == {here}
 
     return list(filter(fits, lacking))
+
+
+def _kind(device: str, precision: str, **_: Any) -> tuple[bool, str]:
+    """Whether a device is a GPU, and the precision of what is trained there."""
+    return device.startswith("NVIDIA"), precision
 
 
 # ---- what it brought ----

@@ -28,14 +28,16 @@ def of_arm(table: pd.DataFrame, arm: Arm) -> pd.Series:
 
 
 def best_arm(runs: pd.DataFrame, chosen_by: str) -> Arm | None:
-    """Method and setting of the highest mean of `chosen_by`, a column measured on the validation
-    split (of the lowest, if it is an NLL); None if each diverged with some seed."""
+    """Method and setting of the best mean of `chosen_by`, a column measured on the validation split
+    (the highest of an accuracy, else the lowest); None if each diverged with some seed."""
     arms = runs.groupby(["method", "setting"], dropna=False, sort=False)[chosen_by]
     # A mean over the seeds that did not diverge would favour an arm that does.
     means = arms.agg(lambda values: values.mean(skipna=False)).dropna()
     if means.empty:
         return None
-    method, setting = means.index[int(means.argmin() if "nll" in chosen_by else means.argmax())]
+    method, setting = means.index[
+        int(means.argmax() if "accuracy" in chosen_by else means.argmin())
+    ]
     return method, float(setting)
 
 

@@ -110,17 +110,3 @@ def adaptive_sets(
         adaptive_scores(validation_probs, u[:held_out], penalty), validation_labels, COVERAGE
     )
     return prediction_sets(adaptive_scores(test_probs, u[held_out:], penalty), test_labels, most)
-
-
-def conformal(
-    validation_probs: Values, validation_labels: Values, test_probs: Values, test_labels: Values
-) -> dict[str, float]:
-    """Mean size, in classes, of the `adaptive_sets` of APS and RAPS, and their coverage, in [0, 1],
-    of the test images: "aps_size", "aps_coverage", "raps_size" and "raps_coverage"."""
-    images = validation_probs, validation_labels, test_probs, test_labels
-    measured = {}
-    for kind, penalty in KINDS.items():
-        sizes, covered = adaptive_sets(*images, penalty)
-        measured[f"{kind}_size"] = float(sizes.mean())
-        measured[f"{kind}_coverage"] = float(covered.mean())
-    return measured

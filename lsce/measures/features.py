@@ -170,9 +170,9 @@ def linear_probe(
     return Probe(chosen, np.stack(correct))
 
 
-def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> float:
+def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> np.ndarray:
     """The AUROC of logits for classes of the true one's superclass against those of others, the
-    true class left out: the mean over images, in [0, 1]; 0.5 if logits do not tell.
+    true class left out: (N,), of each image, in [0, 1]; on average 0.5 if logits do not tell.
 
     logits (N, K); labels, integers (N,); superclass of each of the K classes. Shift, temperature
     and softmax do not change it. Raises ValueError if the superclass of a label holds no other
@@ -197,7 +197,7 @@ def relatedness(logits: Values, labels: Values, superclass: Sequence[int]) -> fl
             f"superclass must put some of the other classes with class {alone} and some elsewhere"
         )
     wins = (ranks * related).sum(axis=1) - count * (count + 1) / 2
-    return float((wins / (count * others)).mean())
+    return np.asarray(wins / (count * others))
 
 
 def mutual_information(differences: Values) -> float:

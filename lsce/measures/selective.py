@@ -163,7 +163,7 @@ def selective(
     correct = _correct(test_logits, test_labels)
     norm = choose_norm(validation_logits, validation_labels)
     scalars, rows = {"norm": norm}, []
-    for suffix, score in _scores(test_logits, temperature, norm).items():
+    for suffix, score in scores(test_logits, temperature, norm).items():
         risks = risk_coverage(score, correct)
         scalars |= {
             f"aurc{suffix}": aurc(risks),
@@ -200,7 +200,7 @@ def unseen(
         shapes = f"{seen_logits.shape} and {unseen_logits.shape}"
         raise ValueError(f"seen and unseen logits must be of the same classes, but have {shapes}")
     positive, negative = (
-        _scores(z, temperature, norm) | {"_logit": maximum_logit(z), "_energy": energy(z)}
+        scores(z, temperature, norm) | {"_logit": maximum_logit(z), "_energy": energy(z)}
         for z in (seen_logits, unseen_logits)
     )
     pairs = {suffix: (score, negative[suffix]) for suffix, score in positive.items()}
@@ -208,7 +208,8 @@ def unseen(
     return aurocs | {f"{name}_fpr95{suffix}": fpr_at_tpr(*pair) for suffix, pair in pairs.items()}
 
 
-def _scores(logits: Values, temperature: float, norm: float) -> dict[str, np.ndarray]:
+def scores(logits: Values, temperature: float, norm: float) -> dict[str, np.ndarray]:
+    """The three scores, (N,) each, by the suffixes of `selective`; p of `normalised` is `norm`."""
     return {
         "": log_odds(logits),
         "_scaled": log_odds(logits, temperature),

@@ -10,10 +10,10 @@ With a single seed it is *undecided* unless the same.
 
 In the literature: networks and recipes differ, so only directions are compared. An effect goes *the
 same way* as a published one if its 95% interval lies on the published one's side of 0, the
-*opposite way* if it lies on the other side, and is *undecided* if it contains 0.
+*opposite way* if it lies on the other side, and is *undecided* if it contains 0. Where two papers
+disagree, `lsce.report.disagreements` says what ours decide.
 """
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,8 +25,9 @@ from lsce import studies
 from lsce.judging import claims, statistics
 from lsce.judging.arms import by_regime
 from lsce.judging.claims import Claim
+from lsce.judging.rule import Effect
 from lsce.judging.statistics import Interval
-from lsce.machine import paths
+from lsce.report import literature
 from lsce.report.tables import table
 from lsce.results.recorded import Recorded
 from lsce.studies.evidence import Evidence
@@ -151,50 +152,50 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
     """The effects in every regime beside each that the literature reports for the same claim.
 
     Columns: claim, unit, source ("here" or "published"), name (the regime, or paper and network),
-    epsilon, effect (positive favours the claim), low and high (NaN for published ones), n. Ours are
-    at the regime's ε nearest to that of a published pair, one row for each such ε; or, where the
-    claim compares other arms than an ε with 0, those that it is judged by.
+    epsilon (NaN where a paper has no single one), effect (positive favours the claim), low and high
+    (NaN for published ones), n; of published ones also `compared_at`, their ε or else the judged
+    one, and the setting. Ours are at the regime's ε nearest to that of a published pair, one row
+    for each such ε; or, where the claim compares other arms than an ε with 0, those that it is
+    judged by.
     """
-    literature = pd.read_csv(paths.PUBLISHED, index_col="id")
+    reported, judged = literature.published(), shown.study.judged
     rows = []
     for claim in declared:
         if claim.published is None:
             continue
-        theirs = [_published(claim, literature.loc[pair]) for pair in claim.published.pairs]
+        measure = claim.published.measure
+        theirs = [
+            _published(claim.sign, measure, reported.loc[pair], judged)
+            for pair in claim.published.pairs
+        ]
         ours = []
         if claim.is_plain:
-            for regime, part in by_regime(shown.table):
-                for epsilon in sorted({_nearest(part, row["epsilon"]) for row in theirs}):
-                    measure = claim.published.measure
+            runs = shown.table if measure in shown.table else shown.table.iloc[:0]
+            for regime, part in by_regime(runs):
+                for epsilon in sorted({_nearest(part, row["compared_at"]) for row in theirs}):
                     effects = claims.smoothing_effects(claim, part, measure, epsilon)
                     if len(effects):
                         ours.append(_ours(regime, epsilon, statistics.mean_interval(effects)))
         else:
-            judged = shown.judgements.get(claim.id, [])
-            ours = [_ours(j.regime, shown.study.judged, j.effect) for j in judged if j.effect]
+            ours = [
+                _ours(each.regime, judged, each.effect)
+                for each in shown.judgements.get(claim.id, [])
+                if each.effect and each.at != "chosen"
+            ]
         rows += [{"claim": claim.claim, "unit": claim.unit} | row for row in (*ours, *theirs)]
     return pd.DataFrame(rows)
 
 
-def _published(claim: Claim, pair: pd.DataFrame) -> dict[str, Any]:
+def _published(sign: float, measure: str, pair: pd.DataFrame, judged: float) -> dict[str, Any]:
     """A row of `with_published`, from the published values without and with smoothing."""
-    values = pair["value"] / pair["unit"].map({"%": 100.0}).fillna(1.0)
-    if pair["metric"].str.contains("accuracy").all():
-        values = 1 - values
-    first, last = pair.iloc[0], pair.iloc[1]
-    paper = first["paper"].split(",")[0].removesuffix(" et al.")
-    name = f"{paper} et al. {first['year']}, {first['architecture'].split(' (')[0]}"
-    if temperature := re.search(r"temperature T=(\d+)", first["setting"]):
-        name += f", T = {temperature[1]}"
-    elif noise := re.search(r"(\w*symmetric) noise rate ([\d.]+)", first["setting"]):
-        name += f", {noise[1]}, {float(noise[2]):.0%}"  # as our regimes are named
-    if first["dataset"] != "CIFAR-100":
-        name += f", {first['dataset']}"
+    plain, smoothed = literature.in_units_of(measure, pair)
+    first, epsilon = pair.iloc[0], float(pair["epsilon"].iloc[1])
     return {
         "source": "published",
-        "name": name.replace("->", "→"),
-        "epsilon": float(last["epsilon"]),
-        "effect": claim.sign * float(values.iloc[1] - values.iloc[0]),
+        "name": literature.name(first),
+        "epsilon": epsilon,
+        "compared_at": judged if np.isnan(epsilon) else epsilon,
+        "effect": sign * (smoothed - plain),
         "setting": first["setting"],
     }
 
@@ -205,7 +206,7 @@ def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
     return float(min(smoothed, key=lambda setting: abs(setting - epsilon)))
 
 
-def _ours(regime: str, epsilon: float, effect: Interval) -> dict[str, Any]:
+def _ours(regime: str, epsilon: float, effect: Interval | Effect) -> dict[str, Any]:
     row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
     return row | {"low": effect.low, "high": effect.high, "n": effect.n}
 
@@ -219,7 +220,7 @@ def directions(numbers: pd.DataFrame) -> pd.DataFrame:
             row = {"claim": claim, "published": theirs["name"], "setting": theirs["setting"]}
             row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
             for regime, effects in ours.groupby("name", sort=False):
-                effect = effects.loc[(effects["epsilon"] - theirs["epsilon"]).abs().idxmin()]
+                effect = effects.loc[(effects["epsilon"] - theirs["compared_at"]).abs().idxmin()]
                 same = effect["effect"] * theirs["effect"] > 0
                 direction = "the same way" if same else "the opposite way"
                 decided = effect["low"] > 0 or effect["high"] < 0

@@ -5,7 +5,7 @@ The scalars of a run, in evaluation mode and without augmentation:
 - `{train,validation,test}_nll` (hard-label, nats) and `…_accuracy`, of at most 10,000 training
   images with their true labels; `nll_gap` and `accuracy_gap`, between test and training
 - `temperature`, fitted on the validation split, whether it `…_converged` (1 or 0), and the
-  `validation_nll_scaled` that it leaves
+  `validation_nll_scaled` that it leaves; `validation_debiased_ce`, and `_scaled`
 - `lsce.measures.calibration.summarize` on the test split: as trained; temperature-scaled, with the
   suffix `_scaled`; and `_selected`, at the epoch that validation chose (`selected_epoch`, with
   `selected_validation_accuracy`)
@@ -17,10 +17,10 @@ The scalars of a run, in evaluation mode and without augmentation:
 - with "features" `lsce.measures.features.neural_collapse` of the training images and the test
   accuracy of linear probes: `superclass_probe`, or `unseen_probe` where some classes were not seen,
   with the strength chosen on validation, and with the usual one `…_usual`
-- with "selective" and "unseen" those of `lsce.measures.selective`; with "selective" those of
-  `lsce.measures.conformal.conformal`, as trained and `_scaled`, and `far_auroc` and `far_fpr95` for
-  test images of `FAR`, with the suffixes of `lsce.measures.selective.unseen`, if the images of the
-  run are others of that size
+- with "selective" and "unseen" those of `lsce.measures.selective`; with "selective" `aps_size` and
+  `raps_size`, the mean number of classes in the prediction sets of `lsce.measures.conformal`, and
+  `…_coverage`, as trained and `_scaled`, and `far_auroc` and `far_fpr95` for test images of `FAR`,
+  with the suffixes of `lsce.measures.selective.unseen`, if the run's images are others of that size
 - after a long tail those of `lsce.measures.long_tail.measure`
 - with a teacher `smoothness`, γ of Müller et al. 2019: the mean of its probabilities of other than
   the true class, times C/(C − 1)
@@ -45,6 +45,7 @@ from lsce import data
 from lsce.measures import calibration, conformal, features, long_tail, selective
 from lsce.measures.arrays import Values
 from lsce.measures.temperature import fit_temperature
+from lsce.results import by_groups
 from lsce.results.run import MONITORED, WIDTHS, Run, details_of
 from lsce.training.batches import evaluate
 from lsce.training.methods import Distillation
@@ -84,14 +85,19 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     outputs = tensors["outputs"]
     validation = outputs["validation_logits"], outputs["validation_labels"]
     test = outputs["test_logits"], outputs["test_labels"]
+    groups = by_groups.of_images(spec, test[1])
     if isinstance(spec.sample, LongTail):
         counts = trained.material.training.truth.bincount(minlength=spec.num_classes).tolist()
-        scalars.update(long_tail.measure(*test, counts))
+        by_groups.add(run, groups, lambda of: long_tail.measure(test[0][of], test[1][of], counts))
     fitted = fit_temperature(*validation)
     scaled = validation[0].double() / fitted.value
     scalars["temperature"] = fitted.value
     scalars["temperature_converged"] = float(fitted.converged)
     scalars["validation_nll_scaled"] = F.cross_entropy(scaled, validation[1]).item()
+    for suffix, logits in {"": validation[0], "_scaled": scaled}.items():
+        probs = calibration.softmax(logits)
+        error = calibration.debiased_calibration_error(probs, validation[1])
+        scalars[f"validation_debiased_ce{suffix}"] = error
     of_test_images(run, outputs)
     last = history.iloc[-1]
     scalars.update({name: float(last[name]) for name in MONITORED if name in last})
@@ -99,19 +105,22 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     if "features" in keep:
         with threadpool_limits(1):  # NumPy and scikit-learn have threads of their own
             scalars.update(_collapse(tensors["features"]))
-            name, probe = _probe(trained, tensors["features"])
-        scalars[name] = probe.accuracy
-        scalars[f"{name}_usual"] = probe.accuracies[features.USUAL_STRENGTH]
+            name, probe, probe_labels = _probe(trained, tensors["features"])
+        right = dict(zip(features.STRENGTHS, probe.correct, strict=True))
+        by_image = {name: right[probe.strength], f"{name}_usual": right[features.USUAL_STRENGTH]}
+        probed = by_groups.of_images(spec, probe_labels, others="" if name[0] == "s" else "unseen")
+        by_groups.add(run, probed, by_groups.means(by_image))
         rows += [
             {"quantity": "probe", "case": name, "x": strength, "value": accuracy}
             for strength, accuracy in probe.accuracies.items()
         ]
         run.projections.update(projections(spec, tensors, spec.entry.examples))
-    scalars.update(_of_other_images(trained, validation, test[0], fitted.value))
+    _of_other_images(trained, run, groups, outputs)
     if "selective" in keep:
         measured, risks = selective.selective(*validation, *test, fitted.value)
         scalars.update(measured)
-        scalars.update(_prediction_sets(*validation, *test, fitted.value))
+        by_groups.add(run, groups, by_groups.excess(*test, fitted.value, measured["norm"]))
+        _prediction_sets(run, groups, outputs, fitted.value)
         rows += risks
     run = replace(run, details=details_of(rows))
     if "weights" in keep:
@@ -122,7 +131,7 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     if isinstance(spec.method, Distillation):
         scalars["smoothness"] = _smoothness(trained, spec.method)
     if "selected" in keep:  # last: it gives the network the weights of another epoch
-        scalars.update(_selected(trained, outputs))
+        _selected(trained, run, outputs)
     return run, tensors
 
 
@@ -174,12 +183,13 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
         nll=-np.log(np.maximum(probs[images, labels], least)),
         nll_scaled=-np.log(np.maximum(scaled[images, labels], least)),
     )
-    entry = run.spec.entry
+    entry, groups = run.spec.entry, by_groups.of_images(run.spec, outputs["test_labels"])
     if classes == entry.num_classes:
         if entry.posterior is not None:
             run.samples["true_probability"] = _posterior(entry.name)[images, predicted]
         # The probabilities' order is that of the logits.
-        run.scalars["related_auroc"] = features.relatedness(probs, labels, entry.superclass)
+        related = features.relatedness(probs, labels, entry.superclass)
+        by_groups.add(run, groups, by_groups.means({"related_auroc": related}))
     gap = (classes * logits.max(axis=1) - logits.sum(axis=1)) / (classes - 1)
     counted = {"confidence": (run.samples["confidence"], 1.0), "gap": (gap, LARGEST_GAP)}
     for quantity, (values, largest) in counted.items():
@@ -192,6 +202,7 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
     for score in ("nll", "brier"):
         part = run.scalars[score] - run.scalars[f"{score}_scaled"]
         run.scalars[f"{score}_calibration"] = part
+    run.by_group.update(by_groups.of_samples(run, groups, bins))
 
 
 def _summary(probs: Values, labels: Values, suffix: str, bins: int = BINS) -> dict[str, float]:
@@ -207,38 +218,39 @@ def _posterior(name: str) -> np.ndarray:
 
 
 def _prediction_sets(
-    validation_logits: Tensor,
-    validation_labels: Tensor,
-    test_logits: Tensor,
-    test_labels: Tensor,
-    temperature: float,
-) -> dict[str, float]:
-    """`lsce.measures.conformal.conformal` as trained and after temperature scaling."""
-    measured: dict[str, float] = {}
+    run: Run, groups: np.ndarray, outputs: Mapping[str, Tensor], temperature: float
+) -> None:
+    """Size and coverage of prediction sets, as trained and after temperature scaling."""
+    labels = outputs["validation_labels"], outputs["test_labels"]
     for suffix, divisor in {"": 1.0, "_scaled": temperature}.items():
-        held_out = calibration.softmax(validation_logits, divisor), validation_labels
-        test = calibration.softmax(test_logits, divisor), test_labels
-        sets = conformal.conformal(*held_out, *test)
-        measured |= {f"{name}{suffix}": value for name, value in sets.items()}
-    return measured
+        held_out, test = (
+            calibration.softmax(outputs[f"{split}_logits"], divisor)
+            for split in ("validation", "test")
+        )
+        for kind, penalty in conformal.KINDS.items():
+            sizes, covered = conformal.adaptive_sets(held_out, labels[0], test, labels[1], penalty)
+            by_image = {f"{kind}_size{suffix}": sizes, f"{kind}_coverage{suffix}": covered}
+            by_groups.add(run, groups, by_groups.means(by_image))
 
 
 def _of_other_images(
-    trained: Trained, validation: tuple[Tensor, Tensor], test_logits: Tensor, temperature: float
-) -> dict[str, float]:
+    trained: Trained, run: Run, groups: np.ndarray, outputs: Mapping[str, Tensor]
+) -> None:
     """How well scores tell the test images from those of classes that were not seen, which are near
     to them, and from those of `FAR`."""
-    spec, others = trained.spec, {}
+    spec, others = trained.spec, dict[str, data.Split]()
     if (unseen := trained.material.unseen) is not None and "unseen" in spec.keep:
-        others["unseen"] = unseen.test.images
+        others["unseen"] = unseen.test
     if sees_far_images(spec):
         others["far"] = _far_images()
-    measured: dict[str, float] = {}
-    norm = selective.choose_norm(*validation) if others else 0.0
-    for name, images in others.items():
-        logits = evaluate(trained.network, images.to(trained.device))[0].cpu()
-        measured |= selective.unseen(test_logits, logits, temperature, norm, name)
-    return measured
+    test, temperature = outputs["test_logits"], run.scalars["temperature"]
+    for name, split in others.items():
+        norm = selective.choose_norm(outputs["validation_logits"], outputs["validation_labels"])
+        logits = evaluate(trained.network, split.images.to(trained.device))[0].cpu()
+        run.scalars.update(selective.unseen(test, logits, temperature, norm, name))
+        of_others = by_groups.of_images(spec, split.labels, others=name)
+        both = np.concatenate([groups, of_others])
+        run.by_group.update(by_groups.detection(test, logits, temperature, name, both))
 
 
 def sees_far_images(spec: RunSpec) -> bool:
@@ -248,8 +260,8 @@ def sees_far_images(spec: RunSpec) -> bool:
 
 
 @functools.cache
-def _far_images() -> Tensor:
-    return data.load(FAR).test.images
+def _far_images() -> data.Split:
+    return data.load(FAR).test
 
 
 def _collapse(kept: Mapping[str, Tensor]) -> dict[str, float]:
@@ -261,9 +273,9 @@ def _collapse(kept: Mapping[str, Tensor]) -> dict[str, float]:
     return scalars
 
 
-def _probe(trained: Trained, kept: Mapping[str, Tensor]) -> tuple[str, features.Probe]:
-    """The linear probe of the superclasses or, where some classes were not seen, of these, and its
-    name."""
+def _probe(trained: Trained, kept: Mapping[str, Tensor]) -> tuple[str, features.Probe, Tensor]:
+    """The linear probe of the superclasses or, where some classes were not seen, of these, with its
+    name before and the classes of its test images after it."""
     seen, unseen, *_ = trained.material
     probed: list[Tensor] = []  # features and labels, split by split
     if unseen is None:
@@ -275,7 +287,8 @@ def _probe(trained: Trained, kept: Mapping[str, Tensor]) -> tuple[str, features.
         for part in (unseen.train, unseen.validation, unseen.test):
             images = part.images.to(trained.device)
             probed += evaluate(trained.network, images)[1].cpu(), part.labels
-    return "superclass_probe" if unseen is None else "unseen_probe", features.linear_probe(*probed)
+    name, tested = ("superclass_probe", seen) if unseen is None else ("unseen_probe", unseen)
+    return name, features.linear_probe(*probed), tested.test.labels
 
 
 def projections(
@@ -306,7 +319,7 @@ def _smoothness(trained: Trained, method: Distillation) -> float:
     return (1 - on_true.double().mean()).item() * classes / (classes - 1)
 
 
-def _selected(trained: Trained, outputs: Mapping[str, Tensor]) -> dict[str, float]:
+def _selected(trained: Trained, run: Run, outputs: Mapping[str, Tensor]) -> None:
     """The epoch that validation chose."""
     logits = [outputs["validation_logits"], outputs["test_logits"]]
     if trained.best.epoch != len(trained.history):
@@ -315,8 +328,10 @@ def _selected(trained: Trained, outputs: Mapping[str, Tensor]) -> dict[str, floa
         splits = trained.material.validation.images, test
         logits = [evaluate(trained.network, images)[0].cpu() for images in splits]
     right = logits[0].argmax(1) == outputs["validation_labels"]
-    return {
-        "selected_epoch": trained.best.epoch,
-        "selected_validation_accuracy": right.double().mean().item(),
-        **_summary(calibration.softmax(logits[1]), outputs["test_labels"], "_selected"),
-    }
+    run.scalars["selected_epoch"] = trained.best.epoch
+    run.scalars["selected_validation_accuracy"] = right.double().mean().item()
+    probs, labels = calibration.softmax(logits[1]), outputs["test_labels"]
+    run.scalars.update(_summary(probs, labels, "_selected"))
+    wrong = (logits[1].argmax(1) != labels).numpy()
+    groups = by_groups.of_images(trained.spec, labels)
+    by_groups.add(run, groups, by_groups.means({"top1_error_selected": wrong}))

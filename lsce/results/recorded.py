@@ -10,8 +10,10 @@ A folder holds, of what `lsce.results.run` describes::
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
     samples.safetensors   `<id>.correct`, a bit an image; where figures show single images also
                           `<id>.confidence`, `.scaled`, `.true_probability`, uint16 in units of
-                          1/65535, `.nll`, `.nll_scaled`, float16; and where features were kept
-                          `<id>.projection.similar.train`, …, float32 (3, P, 2)
+                          1/65535, `.nll`, `.nll_scaled`, float16; where features were kept
+                          `<id>.projection.similar.train`, …, float32 (3, P, 2); of evaluations
+                          `<id>.survived_fgsm`, `.survived_worst`, a bit an image and radius, and
+                          `.survived_corruptions`, uint8
 
 The same runs make the same bytes, in whatever order they came. A writer can be killed at any
 moment: a reader sees all the old runs or all the new ones, because the manifest takes its place
@@ -22,6 +24,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,16 +44,22 @@ MANIFEST = "manifest.json"
 RUNS, HISTORIES, DETAILED = "runs.csv", "histories.parquet", "details.parquet"
 HISTOGRAMS, SAMPLES = "histograms.parquet", "samples.safetensors"
 
+#: Which runs recorded before 28 November 2026 lack.
+BY_GROUP = "groups.parquet"
+
 #: uint16 units of a probability.
 UNIT = 65535
 
 #: Types of columns; all others are float32.
 TYPES = {"epoch": "int16", "bin": "int16", "count": "int32"}
-TYPES |= dict.fromkeys(("run", "quantity", "case"), "category")
+TYPES |= dict.fromkeys(("run", "quantity", "case", "measure"), "category")
 
 #: Scalars without which a run, or an evaluation, is incomplete.
 NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
 NEEDED_OF_EVALUATION = {"corrupted_error", "worst_error"}
+
+#: The samples that are counts, uint8; all others of that type are packed bits.
+COUNTS = "survived_corruptions"
 
 
 class Recorded:
@@ -100,6 +109,7 @@ class Recorded:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             version, sums = manifest["format"], manifest["files"]
             files = {name: sums[name] for name in (RUNS, HISTORIES, DETAILED, HISTOGRAMS, SAMPLES)}
+            files |= {BY_GROUP: sums[BY_GROUP]} if BY_GROUP in sums else {}
             scalars, self._entries = manifest["scalars"], manifest["runs"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged ({error})") from error
@@ -113,7 +123,8 @@ class Recorded:
         for name, values in load_samples(contents[SAMPLES]).items():
             run, _, quantity = name.partition(".")
             self._samples.setdefault(run, {})[quantity] = values
-        self._rows = {name: _by_run(contents[name]) for name in (HISTORIES, HISTOGRAMS, DETAILED)}
+        tables = files.keys() - {RUNS, SAMPLES}
+        self._rows = {name: _by_run(contents[name]) for name in tables}
 
     def _made(self, name: str) -> Run:
         origin = self._entries[name].copy()
@@ -132,11 +143,14 @@ class Recorded:
         for quantity, rows in self._rows[HISTOGRAMS](name).groupby("quantity", observed=True):
             counts = np.bincount(rows["bin"], weights=rows["count"])
             run.counts[str(quantity)] = counts.astype(np.int64)
+        if BY_GROUP in self._rows:
+            for measure, rows in self._rows[BY_GROUP](name).groupby("measure", observed=True):
+                run.by_group[str(measure)] = rows["value"].to_numpy(dtype=float)
         for quantity, values in self._samples.get(name, {}).items():
             if quantity.startswith("projection."):
                 run.projections[quantity.removeprefix("projection.")] = values
             else:
-                run.samples[quantity] = _unpacked(values, run.spec.images_of("test"))
+                run.samples[quantity] = _unpacked(values, quantity, task)
         return run
 
 
@@ -165,10 +179,23 @@ def _by_run(content: bytes) -> Callable[[str], pd.DataFrame]:
     return lambda run: frame.iloc[rows.get(run, [])].reset_index(drop=True)
 
 
-def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
+def _unpacked(values: np.ndarray, name: str, task: Task) -> np.ndarray:
+    if name == COUNTS:
+        return values
     if values.dtype == np.uint8:
-        return np.unpackbits(values, count=images).astype(bool)
+        shape = _shape(name, task)
+        return np.unpackbits(values, count=math.prod(shape)).astype(bool).reshape(shape)
     return values.astype(float) if values.dtype == np.float16 else values / UNIT
+
+
+def _shape(name: str, task: Task) -> tuple[int, ...]:
+    """That of a task's samples."""
+    if isinstance(task, RunSpec):
+        return (task.images_of("test"),)
+    protocol = task.protocol
+    if name == COUNTS:
+        return (protocol.corrupted_images,)
+    return len(protocol.radii), protocol.attacked_images
 
 
 def results() -> Recorded:
@@ -201,7 +228,8 @@ def write(runs: Iterable[Run], folder: Path) -> None:
         SAMPLES: save_samples(_samples(runs)),
     }
     for name, table in _tables(runs).items():
-        types = {column: TYPES.get(str(column), "float32") for column in table}
+        usual = "float16" if name == BY_GROUP else "float32"
+        types = {column: TYPES.get(str(column), usual) for column in table}
         contents[name] = table.astype(types).to_parquet(index=False, compression="zstd")
     manifest = {
         "format": FORMAT,
@@ -263,6 +291,15 @@ def _tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
         HISTORIES: history[["run", *history.columns.drop(["run", *monitored]), *monitored]],
         HISTOGRAMS: pd.DataFrame(counts, columns=["run", "quantity", "bin", "count"]),
         DETAILED: detail[["run", *DETAILS]],
+        BY_GROUP: pd.DataFrame(
+            [
+                (run.task.id, measure, value)
+                for run in runs
+                for measure, values in sorted(run.by_group.items())
+                for value in values
+            ],
+            columns=["run", "measure", "value"],
+        ),
     }
 
 
@@ -272,6 +309,8 @@ def _samples(runs: Sequence[Run]) -> dict[str, np.ndarray]:
         for name, values in run.samples.items():
             if values.dtype == bool:
                 packed = np.packbits(values)
+            elif name == COUNTS:
+                packed = values
             elif name.startswith("nll"):
                 packed = values.astype(np.float16)
             else:
@@ -310,7 +349,7 @@ def merge(folders: Iterable[Path], into: Path | None = None) -> list[Run]:
 
 
 def _rank(run: Run) -> tuple[Any, ...]:
-    fullness = -len(run.scalars), -len(run.details), -len(run.samples)
+    fullness = -len(run.scalars), -len(run.by_group), -len(run.details), -len(run.samples)
     return *fullness, run.origin["finished"], run.origin["device"], repr(run.scalars)
 
 
@@ -343,12 +382,14 @@ def check(run: Run) -> None:
     needed = NEEDED if isinstance(run.task, RunSpec) else NEEDED_OF_EVALUATION
     if missing := sorted(needed - run.scalars.keys()):
         raise ValueError(f"its {missing[0]} is missing")
+    for name, values in run.samples.items():
+        if values.shape != (shape := _shape(name, run.task)):
+            raise ValueError(f"its {name} has the shape {values.shape} instead of {shape}")
     if isinstance(run.task, Evaluation):
         return
     if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
         raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
     images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
-    images |= {name: len(values) for name, values in run.samples.items()}
     expected = spec.images_of("test")
     for name, count in images.items():
         if count != expected:

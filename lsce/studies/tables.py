@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lsce.judging import arms
+from lsce.measures import temperature
 from lsce.studies.evidence import Evidence
 from lsce.studies.study import about
 
@@ -75,6 +76,32 @@ def details(main: Evidence, quantity: str, x: str) -> pd.DataFrame:
         for label, run in main.pairs
     ]
     return _joined(parts).rename(columns={"x": x})
+
+
+def unconverged(main: Evidence) -> pd.DataFrame:
+    """The arms of which temperature fits did not converge: columns regime, arm, fits, failed, why
+    (see `lsce.measures.temperature.Temperature`), and of the failed fits the means of the
+    validation accuracy and of the validation NLL that they leave (nats)."""
+    rows = [
+        about(label) | run.scalars | {"why": _why(run.scalars["temperature"])}
+        for label, run in main.pairs
+        if "temperature_converged" in run.scalars
+    ]
+    columns = ["regime", "arm", "fits", "failed", "why", "accuracy", "nll"]
+    found = []
+    for (regime, arm), fits in pd.DataFrame(rows).groupby(["regime", "arm"], sort=False):
+        failed = fits[fits["temperature_converged"] == 0]
+        for why, part in failed.groupby("why", sort=False):
+            means = part[["validation_accuracy", "validation_nll_scaled"]].mean()
+            found.append((regime, arm, len(fits), len(part), why, *means))
+    return pd.DataFrame(found, columns=columns)
+
+
+def _why(fitted: float) -> str:
+    """Why a fit that ended at a temperature did not converge."""
+    if fitted in (temperature.LOWEST, temperature.HIGHEST):
+        return f"the NLL still falls at T = {fitted:g}"
+    return "the logits say nothing"
 
 
 def panelled(numbers: pd.DataFrame, *columns: str) -> pd.DataFrame:
