@@ -69,9 +69,8 @@ class Claim(Value):
     sampled: Literal["test images", "training images"] = "test images"
     #: The least and greatest value that the measure can have, None where it has none; "guessing" is
     #: what guessing gives (see `lsce.judging.preconditions`).
-    bounds: tuple[float | Literal["guessing"] | None, float | Literal["guessing"] | None] = (
-        None,
-        None,
+    bounds: list[float | Literal["guessing"] | None] = Field(
+        [None, None], min_length=2, max_length=2
     )
     #: The group of runs that it is judged in, see `lsce.studies.study.Labelled`; or several, with
     #: the words for each.
@@ -347,15 +346,15 @@ def _terms(claim: Claim, part: _Part, measures: Sequence[str]) -> Iterator[Term]
     signs = [1.0]
     if claim.contrast is not None:
         signs = [-1.0, 1.0] if claim.contrast[0] == "more" else [1.0, -1.0]
-    columns = {
-        (measure, claim.sign * sign * side): runs[of_arm(runs, arm)].set_index("seed")
+    columns = [
+        (measure, claim.sign * sign * side, runs[of_arm(runs, arm)].set_index("seed"))
         for runs, sign in zip(part.runs, signs, strict=True)
         for arm, measure, side in zip(part.arms, measures, (1.0, -1.0), strict=True)
-    }
-    known = [rows.index[rows[measure].notna()] for (measure, _), rows in columns.items()]
+    ]
+    known = [rows.index[rows[measure].notna()] for measure, _, rows in columns]
     for seed in known[0]:
         if all(seed in index for index in known[1:]):
-            for (measure, weight), rows in columns.items():
+            for measure, weight, rows in columns:
                 yield Term(int(seed), str(rows.loc[seed, "run"]), measure, weight)
 
 
