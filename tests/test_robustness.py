@@ -104,6 +104,8 @@ def test_the_worst_case_is_no_better_than_any_attack_and_grows_with_the_radius(t
     )
     worst = attacked(details, "worst case")
     assert worst[0.01] < worst[0.03] == found["worst_error"]
+    for radius, error in attacked(details, "AutoAttack").items():
+        assert error >= attacked(details, "Square")[radius]
     for row in details:
         if row["quantity"] in ("attack", "masking") and row["x"] in worst:
             assert row["value"] <= worst[row["x"]]

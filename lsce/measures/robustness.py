@@ -208,19 +208,19 @@ class _Target:
         )
         return attack.generate(self.x, self.y if targets is None else targets)
 
-    def square(self, radius: float, queries: int) -> Any:
-        return self.attack("SquareAttack", radius, max_iter=queries, verbose=False)
+    def square(self, radius: float, queries: int) -> np.ndarray:
+        attack = self.attack("SquareAttack", radius, max_iter=queries, verbose=False)
+        return attack.generate(self.x, self.y)
 
-    def auto(self, radius: float, steps: int, queries: int) -> np.ndarray:
-        """AutoAttack (Croce & Hein 2020): APGD with cross entropy and with the difference-of-logits
-        ratio, and Square; without DeepFool, which the library puts in the place of FAB and which
-        takes a gradient for each class."""
+    def auto(self, radius: float, steps: int) -> np.ndarray:
+        """AutoAttack (Croce & Hein 2020) but for its Square, whose own outcomes complete it: APGD
+        with cross entropy and with the difference-of-logits ratio; without DeepFool, which the
+        library puts in the place of FAB and which takes a gradient for each class."""
         options = {"eps_step": 2 * radius, "max_iter": steps, "nb_random_init": 1, "verbose": False}
         attacks = [
             self.attack("AutoProjectedGradientDescent", radius, loss_type=loss, **options)
             for loss in ("cross_entropy", "difference_logits_ratio")
         ]
-        attacks.append(self.square(radius, queries))
         auto = self.attack("AutoAttack", radius, eps_step=2 * radius, attacks=attacks)
         return auto.generate(self.x, self.y)
 
@@ -267,6 +267,7 @@ def _attacked(
         broken = {
             name: target.broken(attack, radius) for name, attack in (attacks | repeated).items()
         }
+        broken["AutoAttack"] |= broken["Square"]
         for name, wrong in broken.items():
             quantity = "masking" if name in repeated else "attack"
             rows.append(target.row(quantity, name, radius, wrong))
@@ -292,9 +293,9 @@ def _attacks(target: _Target, source: ImageClassifier, protocol: Protocol) -> di
         f"PGD-{SHORT}, margin": lambda r: target.pgd(network, r, loss=_Margin()),
         f"PGD-{SHORT}, targeted": lambda r: target.pgd(network, r, targets=target.next_likely),
         protocol.longest: lambda r: target.pgd(network, r, steps, starts),
-        "AutoAttack": lambda r: target.auto(r, steps, queries),
+        "AutoAttack": lambda r: target.auto(r, steps),
         "transfer": lambda r: target.pgd(source, r),
-        "Square": lambda r: target.square(r, queries).generate(target.x, target.y),
+        "Square": lambda r: target.square(r, queries),
     }
 
 
