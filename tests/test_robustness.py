@@ -146,6 +146,22 @@ def test_masked_gradients_are_exposed(test_set):
     assert failed[0] > {"another loss finds no more than cross entropy"} and not failed[1]
 
 
+def test_square_does_the_same_with_a_third_of_the_passes(test_set, monkeypatch):
+    found, passes = [], []
+    images, labels = robustness.to_float(test_set[0][:40]), test_set[1][:40]
+    remembering = robustness._remembering
+    for wrap in (remembering, lambda predict: predict):
+        monkeypatch.setattr(robustness, "_remembering", wrap)
+        tried, counted = network(), []
+        tried.register_forward_hook(lambda module, given, out, n=counted: n.append(len(out)))
+        target = robustness._Target(tried, images, labels)
+        with robustness._quiet_and_seeded(0):
+            found.append(target.square(0.03 / 255, 60))
+        passes.append(sum(counted))
+    assert np.array_equal(*found) and not np.array_equal(found[0], target.x)
+    assert passes[0] < 0.45 * passes[1]
+
+
 def test_nothing_right_is_an_error_of_1_throughout(test_set):
     images, labels = test_set
     wrong = (network()(robustness.to_float(images)).argmax(1) + 1) % CLASSES

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,9 @@ _BATCH = 250
 
 #: Makes attacked images, float32 (n, 3, P, P), for a radius in [0, 1].
 Attack = Callable[[float], np.ndarray]
+
+#: Logits of images, by the library.
+Predict = Callable[..., np.ndarray]
 
 
 def examine(
@@ -209,7 +213,9 @@ class _Target:
         return attack.generate(self.x, self.y if targets is None else targets)
 
     def square(self, radius: float, queries: int) -> np.ndarray:
-        attack = self.attack("SquareAttack", radius, max_iter=queries, verbose=False)
+        estimator = self.estimator(self.network)
+        estimator.predict = _remembering(estimator.predict)
+        attack = self.attack("SquareAttack", radius, estimator, max_iter=queries, verbose=False)
         return attack.generate(self.x, self.y)
 
     def auto(self, radius: float, steps: int) -> np.ndarray:
@@ -244,6 +250,23 @@ class _Target:
         survived = self.right.copy()
         survived[self.right] = ~broken
         return survived
+
+
+def _remembering(predict: Predict) -> Predict:
+    """The same, but what it was asked in the last three calls it still knows: the library's Square
+    attack asks thrice for each query."""
+    known: deque[dict[int, np.ndarray]] = deque(maxlen=3)
+
+    def remembered(x: np.ndarray, **options: Any) -> np.ndarray:
+        keys = [hash(image.tobytes()) for image in x]
+        rows = {key: each[key] for each in known for key in keys if key in each}
+        new = [i for i, key in enumerate(keys) if key not in rows]
+        if new:
+            rows |= zip((keys[i] for i in new), predict(x[new], **options), strict=True)
+        known.append(rows)
+        return np.stack([rows[key] for key in keys])
+
+    return remembered
 
 
 def _attacked(
