@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lsce.judging import rule, simulation
-from lsce.judging.simulation import Design, Judged
+from lsce.judging.simulation import DESIGNS, Design, Judged
 from lsce.measures.jackknife import GROUPS
 
 FAMILIES = 2_000
@@ -26,46 +26,22 @@ def missed(pages: list[list[Judged]]) -> float:
     return float(np.mean([any(each.missed for each in page) for page in pages]))
 
 
-def simulated(design: Design, truth: float | list[float], seed: int = 1) -> list[list[Judged]]:
+def simulated(
+    design: Design, truth: float | tuple[float, ...], seed: int = 1
+) -> list[list[Judged]]:
     """Pages whose claims' true effects are drawn from those given."""
     drawn = np.random.default_rng(seed).choice(np.atleast_1d(truth), (FAMILIES, design.claims))
     return list(simulation.families(design, drawn, seed))
 
 
 @pytest.mark.parametrize(
-    ("design", "truth"),
-    [
-        pytest.param(Design(**LARGEST, **SEEDS), 0, id="seeds dominate"),
-        pytest.param(
-            Design(10, **LARGEST, **SEEDS, shared=0.1, validation=0.9),
-            0,
-            id="the choice of ε sees what the test sees",
-            marks=slow,
-        ),
-        pytest.param(
-            Design(**LARGEST, sd_seeds=0.2, sd_images=4, sd_both=1),
-            0,
-            id="test images dominate",
-            marks=slow,
-        ),
-        pytest.param(
-            Design(3, **LARGEST, sd_seeds=2, sd_images=1, sd_both=4), 0, id="n = 3", marks=slow
-        ),
-        pytest.param(
-            Design(sd_seeds=0.1, sd_images=0.1, sd_both=0.1),
-            [-1, 1],
-            id="just the margin",
-            marks=slow,
-        ),
-        pytest.param(
-            Design(sd_seeds=0.3, sd_images=0.1, sd_both=0.2),
-            [-2, -1, 0, 0, 0.5, 1, 2],
-            id="a mixture",
-            marks=slow,
-        ),
-    ],
+    "words",
+    [pytest.param(words, marks=slow if index else ()) for index, words in enumerate(DESIGNS)],
 )
-def test_at_most_one_page_in_twenty_has_a_false_verdict(design, truth):
+def test_at_most_one_page_in_twenty_has_a_false_verdict(words):
+    design, truth = DESIGNS[words]
+    if truth == (0,):
+        design = design._replace(**LARGEST)
     pages = simulated(design, truth)
     cells = design.claims * design.regimes
     assert len(pages) == FAMILIES

@@ -37,6 +37,27 @@ class Design(NamedTuple):
     validation: float = 0.5
 
 
+#: Pages on which the rule is tried, by their words: the design, and the true effects that claims
+#: are drawn from. In the first four, what is drawn varies so much that no margin prevents errors.
+DESIGNS: dict[str, tuple[Design, tuple[float, ...]]] = {
+    "no effects, seeds differ most": (Design(sd_seeds=5, sd_images=0.1, sd_both=0.1), (0,)),
+    "no effects, test images matter most": (Design(sd_seeds=0.2, sd_images=4, sd_both=1), (0,)),
+    "no effects, n = 3": (Design(3, sd_seeds=2, sd_images=1, sd_both=4), (0,)),
+    "no effects, n = 10, ε chosen by what the test sees": (
+        Design(10, sd_seeds=5, sd_images=0.1, sd_both=0.1, shared=0.1, validation=0.9),
+        (0,),
+    ),
+    "effects of just the margin, for or against": (
+        Design(sd_seeds=0.1, sd_images=0.1, sd_both=0.1),
+        (-1, 1),
+    ),
+    "none, small and large effects": (
+        Design(sd_seeds=0.3, sd_images=0.1, sd_both=0.2),
+        (-2, -1, 0, 0, 0.5, 1, 2),
+    ),
+}
+
+
 class Judged(NamedTuple):
     """A verdict, the effect that it is of, and the true effect, in margins."""
 
@@ -116,9 +137,9 @@ def power(n: int, ratio: float, images: float = 0.0, pages: int = 100, seed: int
     simulated ones for each true effect.
 
     ratio: the standard deviation of a seed's effect, and images: the standard error that the test
-    images add, both in margins.
+    images add, both in margins. Validation chooses any ε, so that the choice raises no effect.
     """
-    design = Design(n, sd_seeds=ratio, sd_images=images, sd_both=0.0)
+    design = Design(n, sd_seeds=ratio, sd_images=images, sd_both=0.0, validation=0.0)
 
     def share(verdict: str, truth: float) -> float:
         effects = np.full((pages, design.claims), truth)
