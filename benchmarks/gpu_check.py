@@ -2,8 +2,9 @@
 
     python benchmarks/gpu_check.py [--device cpu] [--networks NAME ...] [--seconds 60] [--out FILE]
 
-Compares the loss and every network, forward and backward, with the CPU in float64; eager, compiled
-and captured steps with one another, step by step; times training and says which share of the
+Compares the losses and every network, forward and backward, with the CPU in float64; eager,
+compiled and captured steps with one another, step by step, and captured ones of methods whose
+losses change between epochs or need more than logits; times training and says which share of the
 device's matrix rate it reaches and how much memory it takes; then records for a minute, reads what
 it recorded and trains a run of it again. Each check goes on when one before it fails. The JSON file
 has all numbers; the exit status is 1 if a check failed. `--device cpu` rehearses it.
@@ -26,14 +27,21 @@ from torch import Tensor
 
 from lsce import data
 from lsce.commands import record
-from lsce.losses import LabelSmoothingCrossEntropy
-from lsce.losses.alternatives import GeneralizedLabelSmoothing
+from lsce.losses import LabelSmoothingCrossEntropy, alternatives
 from lsce.machine import paths, provenance
 from lsce.results import recorded
 from lsce.results.measure import measure
 from lsce.studies.profiles import Profile
 from lsce.sweeps import sweep
 from lsce.training import networks, precision
+from lsce.training.methods import (
+    MaxSup,
+    Method,
+    OnlineSmoothing,
+    Smoothing,
+    TrainingLabels,
+    ZipfLS,
+)
 from lsce.training.spec import Recipe
 from lsce.training.step import Trainer
 from lsce.training.train import train
@@ -41,6 +49,8 @@ from lsce.training.train import train
 #: What may differ, relative to the largest value: results in float64, and a step's float32 loss.
 EXACT, STEPWISE = 1e-9, 2e-3
 STEPS, BATCH = 12, 128
+#: What a captured step has to read anew in each epoch, and what takes more than the logits.
+METHODS = (MaxSup(weight=0.1, final_weight=0.9), OnlineSmoothing(alpha=0.5), ZipfLS(weight=0.1))
 #: Seconds that the throughput of a network is measured for, and images a batch.
 TIMED, LARGE = 2.0, 512
 
@@ -57,7 +67,7 @@ def difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
 
 
 def loss(device: torch.device) -> Found:
-    """The loss and its gradient in float64, beside the CPU's."""
+    """Losses and their gradients in float64, beside the CPU's."""
     torch.manual_seed(0)
     logits, labels = 3 * torch.randn(64, 100, dtype=torch.float64), torch.randint(0, 100, (64,))
     shares, weights = torch.rand(64, 100, dtype=torch.float64).softmax(1), torch.rand(100) + 0.5
@@ -71,7 +81,13 @@ def loss(device: torch.device) -> Found:
     }
     criteria["class weights"] = LabelSmoothingCrossEntropy(0.1, class_weights=weights), labels
     criteria["probabilities"] = LabelSmoothingCrossEntropy(0.1), shares
-    criteria["ε = −0.4"] = GeneralizedLabelSmoothing(-0.4, "exclude-true"), labels
+    others = {
+        "ε = −0.4": alternatives.GeneralizedLabelSmoothing(-0.4, "exclude-true"),
+        "MaxSup": alternatives.MaxSup(0.2),
+        "logit penalty": alternatives.LogitPenalty(0.01),
+        "MbLS": alternatives.MbLS(3.0),
+    }
+    criteria |= {name: (criterion, labels) for name, criterion in others.items()}
 
     def results(criterion: torch.nn.Module, targets: Tensor, where: torch.device) -> list[Tensor]:
         x = logits.to(where).detach().requires_grad_()
@@ -118,19 +134,27 @@ def batches(count: int, size: int, device: torch.device) -> list[tuple[Tensor, T
     ]
 
 
-def steps(name: str, device: torch.device) -> Found:
-    """The losses of captured and of compiled steps in float32, beside those of eager ones."""
+def steps(
+    name: str,
+    device: torch.device,
+    method: Method = Smoothing(epsilon=0.1),
+    ways: Sequence[str] = ("eager", "compiled", "captured"),
+) -> Found:
+    """The losses of captured and of compiled steps in float32, in two epochs, beside those of eager
+    ones."""
     given = batches(STEPS, BATCH, device)
-    ways = {"eager": (False, False), "compiled": (True, False), "captured": (True, True)}
     losses: dict[str, list[float]] = {}
     found: Found = {}
-    for way, (compiled, captured) in ways.items():
-        trainer = Trainer(name, 100, device, compiled=compiled, captured=captured)
+    for way in ways:
+        captured = way == "captured"
+        trainer = Trainer(name, 100, device, compiled=way != "eager", captured=captured)
         trainer.network.precision = "float32"
-        begin(trainer, len(given), BATCH)
+        criterion = begin(trainer, len(given), BATCH, method)
         losses[way] = []
         with trainer.stream():
-            for images, labels in given:
+            for step, (images, labels) in enumerate(given):
+                if step in (0, STEPS // 2):
+                    method.begin_epoch(criterion, int(step > 0), 2)
                 before = trainer.totals[0].item()
                 trainer.step(images, labels)
                 losses[way].append(trainer.totals[0].item() - before)
@@ -140,11 +164,16 @@ def steps(name: str, device: torch.device) -> Found:
     return found
 
 
-def begin(trainer: Trainer, count: int, size: int) -> None:
+def begin(
+    trainer: Trainer, count: int, size: int, method: Method = Smoothing(epsilon=0.1)
+) -> torch.nn.Module:
+    """The loss that a trainer got ready for."""
     recipe = Recipe(peak_learning_rate=0.05, batch_size=size)
+    criterion = method.criterion(TrainingLabels(torch.arange(100), 100, None)).to(trainer.device)
+    given: Found = dict(steps=count, batch_size=size, pixels=32, seed=0, local=method.local)
     with trainer.stream():
-        criterion = LabelSmoothingCrossEntropy(0.1)
-        trainer.begin(recipe, criterion, steps=count, batch_size=size, pixels=32, seed=0)
+        trainer.begin(recipe, criterion, **given)
+    return criterion
 
 
 def throughput(name: str, device: torch.device, size: int, seconds: float) -> Found:
@@ -199,9 +228,12 @@ def passed(found: Found) -> dict[str, bool]:
     right = {"loss": max(found["loss"].values()) < EXACT} if "loss" in found else {}
     for name, numbers in found.get("networks", {}).items():
         right[f"network {name}"] = numbers["float64"] < EXACT
-    for way, numbers in found.get("steps", {}).items():
-        as_wanted = numbers["mode"] == way and numbers["difference"] < STEPWISE
-        right[f"{way} steps"] = as_wanted
+    compared = {"": found.get("steps", {})}
+    compared |= {f", {words}": numbers for words, numbers in found.get("methods", {}).items()}
+    for words, ways in compared.items():
+        for way, numbers in ways.items():
+            as_wanted = numbers["mode"] == way and numbers["difference"] < STEPWISE
+            right[f"{way} steps{words}"] = as_wanted
     if "recording" in found:
         right["recording"] = found["recording"]["difference"] < 0.1
     return right
@@ -234,6 +266,13 @@ def main() -> None:
     checks: dict[tuple[str, ...], Callable[[], Any]] = {("loss",): lambda: loss(device)}
     checks |= {("networks", name): lambda name=name: network(name, device) for name in names}
     checks[("steps",)] = lambda: steps(names[0], device)
+    smallest = min(names, key=lambda name: networks.parameters(name, 100))
+    checks |= {
+        ("methods", method.words): lambda method=method: steps(
+            smallest, device, method, ("eager", "captured")
+        )
+        for method in METHODS
+    }
     size, seconds = (32, 0.2) if small else (LARGE, TIMED)
     checks |= {
         ("throughput", name): lambda name=name: throughput(name, device, size, seconds)

@@ -62,7 +62,7 @@ def make(root: Path, pages: Sequence[str]) -> Path:
     for page in pages:
         shutil.copy(paths.NOTEBOOKS / f"{page}.ipynb", root / "notebooks")
     (root / "data").mkdir()
-    for file in (paths.PUBLISHED, paths.RECIPES):
+    for file in (paths.PUBLISHED, paths.SOURCES, paths.RECIPES, paths.CIFAR100N_COUNTS):
         shutil.copy(file, root / "data")
     of_every_page = PROFILE.partition("[notebooks")[0]
     text = PROFILE if "02_epsilon_study" in pages else of_every_page

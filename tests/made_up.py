@@ -1,6 +1,8 @@
 """Runs that nobody trained, for tests of what is done with runs."""
 
+import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,9 +14,10 @@ import torch
 
 from lsce import data, studies
 from lsce.machine import paths
+from lsce.measures.features import STRENGTHS
 from lsce.measures.robustness import SEVERITIES, SHORT, UNBOUNDED
 from lsce.results import measure, recorded
-from lsce.results.run import Run
+from lsce.results.run import Run, details_of
 from lsce.results.store import Store
 from lsce.studies.evidence import Evidence, grouped
 from lsce.studies.study import Study
@@ -133,15 +136,28 @@ def record(tasks: Iterable[Task]) -> None:
 
 def found_by(protocol: Protocol) -> pd.DataFrame:
     """The details of an evaluation."""
-    short, judged = f"PGD-{SHORT}", protocol.judged_radius
+    short = f"PGD-{SHORT}"
     attacks = ["FGSM", short, protocol.longest, f"{short}, margin", f"{short}, targeted"]
     attacks += ["AutoAttack", "Square", "transfer", "worst case"]
     cells = [("corruption", kind, x) for kind in SEVERITIES for x in range(1, 6)]
     cells += [("attack", name, x) for x in protocol.radii for name in attacks]
-    cells += [("masking", name, judged) for name in ("logits × 10", "logits ÷ 10", "float64")]
+    gradients = ("logits × 10", "logits ÷ 10", "float64")
+    cells += [("masking", name, x) for x in protocol.radii for name in gradients]
     cells += [("attack", "clean", 0.0), ("masking", "unbounded", UNBOUNDED)]
     frame = pd.DataFrame(cells, columns=["quantity", "case", "x"]).astype({"x": float})
-    return frame.assign(value=0.75)
+    # All attacks halve the accuracy of 0.4 at a radius of 2 / 255.
+    attacked = 1 - 0.4 * 2 / (2 + frame["x"])
+    error = attacked.mask(frame["quantity"] == "corruption", 0.75)
+    return frame.assign(value=error.mask(frame["case"] == "unbounded", 1.0))
+
+
+def survived(task: Evaluation) -> dict[str, np.ndarray]:
+    """Which images survive in an evaluation, the same ones for the same seed."""
+    protocol, generator = task.protocol, np.random.default_rng(task.seed)
+    images = generator.random((len(protocol.radii), protocol.attacked_images))
+    counts = generator.integers(0, 46, protocol.corrupted_images, dtype=np.uint8)
+    attacked = {"survived_fgsm": images < 0.4, "survived_worst": images < 0.3}
+    return attacked | {"survived_corruptions": counts}
 
 
 def outputs_of(spec: RunSpec, images: int) -> dict[str, torch.Tensor]:
@@ -171,8 +187,11 @@ def run_of(task: Task, status: str = "completed", images: int | None = None) -> 
         scalars = dict(zip(names, (0.6, 0.7, 0.75, 0.8, 0.1), strict=True))
         scalars |= {"gradient_norm": 0.5, "zero_gradients": 0.0}
         details, origin["seconds"] = found_by(task.protocol), {"total": 2.0}
-        return Run(task, status, origin, scalars, details=details)
+        if status == "diverged":
+            return Run(task, status, origin)
+        return Run(task, status, origin, scalars, samples=survived(task), details=details)
     history = {"epoch": range(1, spec.epochs + 1), "train_nll": 1.25, "validation_nll": 1.5}
+    history["validation_refinement"] = 1.375
     if isinstance(spec.labels, NoisyLabels):
         history |= {"memorised": 0.25, "recovered": 0.125}
     if "information" in spec.keep:
@@ -180,6 +199,7 @@ def run_of(task: Task, status: str = "completed", images: int | None = None) -> 
     run = Run(task, status, origin, history=pd.DataFrame(history), kept=frozenset(spec.keep))
     if run.diverged:
         return run
+    rows: list[dict[str, Any]] = []
     scalars = {
         f"{split}_{name}": 0.5 + 0.1 * i
         for i, split in enumerate(("train", "validation", "test"))
@@ -194,10 +214,15 @@ def run_of(task: Task, status: str = "completed", images: int | None = None) -> 
     if "features" in spec.keep:
         names = ("nc1", "nc2", "nc3", "nc4", "log_nc1", "log_scatter_ratio")
         scalars |= dict(zip(names, (0.5, 0.5, 0.5, 0.5, -0.3, -0.3), strict=True))
-        few = isinstance(spec.sample, SomeClasses)
-        scalars["unseen_probe" if few else "superclass_probe"] = 0.4
-    if "unseen" in spec.keep:
-        for measured in ("unseen_auroc", "unseen_fpr95"):
+        probe = "unseen_probe" if isinstance(spec.sample, SomeClasses) else "superclass_probe"
+        scalars |= {probe: 0.4, f"{probe}_usual": 0.3}
+        rows += [
+            {"quantity": "probe", "case": probe, "x": strength, "value": 0.4 if i else 0.3}
+            for i, strength in enumerate(STRENGTHS)
+        ]
+    others = {"unseen": "unseen" in spec.keep, "far": "selective" in spec.keep}
+    for name in (name for name, measured in others.items() if measured):
+        for measured in (f"{name}_auroc", f"{name}_fpr95"):
             for suffix in ("", "_scaled", "_normalised", "_logit", "_energy"):
                 scalars[measured + suffix] = 0.7
     if isinstance(spec.sample, LongTail):
@@ -215,11 +240,14 @@ def run_of(task: Task, status: str = "completed", images: int | None = None) -> 
             run.scalars[f"{name}_selected"] = run.scalars[name]
     if "selective" in spec.keep:
         split = outputs["test_logits"].numpy(), outputs["test_labels"].numpy()
-        found, rows = measure.selective.selective(*split, *split, 2.0)
+        found, risks = measure.selective.selective(*split, *split, 2.0)
         run.scalars.update(found)
-        run = Run(**vars(run) | {"details": pd.DataFrame(rows)})
+        for name, value in {"size": 3.0, "coverage": 0.9}.items():
+            for kind, suffix in itertools.product(("aps", "raps"), ("", "_scaled")):
+                run.scalars[f"{kind}_{name}{suffix}"] = value
+        rows += risks
     if "features" in spec.keep and spec.num_classes == spec.entry.num_classes:
         points = np.random.default_rng(spec.seed).normal(size=(3, 5, 2)).astype(np.float32)
         for name in ("similar.train", "similar.validation", "unlike.train", "unlike.validation"):
             run.projections[name] = points
-    return run
+    return replace(run, details=details_of(rows))

@@ -40,7 +40,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("notebooks", "report", "data/recorded", "benchmarks/results"):
         left_out = shutil.ignore_patterns(".ipynb_checkpoints")
         shutil.copytree(checkouts.ROOT / folder, root / folder, ignore=left_out)
-    for name in ("published.csv", "recipes.csv"):
+    for name in ("published.csv", "sources.csv", "recipes.csv", "cifar-100n-transitions.csv"):
         shutil.copy(checkouts.ROOT / "data" / name, root / "data")
     with checkouts.inside(root):
         assert checkouts.lsce("report") == 0

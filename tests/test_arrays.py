@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsce.measures import arrays, calibration, features, selective, temperature
+from lsce.measures import arrays, calibration, conformal, features, selective, temperature
 from lsce.training import batches, networks
 
 N, C, D = 40, 5, 6
@@ -16,9 +16,11 @@ LOGITS = RNG.integers(-24, 25, (N, C)) / 8
 FEATURES = RNG.integers(-16, 17, (N, D)) / 8
 WEIGHT, BIAS = RNG.integers(-16, 17, (C, D)) / 8, RNG.integers(-8, 9, C) / 8
 PROBS = RNG.multinomial(64, np.full(C, 1 / C), N) / 64
+SCORES = RNG.integers(0, 17, (N, C)) / 8
 SCORE, RISKS = RNG.integers(-9, 10, N) / 8, RNG.integers(0, 9, N) / 8
 LABELS, CORRECT = np.arange(N) % C, np.arange(N) % 3 == 0
 SUPERCLASS = [0, 0, 1, 1, 1]
+SPLIT = {"validation_labels": LABELS[::-1], "test_labels": LABELS}
 
 SPLITS = ("train", "choice", "test")
 #: The arguments of each function: floats that come in any dtype, and the others.
@@ -41,12 +43,17 @@ CALLS = {
     selective.fpr_at_tpr: ({"positive": SCORE, "negative": SCORE[:9]}, {}),
     selective.selective: (
         {"validation_logits": LOGITS[::-1], "test_logits": LOGITS},
-        {"validation_labels": LABELS[::-1], "test_labels": LABELS, "temperature": 1.5},
+        SPLIT | {"temperature": 1.5},
     ),
     selective.unseen: (
         {"seen_logits": LOGITS, "unseen_logits": LOGITS[:9] / 2},
         {"temperature": 1.5, "norm": 2.0},
     ),
+    conformal.adaptive_scores: ({"probs": PROBS, "u": RISKS}, {"penalty": 0.25, "free": 1}),
+    conformal.threshold: ({"scores": SCORES}, {"labels": LABELS}),
+    conformal.prediction_sets: ({"scores": SCORES}, {"labels": LABELS, "most": 1.5}),
+    conformal.adaptive_sets: ({"validation_probs": PROBS[::-1], "test_probs": PROBS}, SPLIT),
+    selective.scores: ({"logits": LOGITS}, {"temperature": 1.5, "norm": 2.0}),
     features.projection: ({"features": FEATURES, "weight": WEIGHT}, {"classes": [0, 2, 3]}),
     features.neural_collapse: (
         {"features": FEATURES, "weight": WEIGHT, "bias": BIAS},
@@ -62,7 +69,7 @@ CALLS = {
     ),
     features.mutual_information: ({"differences": FEATURES}, {}),
 }
-MODULES = (calibration, temperature, selective, features)
+MODULES = (calibration, temperature, selective, conformal, features)
 PUBLIC = [
     function
     for module in MODULES
@@ -102,6 +109,8 @@ def flat(found) -> list[float]:
         return [number for value in found for number in flat(value)]
     if isinstance(found, temperature.Temperature):
         return [found.value, found.nll_before, found.nll_after]
+    if isinstance(found, features.Probe):
+        return [found.strength, *found.correct.ravel()]
     if hasattr(found, "select_dtypes"):
         found = found.select_dtypes("number").to_numpy()
     return [] if isinstance(found, str) else np.ravel(found).tolist()
@@ -191,6 +200,12 @@ REFUSED = [
     (selective.fpr_at_tpr, {"positive": SCORE * np.nan}, "positive must be finite"),
     (selective.unseen, {"unseen_logits": LOGITS[:, 1:]}, "must be of the same classes"),
     (selective.unseen, {"unseen_logits": PROBS}, "unseen_logits must be logits"),
+    (conformal.adaptive_scores, {"u": RISKS[1:]}, r"u must have shape \(40,\), one an image"),
+    (conformal.adaptive_scores, {"u": 2 * RISKS}, r"u must lie in \[0, 1\]"),
+    (conformal.adaptive_scores, {"penalty": -1.0}, "penalty and free must be at least 0, .* -1.0"),
+    (conformal.threshold, {"coverage": 1.0}, "coverage must lie between 0 and 1, but it is 1.0"),
+    (conformal.threshold, {"scores": SCORES * np.nan}, "scores must be finite"),
+    (conformal.adaptive_sets, {"test_probs": LOGITS}, "probs must lie in .*are they logits"),
     (features.projection, {"weight": WEIGHT[:, 1:]}, "features must have 5 columns, .* 6"),
     (features.projection, {"classes": [0, 0, 1]}, "must be three different ones"),
     (features.projection, {"features": FEATURES + np.inf}, "features must be finite"),

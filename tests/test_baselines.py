@@ -7,6 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from local_logits import WithLocalLogits
+from scipy.stats import rankdata
 from torch.nn import functional as F
 
 from lsce.losses import LabelSmoothingCrossEntropy
@@ -17,8 +19,12 @@ from lsce.losses.alternatives import (
     ForwardCorrection,
     GeneralizedCrossEntropy,
     GeneralizedLabelSmoothing,
+    LogitPenalty,
     MaxSup,
+    MbLS,
+    OnlineLabelSmoothing,
     SampleWeighted,
+    ZipfLabelSmoothing,
 )
 
 C = 5
@@ -29,12 +35,30 @@ SKEWED = (SYMMETRIC + PAIRED) / 2
 SKEWED[0] = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0])
 
 BOTH = ("include-true", "exclude-true")
+
+
+def online(alpha, training=False):
+    """Online label smoothing with soft labels."""
+    criterion = OnlineLabelSmoothing(alpha, C)
+    criterion.soft_labels.copy_(SKEWED)
+    return criterion.train(training)
+
+
+def zipf(weight):
+    """Zipf's label smoothing on local logits that are made of the logits."""
+    return WithLocalLogits(ZipfLabelSmoothing(weight), C)
+
+
 CRITERIA = [
     *(FocalLoss(gamma) for gamma in (0, 0.5, 1, 3)),
     *(MaxSup(weight) for weight in (0, 0.1)),
     *(GeneralizedCrossEntropy(q) for q in (0.01, 0.7, 1)),
     *(kind(t) for kind in (ForwardCorrection, BackwardCorrection) for t in (SYMMETRIC, SKEWED)),
     *(GeneralizedLabelSmoothing(eps, c) for eps in (-2, 0, 0.3, 1) for c in BOTH),
+    *(LogitPenalty(beta) for beta in (0, 0.1)),
+    *(MbLS(margin, weight) for margin, weight in ((0, 0.1), (1, 0.5), (10, 0))),
+    *(online(alpha) for alpha in (0.1, 1)),
+    *(zipf(weight) for weight in (0, 0.3)),
 ]
 every = pytest.mark.parametrize("criterion", CRITERIA, ids=lambda c: type(c).__name__)
 
@@ -58,12 +82,46 @@ def smoothed(p, y, epsilon, convention):
     return -(target * np.log(p)).sum(1)
 
 
+def doubled(values):
+    """Twice as many values along the last axis, interpolated linearly and constant at the ends."""
+    before = np.concatenate([values[..., :1], values[..., :-1]], -1)
+    after = np.concatenate([values[..., 1:], values[..., -1:]], -1)
+    return np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], -1).reshape(
+        *values.shape[:-1], -1
+    )
+
+
+def zipf_divergence(z, y):
+    """Σ q log(q / p) over the classes other than the true one, sample by sample."""
+    found = []
+    for row, everywhere, label in zip(z, zipf(1).local(torch.tensor(z)).numpy(), y, strict=True):
+        finer = doubled(doubled(everywhere).swapaxes(1, 2))
+        votes = np.bincount(finer.reshape(C, -1).argmax(0), minlength=C)
+        others = [k for k in range(C) if k != label]
+        q = 1 / rankdata(-votes, method="min")[others]
+        q, p = q / q.sum(), np.exp(row[others]) / np.exp(row[others]).sum()
+        found.append((q * np.log(q / p)).sum())
+    return np.array(found)
+
+
 @pytest.mark.parametrize(
     ("criterion", "formula"),
     [
         (FocalLoss(0.5), lambda z, p, y, py: -((1 - py) ** 0.5) * np.log(py)),
         (FocalLoss(3), lambda z, p, y, py: -((1 - py) ** 3) * np.log(py)),
         (MaxSup(0.2), lambda z, p, y, py: -np.log(py) + 0.2 * (z.max(1) - z.mean(1))),
+        (LogitPenalty(0.02), lambda z, p, y, py: -np.log(py) + 0.01 * (z**2).sum(1)),
+        (
+            MbLS(2, 0.3),
+            lambda z, p, y, py: (
+                -np.log(py) + 0.3 * np.maximum(0, z.max(1, keepdims=True) - z - 2).mean(1)
+            ),
+        ),
+        (
+            online(0.25),
+            lambda z, p, y, py: -0.25 * np.log(py) - 0.75 * (SKEWED.numpy()[y] * np.log(p)).sum(1),
+        ),
+        (zipf(0.4), lambda z, p, y, py: -np.log(py) + 0.4 * zipf_divergence(z, y)),
         (GeneralizedCrossEntropy(0.7), lambda z, p, y, py: (1 - py**0.7) / 0.7),
         (GeneralizedCrossEntropy(1), lambda z, p, y, py: 1 - py),
         (
@@ -91,7 +149,10 @@ def test_formula(criterion, formula, dtype):
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     loss = criterion(logits, labels)
     assert loss.dtype == dtype and loss.shape == ()
-    assert loss.item() == pytest.approx(formula(z, p, y, p[range(12), y]).mean(), rel=2e-6)
+    tolerance = {torch.float32: 2e-6, torch.float64: 1e-12}[dtype]
+    if isinstance(criterion, GeneralizedLabelSmoothing):
+        tolerance = 2e-6  # its ε is float32
+    assert loss.item() == pytest.approx(formula(z, p, y, p[range(12), y]).mean(), rel=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +163,10 @@ def test_formula(criterion, formula, dtype):
         GeneralizedCrossEntropy(1e-9),
         ForwardCorrection(IDENTITY),
         BackwardCorrection(IDENTITY),
+        LogitPenalty(0),
+        MbLS(1e9),
+        online(1),
+        zipf(0),
         *(GeneralizedLabelSmoothing(0, c) for c in BOTH),
     ],
 )
@@ -131,6 +196,92 @@ def test_max_sup_is_smoothing_where_all_are_classified_rightly():
     torch.testing.assert_close(MaxSup(0.25)(logits, labels), smoothing(logits, labels))
     wrong = (labels + 1) % C
     assert MaxSup(0.25)(logits, wrong) > smoothing(logits, wrong)
+
+
+def test_the_weight_of_max_sup_can_be_changed_in_place():
+    logits, labels = batch()
+    criterion = MaxSup(0.1)
+    criterion.weight.fill_(0.3)
+    assert criterion(logits, labels) == MaxSup(0.3)(logits, labels)
+
+
+def test_logits_within_the_margin_are_free_and_each_of_the_others_costs_its_excess():
+    """By hand: gaps 0, 2, 5 and margin 3 leave an excess of 2 in one class of three."""
+    logits, labels = torch.tensor([[5.0, 3.0, 0.0]], dtype=torch.float64), torch.tensor([0])
+    plain = F.cross_entropy(logits, labels)
+    assert (MbLS(3, 0.6)(logits, labels) - plain).item() == pytest.approx(0.6 * 2 / 3, rel=1e-12)
+    assert MbLS(5, 0.6)(logits, labels) == pytest.approx(plain.item(), abs=1e-15)
+
+
+def test_online_labels_are_the_means_of_what_was_classified_rightly_in_the_last_epoch():
+    """By hand, in eighths: the only sample of class 2 is classified wrongly."""
+    p = torch.tensor([[5, 2, 1], [7, 0.5, 0.5], [1, 6, 1], [4, 1, 3]]).double() / 8
+    logits, labels = p.log() + 3, torch.tensor([0, 0, 1, 2])
+    criterion = OnlineLabelSmoothing(0.4, 3)
+    plain = F.cross_entropy(logits, labels)
+    # Before there are soft labels, the plain part alone.
+    first = F.cross_entropy(logits[:2], labels[:2])
+    torch.testing.assert_close(criterion(logits[:2], labels[:2]), 0.4 * first)
+    criterion(logits[2:], labels[2:])
+    assert criterion.soft_labels.eq(0).all()
+    criterion.next_epoch()
+    means = torch.tensor([[12, 2.5, 1.5], [2, 12, 2], [16 / 3] * 3], dtype=torch.float64) / 16
+    torch.testing.assert_close(criterion.soft_labels, means, rtol=1e-12, atol=0)
+    soft = -(means[labels] * p.log()).sum(1).mean()
+    expected = 0.4 * plain + 0.6 * soft
+    torch.testing.assert_close(criterion(logits, labels), expected, rtol=1e-12, atol=0)
+    # The next epoch starts anew: all that it saw is one sample.
+    criterion.next_epoch()
+    criterion(logits[2:3], labels[2:3])
+    criterion.next_epoch()
+    anew = torch.full((3, 3), 1 / 3, dtype=torch.float64)
+    anew[1] = p[2]
+    torch.testing.assert_close(criterion.soft_labels, anew, rtol=1e-12, atol=0)
+
+
+def test_online_labels_are_learned_in_training_alone_and_by_a_compiled_step():
+    logits, labels = batch(dtype=torch.float32)
+    ours, evaluated, compiled = (OnlineLabelSmoothing(0.5, C) for _ in range(3))
+    evaluated.eval()(logits, labels)
+    assert evaluated.counts.sum() == 0
+    torch.compiler.reset()
+    run = torch.compile(compiled, fullgraph=True, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(ours(logits, labels), run(logits, labels))
+        for criterion in (ours, compiled):
+            criterion.next_epoch()
+        assert torch.equal(ours.soft_labels, compiled.soft_labels)
+        assert ours.soft_labels.sum(1).sub(1).abs().max() < 1e-6
+    in_training = online(0.5, training=True).to("meta")
+    assert in_training(logits.to("meta"), labels.to("meta")).is_meta
+
+
+def test_zipf_ranks_by_votes_and_leaves_the_true_class_out():
+    """By hand, on a map of one position, which votes as one: q is (2, 1, 1, 1)/5 over the other
+    classes, or even where the true class has the votes."""
+    logits = torch.tensor([[0.3, -1.0, 0.0, 2.0, 0.5]], dtype=torch.float64)
+    labels, criterion = torch.tensor([0]), ZipfLabelSmoothing(0.7)
+    log_p = logits[:, 1:].log_softmax(1)
+    for winner, q in ((2, [0.2, 0.4, 0.2, 0.2]), (0, [0.25] * 4)):
+        local = torch.zeros(1, 5, 1, 1, dtype=torch.float64)
+        local[0, winner] = 1
+        q = torch.tensor([q], dtype=torch.float64)
+        expected = F.cross_entropy(logits, labels) + 0.7 * (q * (q.log() - log_p)).sum()
+        found = criterion(logits, labels, local)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_zipf_teaches_nothing_through_the_votes():
+    logits, labels = batch()
+    local = torch.randn(12, C, 2, 2, dtype=torch.float64, requires_grad=True)
+    loss = ZipfLabelSmoothing(1)(logits.requires_grad_(), labels, local)
+    assert torch.autograd.grad(loss, [logits, local], allow_unused=True)[1] is None
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_online_labels_need_two_classes(classes):
+    with pytest.raises(ValueError, match=f"num_classes is {classes}; it must be at least 2"):
+        OnlineLabelSmoothing(0.5, classes)
 
 
 @pytest.mark.parametrize("transition", [SYMMETRIC, PAIRED, SKEWED])
@@ -199,6 +350,12 @@ def test_compiles_as_one_graph(criterion):
         (MaxSup, "weight", -0.5),
         (GeneralizedCrossEntropy, "q", 0),
         (GeneralizedCrossEntropy, "q", 1.5),
+        (LogitPenalty, "beta", -1),
+        (MbLS, "margin", -1),
+        (lambda weight: MbLS(1, weight), "weight", -1),
+        (lambda alpha: OnlineLabelSmoothing(alpha, C), "alpha", 0),
+        (lambda alpha: OnlineLabelSmoothing(alpha, C), "alpha", 1.5),
+        (ZipfLabelSmoothing, "weight", -1),
         (lambda epsilon: GeneralizedLabelSmoothing(epsilon, "include-true"), "epsilon", 1.5),
         (lambda convention: GeneralizedLabelSmoothing(0.1, convention), "convention", "both"),
     ],
@@ -302,6 +459,11 @@ def test_corrections_of_float64_logits_are_exact(kind):
         BackwardCorrection(IDENTITY),
         ForwardCorrection(IDENTITY),
         MaxSup(0),
+        LogitPenalty(0),
+        MbLS(1, 0),
+        online(1),
+        OnlineLabelSmoothing(1, C),
+        zipf(0),
         *(GeneralizedLabelSmoothing(0, c) for c in BOTH),
         SampleWeighted(LabelSmoothingCrossEntropy(0, reduction="none"), torch.ones(C)),
     ],
@@ -360,7 +522,10 @@ def test_sample_weights_take_the_dtype_of_the_loss():
         )
 
 
-@pytest.mark.parametrize("kind", [FocalLoss, MaxSup, GeneralizedCrossEntropy, Distillation])
+@pytest.mark.parametrize(
+    "kind",
+    [FocalLoss, MaxSup, GeneralizedCrossEntropy, Distillation, LogitPenalty, MbLS, zipf, online],
+)
 @pytest.mark.parametrize("number", [Fraction(1, 2), np.float16(0.5), np.float32(0.5), np.int64(1)])
 def test_every_way_of_holding_a_number(kind, number):
     logits, labels = batch()

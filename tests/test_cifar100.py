@@ -417,6 +417,112 @@ def test_fetch_that_fails_leaves_nothing(online, monkeypatch):
     assert_fetch_fails("refused")
 
 
+# ---- the labels that people gave ---------------------------------------------------------------
+
+
+@pytest.fixture
+def people(tiny, archive, monkeypatch) -> np.ndarray:
+    """What people call the tiny set's training images, in the order of the archive, which is there
+    with the file of their labels."""
+    paths.DATA.mkdir(parents=True)
+    archive.parent.rename(paths.CIFAR100)
+    true = tiny["train"][1]
+    given = np.where(np.random.default_rng(1).random(len(true)) < 0.4, (true + 7) % 100, true)
+    counts = torch.from_numpy(np.bincount(100 * true + given, minlength=10_000).reshape(100, 100))
+    changed = dataclasses.replace(cifar100.ENTRY, human_counts=lambda: counts)
+    monkeypatch.setattr(cifar100, "ENTRY", changed)
+    monkeypatch.setattr(paths, "CIFAR100N_LABELS", paths.DATA / "CIFAR-100_human.pt")
+    torch.save({"clean_label": true, "noisy_label": given}, paths.CIFAR100N_LABELS)
+    return given
+
+
+def test_a_label_by_a_person_finds_its_image(tiny, people):
+    found, dataset = cifar100.ENTRY.human_labels(), data.load("cifar-100")
+    blob = paths.CIFAR100N_LABELS.read_bytes()
+    assert found.checksum == hashlib.sha256(blob).hexdigest()
+    called = {image.tobytes(): k for image, k in zip(tiny["train"][0], people, strict=True)}
+    images = torch.cat([dataset.train.images, dataset.validation.images]).numpy()
+    assert found.labels.dtype == torch.int64
+    assert found.labels.tolist() == [called[image.tobytes()] for image in images]
+    truth = torch.cat([dataset.train.labels, dataset.validation.labels])
+    assert 0.25 < (found.labels != truth).double().mean() < 0.55
+
+
+def test_labels_by_people_need_their_file_and_the_order_of_the_archive(people, written):
+    content = paths.CIFAR100N_LABELS.read_bytes()
+    paths.CIFAR100N_LABELS.unlink()
+    with pytest.raises(data.DataUnavailable, match="CIFAR-100_human.pt has to be put into .*/data"):
+        cifar100.ENTRY.human_labels()
+    paths.CIFAR100N_LABELS.write_bytes(content)
+    shutil.rmtree(paths.CIFAR100)
+    with pytest.raises(data.DataUnavailable, match="archive: put torchvision's `cifar-100-python`"):
+        cifar100.ENTRY.human_labels()
+    shutil.copytree(written, paths.CIFAR100)  # in the order of the archive, as Parquet may be
+    assert len(cifar100.ENTRY.human_labels().labels) == 200
+    table = pq.read_table(paths.CIFAR100 / "train-00000-of-00001.parquet")
+    cifar100._train_order.cache_clear()
+    pq.write_table(
+        table.take([*range(199, -1, -1)]), paths.CIFAR100 / "train-00000-of-00001.parquet"
+    )
+    with pytest.raises(
+        data.DataError, match="has CIFAR-100's images in another order than its arc"
+    ):
+        cifar100.ENTRY.human_labels()
+
+
+class Malice:
+    """Unpickled, it writes a file."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("unpickled"),)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda labels: labels | {"noisy_label": Malice()},
+            "is damaged or holds more than arrays of integers",
+        ),
+        (lambda labels: [labels], "cannot be read as CIFAR-100N"),
+        (lambda labels: {"clean_label": labels["clean_label"]}, "as CIFAR-100N: 'noisy_label'"),
+        (lambda labels: {k: v[1:] for k, v in labels.items()}, "must hold 200 integers as clean_l"),
+        (lambda labels: {k: v / 2 for k, v in labels.items()}, "more than arrays of integers"),
+        (lambda labels: {k: torch.tensor(v / 2) for k, v in labels.items()}, "must hold 200 integ"),
+        (lambda labels: {k: v + 1 for k, v in labels.items()}, "holds labels outside 0..99"),
+        (lambda labels: {k: v - 1 for k, v in labels.items()}, "holds labels outside 0..99"),
+        (
+            lambda labels: labels | {"noisy_label": np.roll(labels["noisy_label"], 1)},
+            "other labels than CIFAR-100N: their counts by class differ",
+        ),
+    ],
+)
+def test_another_file_of_labels_is_refused_and_not_executed(
+    spoil, words, people, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(paths.CIFAR100N_LABELS, weights_only=False)
+    torch.save(spoil(content), paths.CIFAR100N_LABELS)
+    with pytest.raises(data.DataError, match=words) as error:
+        cifar100.ENTRY.human_labels()
+    assert "\n" not in str(error.value) and not Path("unpickled").exists()
+    paths.CIFAR100N_LABELS.write_bytes(b"no pickle")
+    with pytest.raises(data.DataError, match="is damaged or holds more"):
+        cifar100.ENTRY.human_labels()
+
+
+def test_a_file_of_numpy_1_is_read(people):
+    """Its arrays name a module that NumPy 2 has renamed."""
+    content = torch.load(paths.CIFAR100N_LABELS, weights_only=False)
+    before = cifar100.ENTRY.human_labels().labels
+    torch.save(content, paths.CIFAR100N_LABELS, _use_new_zipfile_serialization=False)
+    blob = paths.CIFAR100N_LABELS.read_bytes()
+    new, old = b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"
+    assert new in blob
+    paths.CIFAR100N_LABELS.write_bytes(blob.replace(new, old))
+    assert torch.equal(cifar100.ENTRY.human_labels().labels, before)
+
+
 # ---- the real images --------------------------------------------------------------------------
 
 

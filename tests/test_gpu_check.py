@@ -51,6 +51,7 @@ def test_a_rehearsal_on_the_cpu_goes_through_and_says_what_it_lacks(
     assert right >= {"loss", "network one-layer", "eager steps", "recording"}
     if shutil.which("c++"):
         assert "compiled steps" in right, found["steps"]["compiled"]
+        assert all(each["captured"]["difference"] < 2e-3 for each in found["methods"].values())
     assert found["steps"]["captured"]["fallbacks"] and "captured steps" not in right
     assert left.value.code == 1
     assert "captured steps" in capsys.readouterr().out.splitlines()[-1]
@@ -67,6 +68,7 @@ def test_what_differs_is_not_passed(check):
             "compiled": {"mode": "compiled", "difference": 1e-6},
             "captured": {"mode": "compiled", "difference": 0.0},
         },
+        "methods": {"MbLS": {"captured": {"mode": "captured", "difference": 0.1}}},
         "recording": {"runs": 3, "difference": 0.01},
     }
     assert check.passed(found) == {
@@ -75,6 +77,7 @@ def test_what_differs_is_not_passed(check):
         "network two": False,
         "compiled steps": True,
         "captured steps": False,
+        "captured steps, MbLS": False,
         "recording": True,
     }
 

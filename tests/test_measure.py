@@ -1,17 +1,19 @@
 """What is measured of a run, from made-up logits and of a tiny one that was really trained."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_dataset
 import torch
 from made_up import outputs_of, run_of, spec, tiny
 from tiny_dataset import registered
 from torch.nn import functional as F
 
 from lsce import data
-from lsce.data import synthetic
-from lsce.measures import calibration, features, information
+from lsce.data import datasets, synthetic
+from lsce.measures import calibration, conformal, features, information
 from lsce.measures.temperature import fit_temperature
 from lsce.results import measure
 from lsce.results.run import WIDTHS, Run
@@ -53,6 +55,15 @@ def test_test_images_are_measured_before_and_after_temperature(outputs):
     scaled = calibration.softmax(outputs["test_logits"], 2.0)
     expected = calibration.expected_calibration_error(scaled, outputs["test_labels"])
     assert scalars["ece_scaled"] == expected != scalars["ece"]
+
+
+def test_the_parts_of_a_proper_score_add_up_to_it(outputs):
+    scalars, labels = measured(outputs).scalars, outputs["test_labels"]
+    scaled = calibration.softmax(outputs["test_logits"], 2.0)
+    refinement = calibration.negative_log_likelihood(scaled, labels)
+    assert scalars["nll_calibration"] + refinement == pytest.approx(scalars["nll"])
+    refinement = calibration.brier_score(scaled, labels)
+    assert scalars["brier_calibration"] + refinement == pytest.approx(scalars["brier"])
 
 
 def test_bins_change_the_binned_errors_alone(outputs):
@@ -143,6 +154,10 @@ def test_the_temperature_is_fitted_on_the_validation_split(whole):
     scaled = F.cross_entropy(logits.double() / temperature, labels).item()
     assert run.scalars["validation_nll_scaled"] == pytest.approx(scaled)
     assert scaled <= run.scalars["validation_nll"] and run.scalars["temperature_converged"] == 1
+    # All validation images are monitored, so the last epoch left the same.
+    refinement = run.history["validation_refinement"]
+    assert run.scalars["validation_refinement"] == refinement.iloc[-1] == pytest.approx(scaled)
+    assert (refinement <= run.history["validation_nll"]).all()
 
 
 def test_it_holds_what_it_was_asked_to_keep(whole):
@@ -154,8 +169,7 @@ def test_it_holds_what_it_was_asked_to_keep(whole):
     weights = [kept[name] for name in ("classifier_weight", "classifier_bias")]
     assert run.scalars["nc1"] == pytest.approx(features.neural_collapse(*parts, *weights)["nc1"])
     assert run.scalars["log_nc1"] == math.log10(run.scalars["nc1"])
-    assert 0 <= run.scalars["superclass_probe"] <= 1
-    assert set(run.details["quantity"]) == {"risk"} and run.scalars["excess_aurc"] > 0
+    assert set(run.details["quantity"]) == {"risk", "probe"} and run.scalars["excess_aurc"] > 0
     network = network_of(run.spec, tensors["weights"], torch.device("cpu"))
     logits, _ = evaluate(network, data.load("tiny").test.images)
     torch.testing.assert_close(logits, tensors["outputs"]["test_logits"])
@@ -163,6 +177,50 @@ def test_it_holds_what_it_was_asked_to_keep(whole):
     assert run.scalars["selected_epoch"] == best
     same = run.scalars["nll_selected"] == run.scalars["nll"]
     assert same == (best == run.spec.epochs)
+
+
+def test_a_probe_is_recorded_with_every_strength(whole):
+    run, tensors = whole
+    kept, labels = tensors["features"], tensors["outputs"]
+    above = torch.tensor(run.spec.entry.superclass)
+    of_split = {"train": kept["train_labels"]}
+    of_split |= {split: labels[f"{split}_labels"] for split in ("validation", "test")}
+    parts = [(kept[f"{split}_features"], above[of_split[split]]) for split in of_split]
+    probe = features.linear_probe(*parts[0], *parts[1], *parts[2])
+    assert run.scalars["superclass_probe"] == probe.accuracy
+    assert run.scalars["superclass_probe_usual"] == probe.accuracies[features.USUAL_STRENGTH]
+    rows = run.details[run.details["quantity"] == "probe"]
+    assert set(rows["case"]) == {"superclass_probe"}
+    assert dict(zip(rows["x"], rows["value"], strict=True)) == probe.accuracies
+
+
+def test_prediction_sets_have_their_threshold_from_the_validation_split(whole):
+    run, tensors = whole
+    outputs = tensors["outputs"]
+    for suffix, temperature in (("", 1.0), ("_scaled", run.scalars["temperature"])):
+        parts = []
+        for split in ("validation", "test"):
+            parts.append(calibration.softmax(outputs[f"{split}_logits"], temperature))
+            parts.append(outputs[f"{split}_labels"])
+        for kind, penalty in conformal.KINDS.items():
+            sizes, covered = conformal.adaptive_sets(*parts, penalty)
+            assert run.scalars[f"{kind}_size{suffix}"] == sizes.mean()
+            assert run.scalars[f"{kind}_coverage{suffix}"] == covered.mean()
+
+
+def test_far_images_are_of_another_data_set_of_the_same_size(whole, dataset, monkeypatch):
+    """Here of the tiny one under another name, whose test images can't be told from the run's."""
+    usual = whole[0].scalars
+    assert not any(name.startswith("far_") for name in usual)
+    monkeypatch.setattr(measure, "FAR", "other")
+    monkeypatch.setitem(datasets._ENTRIES, "other", replace(tiny_dataset.ENTRY, name="other"))
+    monkeypatch.setattr(measure, "_far_images", measure._far_images.__wrapped__)
+    run, _ = left_by(tiny(keep=("selective",)), dataset)
+    suffixes = ("", "_scaled", "_normalised", "_logit", "_energy")
+    for suffix in suffixes:
+        assert run.scalars[f"far_auroc{suffix}"] == 0.5
+        assert run.scalars[f"far_fpr95{suffix}"] == 0.95
+    assert "far_auroc" not in left_by(tiny(), dataset)[0].scalars
 
 
 def test_projections_are_of_the_classes_named(whole):
@@ -205,6 +263,8 @@ def test_what_only_some_runs_have(dataset):
     few, tensors = left_by(tiny(sample=some, monitor_size=80, keep=("features", "unseen")), dataset)
     assert tensors["outputs"]["test_logits"].shape == (80, 8)
     assert 0 <= few.scalars["unseen_probe"] <= 1 and 0 <= few.scalars["unseen_auroc"] <= 1
+    assert 0 <= few.scalars["unseen_probe_usual"] <= 1
+    assert set(few.details["case"]) == {"unseen_probe"}
     coarse, tensors = left_by(tiny(labels=Superclasses()), dataset)
     assert tensors["outputs"]["test_labels"].bincount().tolist() == [30, 30, 20, 20]
     for run in (few, coarse):

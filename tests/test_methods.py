@@ -18,12 +18,16 @@ from lsce.training.methods import (
     Distillation,
     Focal,
     GeneralizedCE,
+    LogitPenalty,
     MaxSup,
+    MbLS,
     Method,
     Mixup,
+    OnlineSmoothing,
     Smoothing,
     TrainingLabels,
     WeightedSmoothing,
+    ZipfLS,
 )
 from lsce.training.spec import Balanced, RunSpec, task_of
 from lsce.training.train import train
@@ -45,11 +49,22 @@ METHODS = [
      alternatives.GeneralizedLabelSmoothing),
     (Smoothing(epsilon=0.1, warmup_epochs=1), "smoothing, warmed up", 0.1,
      "ε = 0.1 after a warm-up", alternatives.GeneralizedLabelSmoothing),
+    (Smoothing(epsilon=0.1, final_epsilon=0.2), "smoothing, scheduled", 0.1, "ε = 0.1 to 0.2",
+     alternatives.GeneralizedLabelSmoothing),
     (weighted(), "class weights", 0.1, "class weights, ε = 0.1", LabelSmoothingCrossEntropy),
     (weighted(weighting="samples", convention="include-true"), "sample weights, include-true", 0.1,
      "sample weights, include-true, ε = 0.1", alternatives.SampleWeighted),
     (Focal(gamma=2), "focal loss", 2, "focal loss, γ = 2", alternatives.FocalLoss),
     (MaxSup(weight=0.5), "MaxSup", 0.5, "MaxSup, weight 0.5", alternatives.MaxSup),
+    (MaxSup(weight=0.1, final_weight=0.0), "MaxSup, scheduled", 0.1, "MaxSup, weight 0.1 to 0",
+     alternatives.MaxSup),
+    (OnlineSmoothing(alpha=0.5), "online label smoothing", 0.5, "online label smoothing, α = 0.5",
+     alternatives.OnlineLabelSmoothing),
+    (ZipfLS(weight=0.1), "Zipf-LS", 0.1, "Zipf-LS, weight 0.1", alternatives.ZipfLabelSmoothing),
+    (LogitPenalty(beta=6e-4), "logit penalty", 6e-4, "logit penalty, β = 0.0006",
+     alternatives.LogitPenalty),
+    (MbLS(margin=10), "MbLS", 10, "MbLS, margin 10", alternatives.MbLS),
+    (MbLS(margin=6, weight=0.2), "MbLS", 6, "MbLS, margin 6, weight 0.2", alternatives.MbLS),
     (GeneralizedCE(q=0.7), "generalised cross entropy", 0.7, "generalised CE, q = 0.7",
      alternatives.GeneralizedCrossEntropy),
     (Correction(direction="forward"), "forward correction", math.nan, "forward correction",
@@ -81,12 +96,36 @@ def test_every_method_is_in_the_table():
 def test_a_method_says_what_it_is_and_has_its_loss(method, name, setting, words, loss):
     assert (method.name, method.words) == (name, words)
     assert method.setting == pytest.approx(setting, nan_ok=True)
-    labelled = TrainingLabels(torch.arange(100).repeat(3), 0.9 * torch.eye(100) + 0.001)
+    labelled = TrainingLabels(torch.arange(100).repeat(3), 100, 0.9 * torch.eye(100) + 0.001)
     criterion = method.criterion(labelled)
     assert type(criterion) is loss
     probabilities = isinstance(method, Distillation)
     targets = F.one_hot(torch.arange(4), 100).float() if probabilities else torch.arange(4)
-    assert criterion(torch.zeros(4, 100), targets).ndim == 0
+    local = [torch.zeros(4, 100, 2, 2)] if method.local else []
+    assert criterion(torch.zeros(4, 100), targets, *local).ndim == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "buffer"),
+    [
+        (MaxSup(weight=0.1, final_weight=0.2), "weight"),
+        (Smoothing(epsilon=0.1, final_epsilon=0.2, convention="include-true"), "epsilon"),
+    ],
+)
+def test_a_schedule_is_that_of_the_paper(method, buffer):
+    """Zhou et al. 2025, appendix F: 0.1 + 0.1·t/T; in place, as a captured step needs it."""
+    criterion = method.criterion(TrainingLabels(torch.arange(10), 10, None))
+    held, found = criterion.get_buffer(buffer), []
+    for epoch in range(4):
+        method.begin_epoch(criterion, epoch, 4)
+        assert criterion.get_buffer(buffer) is held
+        found.append(held.item())
+    assert found == pytest.approx([0.1, 0.125, 0.15, 0.175])
+
+
+def test_online_smoothing_knows_classes_that_no_training_image_has():
+    labelled = TrainingLabels(torch.tensor([0, 1, 1]), 5, None)
+    assert OnlineSmoothing(alpha=0.5).criterion(labelled).soft_labels.shape == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +136,14 @@ def test_a_method_says_what_it_is_and_has_its_loss(method, name, setting, words,
         (lambda: Smoothing(epsilon=0, warmup_epochs=0), "warmup_epochs is 0; it must be at least"),
         (lambda: Focal(gamma=-1), "gamma is -1; it must be at least 0"),
         (lambda: MaxSup(weight=-1), "weight is -1; it must be at least 0"),
+        (lambda: MaxSup(weight=0, final_weight=-1), "final_weight is -1; it must be at least 0"),
+        (lambda: Smoothing(epsilon=0, final_epsilon=2), "final_epsilon is 2; it must be at most 1"),
+        (lambda: OnlineSmoothing(alpha=0), "alpha is 0; it must be greater than 0"),
+        (lambda: OnlineSmoothing(alpha=1.5), "alpha is 1.5; it must be at most 1"),
+        (lambda: ZipfLS(weight=-1), "weight is -1; it must be at least 0"),
+        (lambda: LogitPenalty(beta=-1), "beta is -1; it must be at least 0"),
+        (lambda: MbLS(margin=-1), "margin is -1; it must be at least 0"),
+        (lambda: MbLS(margin=1, weight=-1), "weight is -1; it must be at least 0"),
         (lambda: GeneralizedCE(q=0), "q is 0; it must be greater than 0"),
         (lambda: GeneralizedCE(q=2), "q is 2; it must be at most 1"),
         (lambda: Correction(direction="up"), "direction is 'up'; it must be 'forward' or 'backwa"),

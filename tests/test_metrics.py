@@ -18,8 +18,15 @@ BINNED = [
     calibration.classwise_calibration_error,
     calibration.debiased_squared_calibration_error,
     calibration.debiased_calibration_error,
+    calibration.overconfidence,
+    calibration.underconfidence,
 ]
-PLAIN = [calibration.confidence_gap, calibration.negative_log_likelihood, calibration.brier_score]
+PLAIN = [
+    calibration.confidence_gap,
+    calibration.confident_errors,
+    calibration.negative_log_likelihood,
+    calibration.brier_score,
+]
 
 
 def draw(n=700, classes=7, sharpness=2.0, temperature=1.0, seed=0):
@@ -72,7 +79,9 @@ def test_binned_metrics_equal_their_definitions(n_bins, temperature):
     classwise = [
         loop_ece(loop_bins(probs[:, k], labels == k, n_bins)) for k in range(probs.shape[1])
     ]
-    square = sum(n / 700 * ((c - a) ** 2 - a * (1 - a) / (n - 1)) for n, c, a in mass)
+    squares = [(c - a, n / 700 * ((c - a) ** 2 - a * (1 - a) / (n - 1))) for n, c, a in mass]
+    over = sum(square for gap, square in squares if gap > 0)
+    square = sum(square for _, square in squares)
     expected = [
         loop_ece(wide),
         max(abs(a - c) for _, c, a in wide),
@@ -80,6 +89,8 @@ def test_binned_metrics_equal_their_definitions(n_bins, temperature):
         np.mean(classwise),
         square,
         math.sqrt(max(0.0, square)),
+        math.sqrt(max(0.0, over)),
+        math.sqrt(max(0.0, square - over)),
     ]
     assert [f(probs, labels, n_bins) for f in BINNED] == pytest.approx(expected, abs=1e-12)
 
@@ -117,6 +128,56 @@ def test_hand_computed_debiased_error():
     assert calibration.debiased_squared_calibration_error(*some, 2) == pytest.approx(alone)
     with pytest.raises(ValueError, match="more images than the 2 bins, but there are 2"):
         calibration.debiased_squared_calibration_error(*binary([0.6, 0.9], [0, 0]), 2)
+
+
+def test_hand_computed_parts_of_the_debiased_error():
+    # Two bins of four: 0.9 with accuracy 1/2 is over-, 0.6 with accuracy 3/4 under-confident.
+    probs, labels = binary([0.6] * 4 + [0.9] * 4, [1, 1, 1, 0, 1, 1, 0, 0])
+    over = (0.4**2 - 0.5 * 0.5 / 3) / 2
+    under = (0.15**2 - 0.75 * 0.25 / 3) / 2  # less than chance alone would show
+    assert calibration.overconfidence(probs, labels, 2) == pytest.approx(math.sqrt(over))
+    assert under < 0 and calibration.underconfidence(probs, labels, 2) == 0
+    whole = calibration.debiased_squared_calibration_error(probs, labels, 2)
+    assert whole == pytest.approx(over + under)
+
+
+def test_over_and_under_confidence_change_places_with_the_sign_of_the_gap():
+    """And a model with both has both, though its confidence is right on average."""
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.6, 0.9, 20_000)
+    for gap, expected in (
+        (0.1, (0.1, 0)),
+        (-0.1, (0, 0.1)),
+        (np.where(confidence > 0.75, 0.1, -0.1), (math.sqrt(0.005), math.sqrt(0.005))),
+    ):
+        probs, labels = binary(confidence, rng.random(20_000) < confidence - gap)
+        parts = [
+            f(probs, labels) for f in (calibration.overconfidence, calibration.underconfidence)
+        ]
+        assert parts == pytest.approx(expected, abs=0.01)
+
+
+def test_the_parts_of_a_calibrated_model_are_0_on_average():
+    rng = np.random.default_rng(0)
+    squares = {"over": [], "under": []}
+    for _ in range(400):
+        confidence = rng.uniform(0.5, 0.9, 300)
+        correct = rng.random(300) < confidence
+        gap, square = calibration._debiased_squares(confidence, correct, 15)
+        squares["over"].append(square[gap > 0].sum())
+        squares["under"].append(square[gap <= 0].sum())
+    for values in squares.values():
+        # Half of the variance of a bin's accuracy, about 0.2 / 20, is what each would show else.
+        assert abs(np.mean(values)) < 0.1 * 0.5 * 0.2 / 20
+
+
+def test_hand_computed_confident_errors():
+    probs, labels = binary([0.95, 0.9, 0.91, 0.99, 0.6], [0, 0, 0, 1, 0])
+    assert calibration.confident_errors(probs, labels) == 2 / 4
+    assert calibration.confident_errors(probs, labels, above=0.6) == 3 / 4
+    assert calibration.confident_errors(*binary([0.99], [1])) == 0
+    with pytest.raises(ValueError, match=r"above must lie in \[0, 1\], but it is 90"):
+        calibration.confident_errors(probs, labels, above=90)
 
 
 def test_zero_and_one_belong_to_the_first_and_the_last_bin():
@@ -300,6 +361,9 @@ def test_summary_has_every_metric():
         "classwise_ece": calibration.classwise_calibration_error(probs, labels, 12),
         "mce": calibration.maximum_calibration_error(probs, labels, 12),
         "debiased_ce": calibration.debiased_calibration_error(probs, labels, 12),
+        "overconfidence": calibration.overconfidence(probs, labels, 12),
+        "underconfidence": calibration.underconfidence(probs, labels, 12),
+        "confident_errors": calibration.confident_errors(probs, labels),
         "confidence_gap": calibration.confidence_gap(probs, labels),
     }
     assert all(type(value) is float for value in summary.values())

@@ -24,6 +24,16 @@ def test_parameters_are_those_of_the_published_networks(name, millions):
     assert count / 1e6 == pytest.approx(millions, abs=0.01)
 
 
+def test_local_logits_are_those_of_each_position_and_their_mean_is_the_logits():
+    network, images = networks.build("resnet6", 7).eval(), torch.rand(2, 3, 32, 32)
+    logits, local = network(images, True)
+    assert local.shape == (2, 7, 2, 2) and not local.requires_grad
+    assert torch.equal(logits, network(images))
+    torch.testing.assert_close(local.mean(dim=(2, 3)), logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {each.dtype for each in network(images, True)} == {torch.float32}
+
+
 def test_logits_are_float32_under_autocast():
     network = networks.build("resnet6", 100)
     with torch.autocast("cpu", torch.bfloat16):

@@ -31,13 +31,14 @@ def _data_set():
 
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
-    """Two on the tiny data set, of which the second has no samples, one whose posterior is known,
-    one that diverged, and an evaluation of the first."""
+    """Two on the tiny data set, of which the second has no samples and no refinement by epoch, one
+    whose posterior is known, one that diverged, and an evaluation of the first."""
     first, second, known = (run_of(tiny(seed=seed), images=100) for seed in (0, 1, 2))
     known.samples["true_probability"] = np.linspace(0, 1, 100)
     diverged = run_of(tiny(method=Smoothing(epsilon=0.9)), status="diverged")
     tried = run_of(trial(tiny(), source=tiny(seed=1)))
-    return [first, replace(second, samples={}), known, diverged, tried]
+    older = second.history.drop(columns="validation_refinement")
+    return [first, replace(second, samples={}, history=older), known, diverged, tried]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,6 +59,7 @@ def same(back: Run, run: Run) -> None:
         assert all(np.array_equal(one[quantity], other[quantity]) for quantity in other)
     assert back.samples.keys() == run.samples.keys()
     for name, values in run.samples.items():
+        assert back.samples[name].shape == values.shape
         error = np.abs(back.samples[name] - values.astype(float))
         # Half a unit; of a NLL, what float16 rounds to.
         rounded = 2**-11 * values if name.startswith("nll") else 0.5 / 65535 + 1e-12
@@ -75,6 +77,7 @@ def test_what_is_written_comes_back(runs, tmp_path):
     tried = runs[-1].task
     whole = found.load(tried)
     assert whole.spec.id == tried.run.id and whole.scalars == runs[0].scalars | runs[-1].scalars
+    assert whole.samples.keys() == runs[0].samples.keys() | runs[-1].samples.keys()
 
 
 @pytest.mark.parametrize("kills", range(14))
@@ -146,6 +149,38 @@ def test_an_evaluation_without_its_run_is_missing(runs, tmp_path):
     assert len(found) == 1 and tried not in found and found.missing([tried]) == [tried]
     with pytest.raises(KeyError):
         found.load(tried)
+
+
+def test_single_images_of_an_evaluation_take_little_room_and_old_ones_have_none(tmp_path):
+    """The images of its protocol, whatever the test split has; at most 2 kB."""
+    task = trial(tiny(), source=tiny(seed=1))
+    sizes = {"corrupted_images": 100, "attacked_images": 90, "radii": (1.0, 2.0, 4.0, 8.0)}
+    task = task.model_copy(update={"protocol": task.protocol.model_copy(update=sizes)})
+    run = run_of(task)
+    recorded.write([run, run_of(tiny(), images=100)], tmp_path / "new")
+    back = Recorded(tmp_path / "new").load(task)
+    assert back.samples["survived_worst"].shape == (4, 90)
+    for name, values in run.samples.items():
+        assert back.samples[name].dtype == values.dtype
+        assert np.array_equal(back.samples[name], values)
+    packed = recorded._samples([run]).values()
+    assert sum(values.nbytes for values in packed) == 2 * 4 * 90 / 8 + 100
+    old = replace(run, samples={})
+    recorded.write([old], tmp_path / "old")
+    (found,) = Recorded(tmp_path / "old")
+    recorded.check(found)
+    assert not found.samples
+    # Of the two the one that has them stays.
+    recorded.merge([tmp_path / "old", tmp_path / "new"], tmp_path / "both")
+    assert Recorded(tmp_path / "both").load(task).samples.keys() == back.samples.keys()
+
+
+def test_an_evaluation_of_other_images_than_its_protocol_is_refused(tmp_path):
+    run = run_of(trial(tiny(), source=tiny(seed=1)))
+    run.samples["survived_corruptions"] = np.zeros(11, dtype=np.uint8)
+    recorded.write([run], tmp_path / "bad")
+    with pytest.raises(ValueError, match=r"survived_corruptions has the shape \(11,\) instead"):
+        recorded.merge([tmp_path / "bad"], tmp_path / "into")
 
 
 def test_nothing_recorded_is_an_empty_set(tmp_path):

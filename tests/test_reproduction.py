@@ -6,9 +6,8 @@ import pytest
 from made_up import build, shown
 
 from lsce import studies
-from lsce.judging.claims import MAIN
-from lsce.machine import paths
-from lsce.report import reproduction
+from lsce.judging.claims import MAIN, Published
+from lsce.report import figures, literature, reproduction
 from lsce.results import recorded
 from lsce.results.recorded import Recorded
 from lsce.studies.evidence import Evidence
@@ -119,16 +118,42 @@ def test_published_students_stand_beside_the_arms_that_the_claim_compares():
 
 
 def test_every_published_pair_is_one_network_without_and_with_smoothing():
-    rows = pd.read_csv(paths.PUBLISHED, index_col="id")
+    rows = literature.published()
     for claim in CLAIMS.values():
         for plain, smoothed in claim.published.pairs if claim.published else []:
             a, b = rows.loc[plain], rows.loc[smoothed]
-            same = ["paper", "dataset", "architecture", "metric", "unit"]
-            assert list(a[same]) == list(b[same]) and b["epsilon"] > 0
+            same = ["paper", "dataset", "metric", "unit"]
+            assert list(a[same]) == list(b[same])
+            assert literature.name(a) == literature.name(b)
+            assert not b["epsilon"] <= 0  # NaN where the paper has no single one
             assert a["confidence"] == b["confidence"] == "seen"
             if claim.family != "distillation":  # there teachers differ, or one has none
-                assert a["setting"] == b["setting"]
-                assert a["epsilon"] == 0 and a["dataset"] == "CIFAR-100"
+                assert a["setting"] == b["setting"] and a["epsilon"] == 0
+            if claim.family in reproduction.FAMILIES:
+                assert a["dataset"] == "CIFAR-100"
+
+
+def beside_zhou(shown: Evidence, measure: str = "top1_error") -> pd.DataFrame:
+    """Their ε grows while the network is trained."""
+    published = Published(measure=measure, pairs=[["zhou2025-001", "zhou2025-009"]])
+    claim = CLAIMS["lower-error"].model_copy(update={"published": published})
+    return reproduction.with_published(shown, [claim])
+
+
+def test_papers_without_a_single_epsilon_stand_beside_the_judged_one():
+    numbers = beside_zhou(evidence(shift=-0.1, noise=1e-3))
+    assert set(numbers[numbers["source"] == "here"]["epsilon"]) == {0.1}
+    (theirs,) = numbers[numbers["source"] == "published"].to_dict("records")
+    assert theirs["effect"] == pytest.approx(77.05 - 76.16) and np.isnan(theirs["epsilon"])
+    (row,) = reproduction.directions(numbers, 0.1).to_dict("records")
+    assert row["few"] == "the same way" and row["many"] == "undecided"
+    (axes,) = figures.beside_published(numbers).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert "Zhou et al. 2025, ResNet-18, no single ε" in [" ".join(n.split()) for n in names]
+
+
+def test_a_measure_that_was_not_taken_gives_no_effects():
+    assert set(beside_zhou(evidence(), "no_such_measure")["source"]) == {"published"}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +164,7 @@ def test_the_direction_is_that_of_the_interval(shift, direction):
     numbers = reproduction.with_published(
         evidence(shift=shift, noise=1e-3), [CLAIMS["lower-error"]]
     )
-    rows = reproduction.directions(numbers)
+    rows = reproduction.directions(numbers, 0.1)
     at_01 = rows[rows["published"].str.startswith("Mueller")].iloc[0]
     assert at_01["few"] == direction and at_01["many"] == "undecided"
     at_005 = rows[rows["published"].str.endswith("DenseNet-121")].iloc[0]

@@ -351,8 +351,8 @@ def test_unseen_reports_each_score():
         threshold = np.sort(positive)[4]  # 86 of 90, the fewest that are 95%
         assert found[f"unseen_fpr95{suffix}"] == (negative >= threshold).mean()
     assert found["unseen_auroc"] > 0.7
-    swapped = selective.unseen(unseen, seen, 0.7, 3.0)
-    assert swapped["unseen_auroc_energy"] == pytest.approx(1 - found["unseen_auroc_energy"])
+    swapped = selective.unseen(unseen, seen, 0.7, 3.0, "far")
+    assert swapped["far_auroc_energy"] == pytest.approx(1 - found["unseen_auroc_energy"])
 
 
 def test_tensors_and_arrays_agree():

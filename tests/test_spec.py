@@ -10,7 +10,7 @@ from flat import flat
 from lsce.machine.values import Value
 from lsce.training import methods
 from lsce.training.methods import Distillation, Smoothing
-from lsce.training.spec import Evaluation, Protocol, Recipe, RunSpec, task_of
+from lsce.training.spec import Evaluation, NoisyLabels, Protocol, Recipe, RunSpec, task_of
 
 
 def protocol(**changes) -> Protocol:
@@ -25,6 +25,7 @@ def evaluation(**changes) -> Evaluation:
 def test_identity_is_pinned():
     """A changed id throws every record away: raise VERSION instead, on purpose."""
     assert flat().id == "be0ed706cbc4ab57"
+    assert flat(noise="symmetric", rate=0.2).id == "fed52d886a59ac5b"
 
 
 VARIANTS = [
@@ -32,6 +33,14 @@ VARIANTS = [
     flat(data_checksum="abd"),
     flat(noise="symmetric", rate=0.2),
     flat(noise="asymmetric", rate=0.2),
+    flat(data="cifar-100", noise="symmetric", rate=0.402),
+    flat(data="cifar-100", noise="human", rate=0.402),
+    *(
+        flat(data="cifar-100").changed(
+            labels=NoisyLabels(noise="instance-wise human", rate=0.402, checksum=digit * 64)
+        )
+        for digit in "ab"
+    ),
     flat(classes=50, train_size=300, monitor_size=100),
     flat(superclasses=True),
     flat(train_size=1000, imbalance=10),
@@ -49,7 +58,14 @@ VARIANTS = [
     flat(method=Smoothing(epsilon=0.1, convention="include-true")),
     flat(method=Smoothing(epsilon=0.1, warmup_epochs=1)),
     flat(method=methods.Focal(gamma=1)),
+    flat(method=Smoothing(epsilon=0.1, final_epsilon=0.2)),
     flat(method=methods.MaxSup(weight=1)),
+    flat(method=methods.MaxSup(weight=1, final_weight=2)),
+    flat(method=methods.OnlineSmoothing(alpha=0.5)),
+    flat(method=methods.ZipfLS(weight=1)),
+    flat(method=methods.LogitPenalty(beta=1)),
+    flat(method=methods.MbLS(margin=10)),
+    flat(method=methods.MbLS(margin=10, weight=1)),
     flat(method=methods.GeneralizedCE(q=1)),
     flat(method=methods.Mixup(alpha=1)),
     flat(method=methods.Mixup(alpha=1, epsilon=0.1)),
@@ -144,7 +160,20 @@ def labelled(labels: Any) -> RunSpec:
         (lambda: flat(classes=100), "classes is 100; it must be below all 100"),
         (lambda: flat(imbalance=1), "imbalance is 1; it must be greater than 1"),
         (lambda: flat(imbalance=500), "imbalance is 500; it must be at most the 3 images of a c"),
-        (lambda: flat(noise="uniform", rate=0.1), "noise is 'uniform'; it must be 'symmetric' o"),
+        (lambda: flat(noise="uniform", rate=0.1), "noise is 'uniform'; it must be 'symmetric', "),
+        (lambda: flat(noise="human", rate=0.402), "noise is 'human'; built-in has no labels by pe"),
+        (
+            lambda: NoisyLabels(noise="human", rate=0.402, checksum="a" * 64),
+            "checksum is a+; with human noise it is None",
+        ),
+        (
+            lambda: NoisyLabels(noise="instance-wise human", rate=0.402),
+            "checksum is None; with instance-wise human noise it is that of the labels' file",
+        ),
+        (
+            lambda: flat(data="cifar-100", noise="human", rate=0.4),
+            "rate is 0.4; it must be 0.402, the share of CIFAR-100's labels by people that are wr",
+        ),
         (lambda: flat(noise="symmetric", rate=0.0), "rate is 0.0; it must be greater than 0"),
         (lambda: flat(classes=50, superclasses=True), "labels are superclasses; they must be true"),
         (lambda: flat(imbalance=2, noise="symmetric", rate=0.1), "labels are noisy; they must be"),
@@ -182,6 +211,10 @@ def labelled(labels: Any) -> RunSpec:
         (
             lambda: flat(method=Smoothing(epsilon=0, warmup_epochs=2)),
             "warmup_epochs is 2; it must be below the 2 epochs",
+        ),
+        (
+            lambda: flat(method=Smoothing(epsilon=0, warmup_epochs=1, final_epsilon=0.2)),
+            "final_epsilon is 0.2; it must be left out after a warm-up",
         ),
         (
             lambda: flat(method=Distillation(teacher=flat(superclasses=True), temperature=2)),

@@ -6,16 +6,11 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lsce.judging import statistics
-from lsce.judging.statistics import Interval, Verdict
+from lsce.judging.statistics import Interval
 
 RNG = np.random.default_rng(0)
 TREATMENT = RNG.normal(0.5, 1, 7)
 CONTROL = RNG.normal(0, 1, 7)
-
-
-def judge(effect: Interval, smallest: float) -> Verdict:
-    (found,) = statistics.judge_family([effect], [smallest])
-    return found
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
@@ -51,15 +46,11 @@ def test_one_seed_has_no_interval():
     interval = statistics.paired_difference([0.75], [0.5])
     assert (interval.mean, interval.n) == (0.25, 1)
     assert all(math.isnan(x) for x in (interval.low, interval.high, interval.sd, interval.p))
-    verdict = judge(interval, 0.1)
-    assert (verdict.verdict, verdict.more_runs) == ("undecided", None)
 
 
 def test_differences_without_spread():
     interval = statistics.mean_interval([0.5, 0.5])
     assert interval == Interval(0.5, 0.5, 0.5, 2, 0.0, 1.0)
-    verdict = judge(interval, 0.1)
-    assert (verdict.verdict, verdict.more_runs) == ("undecided", None)
 
 
 def test_bad_values_are_named():
@@ -73,8 +64,6 @@ def test_bad_values_are_named():
         statistics.mean_interval([[1, 2]])
     with pytest.raises(ValueError, match="level must lie between 0 and 1, but it is 95"):
         statistics.mean_interval([1, 2], 95)
-    with pytest.raises(ValueError, match="smallest must be at least 0"):
-        judge(statistics.mean_interval([1, 2]), -0.1)
 
 
 def test_holm_by_hand():
@@ -99,76 +88,3 @@ def test_holm_rejects_what_the_step_down_procedure_rejects():
                 break
             rejected[i] = True
         assert (statistics.holm(p) <= 0.05).tolist() == rejected.tolist()
-
-
-def effect(mean, half, n=5, level=0.95):
-    """An interval of that half-width."""
-    sd = half * math.sqrt(n) / scipy_stats.t.ppf((1 + level) / 2, n - 1)
-    return Interval(mean, mean - half, mean + half, n, sd, math.nan, level)
-
-
-@pytest.mark.parametrize(
-    ("mean", "half", "verdict"),
-    [
-        (2.0, 1.0, "supported"),
-        (1.0, 0.5, "supported"),  # the mean equal to the smallest effect
-        (2.0, 2.0, "undecided"),  # low is exactly 0
-        (2.0, 3.0, "undecided"),
-        (0.75, 0.5, "undecided"),  # surely positive, but perhaps too small
-        (0.5, 0.5, "undecided"),  # high is exactly the smallest effect
-        (0.5, 0.25, "refuted"),  # surely positive, and surely too small
-        (-1.0, 1.5, "refuted"),
-        (-1.0, 2.5, "undecided"),
-    ],
-)
-def test_verdicts(mean, half, verdict):
-    result = judge(effect(mean, half), 1.0)
-    assert result.verdict == verdict
-    assert (result.more_runs is None) == (verdict != "undecided")
-
-
-@pytest.mark.parametrize(
-    ("mean", "half", "n", "level"),
-    [(2.0, 2.5, 5, 0.95), (2.0, 30.0, 3, 0.95), (0.2, 1.0, 4, 0.9), (-1.0, 9.0, 2, 0.95)],
-)
-def test_more_runs_is_the_smallest_number_that_decides(mean, half, n, level):
-    first = effect(mean, half, n, level)
-    more = judge(first, 1.0).more_runs
-
-    def after(runs):
-        total = n + runs
-        width = first.sd / math.sqrt(total) * scipy_stats.t.ppf((1 + level) / 2, total - 1)
-        later = dataclasses.replace(first, n=total, low=mean - width, high=mean + width)
-        return judge(later, 1.0).verdict
-
-    assert more >= 1
-    assert after(more) == ("supported" if mean >= 1 else "refuted")
-    assert more == 1 or after(more - 1) == "undecided"
-
-
-def test_more_runs_that_cannot_be_told():
-    assert judge(effect(1 - 1e-6, 1.0), 1.0).more_runs is None
-    assert judge(statistics.mean_interval([0.0, 0.0]), 0.0).more_runs is None
-    # No mean effect and none asked for: no number of runs decides.
-    assert judge(statistics.mean_interval([-1.0, 1.0]), 0.0).more_runs is None
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["supported", "supported"], "supported"),
-        (["refuted"], "refuted"),
-        (["undecided", "undecided"], "undecided"),
-        (["supported", "refuted"], "depends"),
-        (["supported", "undecided", "refuted"], "depends"),
-        (["supported", "undecided"], "undecided"),
-        (["undecided", "refuted"], "undecided"),
-    ],
-)
-def test_combine(words, expected):
-    assert statistics.combine(words) == expected
-
-
-def test_combine_needs_a_verdict():
-    with pytest.raises(ValueError, match="verdicts must hold at least one"):
-        statistics.combine([])

@@ -1,18 +1,21 @@
 """Which runs each page asks for, and the tables it makes of what they left."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny_dataset
-from made_up import GRID, REGIMES, build, on_tiny, run_of, shown
+import torch
+from made_up import GRID, REGIMES, build, on_tiny, run_of, seen, shown
 
-from lsce import studies
+from lsce import data, studies
+from lsce.data import datasets
 from lsce.judging import arms
 from lsce.judging.claims import MAIN
-from lsce.measures import calibration
-from lsce.report import notes, page
+from lsce.measures import calibration, features
+from lsce.report import figures, notes, page
 from lsce.studies.calibration import KNOWN_POSTERIOR
 from lsce.studies.evidence import Evidence, grouped
 from lsce.studies.number_of_classes import EQUAL_EPOCHS, SAME_IMAGES
@@ -183,6 +186,71 @@ def test_arms_under_noise_share_seeds_and_flips():
     assert set(cell["noise"]) == {"symmetric"} and set(cell["noise_rate"]) == {0.2}
 
 
+def test_human_noise_comes_last_and_changes_no_other_run():
+    study = noisy_labels(human_noise=True)
+    regimes = ["symmetric, 20%", "asymmetric, 40%", "human noise, 40%"]
+    found = shown(study)
+    assert found.regimes == regimes
+    assert [task.id for task in study.tasks][:32] == [task.id for task in noisy_labels().tasks]
+    rows = found.table[found.table["regime"] == regimes[-1]]
+    assert set(rows["noise"]) == {"human"} and set(rows["noise_rate"]) == {0.402}
+    assert len(rows) == 2 * 7
+    panels = list(study.errors(found)["panel"].unique())
+    kinds = ("symmetric", "asymmetric", "human")
+    assert panels[::2] == [f"{kind} noise: last epoch" for kind in kinds]
+    said = notes.human_noise(found).data
+    assert "CIFAR-100's 50,000 training images, 40.2% are wrong, and 34% of these" in said
+    assert said.endswith("pine tree for oak tree, shrew for mouse, streetcar for bus.")
+    without = noisy_labels(data_name="built-in", human_noise=True)
+    assert without.tasks == noisy_labels(data_name="built-in").tasks
+    assert notes.human_noise(shown(without)).data == "None of these runs has human noise."
+
+
+def test_the_labels_of_each_image_are_a_regime_of_their_own(monkeypatch):
+    entry, read = data.entry("cifar-100"), lambda: data.HumanLabels(torch.tensor([]), "a" * 64)
+    monkeypatch.setitem(datasets._ENTRIES, entry.name, replace(entry, human_labels=read))
+    found = shown(noisy_labels(human_noise=True, human_labels=True))
+    assert found.regimes[2:] == ["human noise, 40%", "instance-wise human noise, 40%"]
+    assert found.study.errors(found)["panel"].iloc[-1] == "instance-wise human noise: chosen epoch"
+    assert len(noisy_labels(data_name="built-in", human_labels=True).tasks) == 32
+
+
+def test_what_each_method_against_noise_has_to_be_told():
+    found = shown(noisy_labels(epsilons=[0.0, 0.1, 0.2]))
+    tuned, matrix = "tuned on noisy validation labels", "the transition matrix of the noise"
+    assert found.study.knowledge(found).to_numpy().tolist() == [
+        ["plain cross entropy", "nothing", 1],
+        ["smoothing", f"ε, {tuned}", 2],
+        ["negative smoothing", f"ε, {tuned}", 1],
+        [
+            "negative smoothing, warmed up",
+            f"ε, {tuned}, and the length of its warm-up, which is fixed",
+            1,
+        ],
+        ["generalised cross entropy", f"q, {tuned}", 1],
+        ["forward correction", f"{matrix}: here the true one", 1],
+        ["backward correction", f"{matrix}: here the true one", 1],
+    ]
+
+
+def test_fits_that_did_not_converge_are_counted_by_arm_with_the_reason():
+    found = shown(noisy_labels(asymmetric_rates=[]))
+    assert notes.unconverged(found).data == "Every temperature fit converged."
+    for run in found.own_runs:
+        if run.spec.method.words == "ε = −0.5":
+            run.scalars.update(temperature=100.0, temperature_converged=0.0)
+            run.scalars.update(validation_accuracy=0.1 + 0.2 * run.spec.seed)
+            run.scalars.update(validation_nll_scaled=5.0 + run.spec.seed)
+        if run.spec.method.words == "backward correction" and run.spec.seed == 0:
+            run.scalars.update(temperature=1.0, temperature_converged=0.0)
+    rows = notes.unconverged(found).data.to_numpy().tolist()
+    falls = "the NLL still falls at T = 100"
+    assert rows == [
+        ["symmetric, 20%", "ε = −0.5", "2 of 2", falls, "20.0%", "5.50"],
+        ["", "backward correction", "1 of 2", "the logits say nothing", "60.0%", "0.50"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -204,6 +272,98 @@ def test_tried_networks_share_their_training_and_transfer_from_another_seed():
     assert {task.run.id for task in study.tasks} == {s.id for s in grid().tasks if s.images == 300}
     assert {(task.seed, task.source.seed) for task in study.tasks} == {(3, 4), (4, 5)}
     assert {task.source.method.epsilon for task in study.tasks} == {0.0}
+
+
+ATTACKED = dict(corrupted_images=100, attacked_images=100, radii=[0.5, 1, 4])
+
+
+def robustness(kept: dict[str, dict[float, list[float]]], **changes) -> Evidence:
+    """A page on robustness whose networks, without attacks right on 0.6 of the images, keep these
+    shares of them: regime → ε → a share a radius, the same for every seed."""
+    given = GRID | ATTACKED | {"compared_regimes": list(kept)} | changes
+    study, runs = build("06_robustness", **given), {}
+    for label in study.labelled:
+        run = seen(label.task)
+        shares = dict(zip(ATTACKED["radii"], kept[label.regime][label.setting], strict=True))
+        error = 1 - 0.6 * run.details["x"].map({0.0: 1.0} | shares)
+        details = run.details.assign(value=error.fillna(1.0))
+        details.loc[details["case"] == "FGSM", "value"] -= 0.06
+        runs[label.task.id] = replace(run, details=details)
+    return grouped(study, runs, False, "mine")
+
+
+def test_a_regime_is_judged_where_its_plain_networks_keep_half_of_their_accuracy():
+    """Whatever smoothed ones keep; and claims see the errors there."""
+    few, many = {0.0: [0.9, 0.6, 0.3], 0.1: [0.5, 0.2, 0.1]}, {0.0: [0.45, 0.3, 0], 0.1: [1, 1, 1]}
+    main = robustness({"few": few, "many": many})
+    judged = main.study.judged_radii(main.pairs)
+    assert {name: each.radius for name, each in judged.items()} == {"few": 1.0, "many": 0.5}
+    assert judged["few"].kept == pytest.approx(0.6) and judged["few"].testable
+    rows = main.table.set_index(["regime", "setting"])
+    for regime, epsilon, kept in (("few", 0.0, 0.6), ("few", 0.1, 0.2), ("many", 0.0, 0.45)):
+        there = rows.loc[(regime, epsilon)]
+        assert list(there["worst_error"]) == pytest.approx([1 - 0.6 * kept] * 2)
+        assert list(there["overstated"]) == pytest.approx([0.06] * 2)
+        assert set(there["judged_radius"]) == {judged[regime].radius}
+    effect = main.judgements["robust-to-attacks"][0].effect.mean
+    assert effect == pytest.approx(100 * 0.6 * (0.2 - 0.6))
+    shown = main.study.at_judged_radius(main)
+    assert set(shown.loc[shown["regime"] == "many", "x"]) == {0.0, 0.5}
+    errors = main.study.errors(main.pairs)
+    assert len(errors) == 2 * 2 * 2 * 3 and set(errors["clean_error"]) == {0.4}
+
+
+def test_a_radius_that_is_given_is_judged_whatever_networks_keep_there():
+    main = robustness({"few": {0.0: [0.9, 0.6, 0.1], 0.1: [0.5, 0.2, 0.1]}}, judged_radius=4)
+    (judged,) = main.study.judged_radii(main.pairs).values()
+    assert judged.radius == 4 and not judged.testable
+    assert {t.id for t in robustness({"few": {0.0: [1] * 3, 0.1: [1] * 3}}).study.tasks} == {
+        t.id for t in main.study.tasks
+    }
+    with pytest.raises(ValueError, match="judged_radius is 2; it must be one of radii"):
+        robustness({"few": {}}, judged_radius=2)
+
+
+def test_radii_at_which_nothing_can_be_told_are_named():
+    kept = {
+        "few": {0.0: [0.15, 0.1, 0], 0.1: [0.5] * 3},
+        "many": {0.0: [1, 0.95, 0.9], 0.1: [0] * 3},
+    }
+    main = robustness(kept)
+    judged = main.study.judged_radii(main.pairs)
+    assert not any(each.testable for each in judged.values())
+    assert notes.judged_radii(judged).data.splitlines() == [
+        "- *few*: 0.5/255, where plain networks keep 15% of their accuracy. That is less than "
+        "20%: accuracy is at its floor, and nothing can be judged here.",
+        "- *many*: 4/255, where plain networks keep 90% of their accuracy. That is more than "
+        "80%: accuracy is at its ceiling, and nothing can be judged here.",
+    ]
+
+
+def test_without_plain_networks_nothing_is_judged():
+    main = shown(build("06_robustness", **GRID | ATTACKED | {"compared_regimes": ["few"]}))
+    diverged = {
+        label.task.id: run_of(label.task, status="diverged") if label.setting == 0 else run
+        for label, run in main.pairs
+    }
+    main = grouped(main.study, diverged, False, "mine")
+    assert main.study.judged_radii(main.pairs) == {} and main.study.masked(main) == {}
+    assert main.table["worst_error"].isna().all()
+
+
+def test_failed_checks_are_known_by_regime_and_arm():
+    main = robustness({"few": {0.0: [0.9, 0.5, 0.1], 0.1: [0.9, 0.5, 0.1]}})
+    assert main.study.masked(main) == {("few", "ε = 0"): [], ("few", "ε = 0.1"): []}
+    for label, run in main.pairs:
+        if label.setting == 0.1:
+            square = (run.details["case"] == "Square") & (run.details["x"] == 1)
+            run.details.loc[square, "value"] = 0.95
+    assert main.study.masked(main) == {
+        ("few", "ε = 0"): [],
+        ("few", "ε = 0.1"): ["a black box finds no more than gradients"],
+    }
+    checks = main.study.masking(main)
+    assert len(checks) == 18 and checks["error"].max() == 100
 
 
 def number_of_classes(**changes) -> Study:
@@ -375,6 +535,74 @@ def test_epsilon_0_in_every_table_is_plain_cross_entropy(notebook):
         found = page.regimes(part).data["train, test accuracy at ε = 0"]
         assert set(found) == {"90.0%, 80.0%"}
         assert set(part.table[arms.plain(part.table)]["train_accuracy"]) == {0.9}
+
+
+# ---- measures that older runs lack ----
+
+
+NEW = {
+    "03_calibration": ("parts", "best_epochs"),
+    "04_penultimate": ("transfer", "probes"),
+    "10_costs": ("sets", "far"),
+}
+DRAWN = {"probes": (figures.slopes, {"x": "strength", "line": "means", "logarithmic": True})}
+DRAWN["far"] = figures.cases, {}
+
+
+@pytest.mark.parametrize("notebook", NEW)
+def test_of_runs_recorded_before_a_measure_was_taken_the_rest_is_shown(notebook):
+    given = GRID | {"seen_classes": 80} if notebook != "03_calibration" else GRID
+    study = build(notebook, **given)
+    found = shown(study)
+    whole = {name: getattr(found.study, name)(found) for name in NEW[notebook]}
+    older = {}
+    for name, run in found.runs.items():
+        new = ("overconf", "underconf", "confident_", "aps", "raps", "far_")
+        kept = {
+            key: value
+            for key, value in run.scalars.items()
+            if not key.startswith(new) and not key.endswith(("_calibration", "_usual"))
+        }
+        details = run.details[run.details["quantity"] != "probe"]
+        history = run.history.drop(columns="validation_refinement")
+        older[name] = replace(run, scalars=kept, details=details, history=history)
+    found = grouped(study, older, True, "older")
+    for name, before in whole.items():
+        numbers = getattr(found.study, name)(found)
+        assert len(numbers) < len(before) and set(numbers) == set(before)
+        draw, options = DRAWN.get(name, (figures.against, {}))
+        words = [text.get_text() for text in draw(numbers, **options).axes[0].texts]
+        assert numbers.empty == any(text.startswith("Nothing to show yet") for text in words)
+    assert "–" in page.numbers(found).to_html()
+
+
+def test_the_best_epoch_is_that_of_the_least_value():
+    found = shown(build("03_calibration", **GRID))
+    for run in found.runs.values():
+        run.history["validation_nll"] = [2.0, 3.0][: len(run.history)]
+        run.history["validation_refinement"] = [1.5, 1.0][: len(run.history)]
+    numbers = found.study.best_epochs(found)
+    few = numbers[numbers["panel"] == "few"].groupby("arm")["value"].unique()
+    assert {arm: list(epochs) for arm, epochs in few.items()} == {
+        "NLL": [1],
+        "refinement": [2],
+        "calibration": [1],
+    }
+    assert set(numbers[numbers["panel"] == "many"]["value"]) == {1}  # of one epoch
+
+
+def test_probes_are_shown_by_strength_and_task():
+    found = shown(build("04_penultimate", **GRID | {"seen_classes": 80}))
+    numbers = found.study.probes(found)
+    assert set(numbers["case"]) == {"20 superclasses", "classes never seen"}
+    assert sorted(numbers["strength"].unique()) == list(features.STRENGTHS)
+    panels = {"few: 20 superclasses", "few: classes never seen", "many: 20 superclasses"}
+    assert set(numbers["panel"]) == panels
+    assert set(found.study.transfer(found)["panel"]) == {
+        f"{task}, {strength}"
+        for task in ("20 superclasses", "classes never seen")
+        for strength in ("strength chosen", "usual strength")
+    }
 
 
 # ---- another data set ----

@@ -13,6 +13,7 @@ import torch
 from made_up import run_of, tiny, trial
 from tiny_dataset import registered
 
+from lsce import data
 from lsce.measures import robustness
 from lsce.results.store import Store
 from lsce.sweeps import cost, sweep
@@ -78,6 +79,14 @@ def test_the_work_of_a_run(changes, work):
     assert cost.operations(spec(**changes)) == 2 * networks.multiply_adds(
         "resnet6", spec(**changes).num_classes, 16
     ) * (3 * work.trained + work.evaluated)
+
+
+def test_images_of_another_data_set_are_counted():
+    run = spec(data="cifar-100", sample=Balanced(train_size=100))
+    more = cost.workload(run.keeping("selective")).evaluated - cost.workload(run).evaluated
+    assert more == 10_000
+    known = run.changed(data="built-in", data_checksum=data.entry("built-in").checksum)
+    assert cost.workload(known.keeping("selective")) == cost.workload(known)
 
 
 def test_a_student_waits_for_its_teacher_s_answers():
@@ -195,7 +204,14 @@ def test_a_network_is_tried_as_it_was_trained(store, capsys):
     assert run.kept == {"features", "selected", "weights"}
     found = tried.scalars
     assert found.items() > run.scalars.items() and len(tried.history) == 9
-    assert set(tried.details["quantity"]) == {"corruption", "attack", "masking"}
+    assert set(tried.details["quantity"]) == {
+        "corruption",
+        "attack",
+        "masking",
+        "discordant",
+        "probe",
+    }
+    assert tried.samples["survived_worst"].shape == (1, 10) and "correct" in tried.samples
     clean = tried.details.query("case == 'clean'")["value"].item()
     assert clean <= found["fgsm_error"] <= found["worst_error"] <= 1
 

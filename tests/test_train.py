@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,9 @@ from tiny_dataset import registered
 from torch.nn import functional as F
 
 from lsce import data
+from lsce.data import datasets
 from lsce.losses import LabelSmoothingCrossEntropy
+from lsce.losses.alternatives import OnlineLabelSmoothing, ZipfLabelSmoothing
 from lsce.measures import information
 from lsce.results.measure import measure
 from lsce.training import methods, networks, precision, step, train
@@ -118,6 +121,48 @@ def test_noise_is_on_training_and_validation_labels_and_not_on_test(dataset):
     assert torch.equal(found.outputs["validation_labels"], validation)
 
 
+def test_a_run_with_human_noise(dataset):
+    """Its labels follow the counts of the data set, and corrections know their matrix."""
+    labels = NoisyLabels.of_people(data.entry("tiny"))
+    assert labels.rate == 18 / 40 and labels.words == "human noise, 45%"
+    noisy = spec(labels=labels, method=methods.Correction(direction="forward"))
+    matrix = torch.full((10, 10), 2 / 40).fill_diagonal_(22 / 40).double()
+    torch.testing.assert_close(train.transition_of(noisy), matrix)
+    (_, given, truth), (_, held_out, right) = material(noisy, dataset, CPU)[2:]
+    expected = data.draw_labels(torch.cat([truth, right]), matrix, noisy.seed)
+    assert torch.equal(torch.cat([given, held_out]), expected)
+    assert 0.3 < (given != truth).double().mean() < 0.6
+    found = left_by(noisy)
+    assert found.run.status == "completed" and {"memorised", "recovered"} <= set(found.run.scalars)
+    assert found.history[0]["train_loss"] == left_by(noisy).history[0]["train_loss"]
+    plain = left_by(noisy.changed(method=PLAIN))
+    assert found.history[0]["train_loss"] != plain.history[0]["train_loss"]
+
+
+def test_a_run_with_the_label_that_a_person_gave_each_image(dataset, monkeypatch):
+    given = torch.randint(0, 10, (400,))
+    read = lambda: data.HumanLabels(given, checksum)  # noqa: E731
+    entry, checksum = data.entry("tiny"), "ab" * 32
+    monkeypatch.setitem(datasets._ENTRIES, "tiny", replace(entry, human_labels=read))
+    labels = NoisyLabels.of_people(data.entry("tiny"), by_image=True)
+    assert labels.words == "instance-wise human noise, 45%" and labels.checksum == checksum
+    noisy = spec(sample=Balanced(train_size=100), labels=labels)
+    training, validation = material(noisy, dataset, CPU)[2:]
+    place = {image.numpy().tobytes(): k for k, image in enumerate(dataset.train.images)}
+    chosen = [place[image.numpy().tobytes()] for image in training.images]
+    assert len(place) == 300 and torch.equal(training.labels, given[chosen])
+    assert torch.equal(training.truth, dataset.train.labels[chosen])
+    assert torch.equal(validation.labels, given[300:])
+    again = material(noisy.changed(seed=1), dataset, CPU).validation
+    assert torch.equal(again.labels, given[300:])  # they are what they are, whatever the seed
+    assert torch.equal(train.transition_of(noisy), data.human_transition(entry.human_counts()))
+    checksum = "cd" * 32
+    with pytest.raises(
+        ValueError, match="wants labels abababababab…, those on this machine are cdc"
+    ):
+        material(noisy, dataset, CPU)
+
+
 def test_augmented_images_are_mirrored_crops_of_the_originals():
     images = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
     labels = torch.arange(12)
@@ -197,8 +242,11 @@ def test_the_last_run_that_ends_gives_the_threads_back():
 PUBLISHED = {"milestones": (0.4, 0.8), "loss_factor": 3.0, "clip_norm": 0.5}
 
 
-def begin(trainer: Trainer, recipe: Recipe, criterion=F.cross_entropy, steps=4, seed=3) -> None:
-    trainer.begin(recipe, criterion, steps=steps, batch_size=20, pixels=32, seed=seed)
+PLAIN_LOSS = torch.nn.CrossEntropyLoss()
+
+
+def begin(trainer: Trainer, recipe: Recipe, criterion=PLAIN_LOSS, steps=4, seed=3, **more) -> None:
+    trainer.begin(recipe, criterion, steps=steps, batch_size=20, pixels=32, seed=seed, **more)
     trainer.network.train()
 
 
@@ -263,6 +311,24 @@ def test_a_compiled_step_is_reused_by_every_run_of_its_shape(monkeypatch):
         assert found[0] == pytest.approx(found[1], rel=1e-4)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert (fast.mode, fast.fallbacks, plain.mode) == ("compiled", [], "eager")
+
+
+def test_a_compiled_step_has_local_logits_and_its_warm_up_leaves_no_trace_in_the_loss(monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    given, found = batches(3), []
+    online = [OnlineLabelSmoothing(0.5, 10) for _ in range(2)]
+    for compiled, criterion in zip((True, False), online, strict=True):
+        trainer = Trainer("resnet6-half", 10, CPU, compiled=compiled)
+        begin(trainer, RECIPE, criterion)
+        assert not any(buffer.any() for buffer in criterion.buffers())
+        losses(trainer, given)
+        begin(trainer, RECIPE, ZipfLabelSmoothing(1.0), local=True)
+        found.append(losses(trainer, given))
+        assert not trainer.fallbacks
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    torch.testing.assert_close(online[0].sums, online[1].sums, rtol=1e-3, atol=1e-5)
+    assert online[0].counts.sum() > 0
 
 
 def test_training_goes_on_where_compiling_and_capturing_fail(monkeypatch):
@@ -396,6 +462,10 @@ NOISE = {name: NoisyLabels(noise=name, rate=0.2) for name in ("symmetric", "asym
     [
         (methods.Focal(gamma=2.0), {}),
         (methods.MaxSup(weight=0.1), {}),
+        (methods.OnlineSmoothing(alpha=0.5), {}),
+        (methods.ZipfLS(weight=0.1), {}),
+        (methods.LogitPenalty(beta=0.01), {}),
+        (methods.MbLS(margin=0.5), {}),
         (methods.GeneralizedCE(q=0.7), {"labels": NOISE["symmetric"]}),
         (methods.Correction(direction="forward"), {"labels": NOISE["asymmetric"]}),
         (methods.Correction(direction="backward"), {"labels": NOISE["symmetric"]}),
@@ -412,6 +482,52 @@ def test_another_method_shares_all_but_the_loss(method, given):
     if method.kind != "mixup":
         assert found[0]["train_nll"] == plain[0]["train_nll"]
     assert found[0]["train_loss"] != plain[0]["train_loss"] and again == found
+
+
+@pytest.mark.parametrize(
+    ("constant", "scheduled"),
+    [
+        (methods.MaxSup(weight=0.1), methods.MaxSup(weight=0.1, final_weight=0.9)),
+        (Smoothing(epsilon=-0.1), Smoothing(epsilon=-0.1, final_epsilon=0.5)),
+    ],
+    ids=["MaxSup", "smoothing"],
+)
+def test_a_schedule_changes_the_loss_from_the_second_epoch_on(constant, scheduled):
+    ours, theirs = (left_by(spec(method=each)).history for each in (scheduled, constant))
+    assert ours[0] == theirs[0]
+    assert ours[1]["train_loss"] != pytest.approx(theirs[1]["train_loss"], abs=1e-3)
+
+
+def test_online_labels_of_an_epoch_are_from_all_its_steps(monkeypatch):
+    """Counted anew from the logits of every step."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    made: list[OnlineLabelSmoothing] = []
+
+    class Watched(OnlineLabelSmoothing):
+        def forward(self, logits, labels):
+            seen.append((logits.detach().double().softmax(1), labels))
+            return super().forward(logits, labels)
+
+        def next_epoch(self):
+            super().next_epoch()
+            made.append(self)
+
+    monkeypatch.setattr(methods.alternatives, "OnlineLabelSmoothing", Watched)
+    found = left_by(spec(method=methods.OnlineSmoothing(alpha=0.25))).history
+    assert len(seen) == 6 and len(made) == 1  # two epochs of three steps
+    p, labels = (torch.cat(part) for part in zip(*seen[:3], strict=True))
+    expected = torch.full((10, 10), 0.1, dtype=torch.float64)
+    for k in range(10):
+        if (rightly := (labels == k) & (p.argmax(1) == k)).any():
+            expected[k] = p[rightly].mean(0)
+    assert expected.std(0).max() > 0.01  # else nothing is tested
+    torch.testing.assert_close(made[0].soft_labels, expected, rtol=1e-5, atol=1e-7)
+    assert found[0]["train_loss"] == pytest.approx(0.25 * found[0]["train_nll"], rel=1e-5)
+    p, labels = (torch.cat(part) for part in zip(*seen[3:], strict=True))
+    soft = -(expected[labels] * p.log()).sum(1).mean().item()
+    mixed = 0.25 * found[1]["train_nll"] + 0.75 * soft
+    assert found[1]["train_loss"] == pytest.approx(mixed, rel=1e-5)
 
 
 def test_mixed_images_have_mixed_labels():

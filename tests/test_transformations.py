@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from local_logits import WithLocalLogits
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
@@ -40,6 +41,10 @@ ALONE = LabelSmoothingCrossEntropy(reduction="none")
 CASES = OURS | {
     "focal": alternatives.FocalLoss(2),
     "MaxSup": alternatives.MaxSup(0.1),
+    "logit penalty": alternatives.LogitPenalty(0.1),
+    "MbLS": alternatives.MbLS(1),
+    "online smoothing": alternatives.OnlineLabelSmoothing(0.5, C).eval(),
+    "Zipf-LS": WithLocalLogits(alternatives.ZipfLabelSmoothing(0.3), C),
     "generalized cross entropy": alternatives.GeneralizedCrossEntropy(0.7),
     "forward correction": alternatives.ForwardCorrection(TRANSITION),
     "backward correction": alternatives.BackwardCorrection(TRANSITION),
@@ -47,6 +52,7 @@ CASES = OURS | {
     "sample weights": alternatives.SampleWeighted(ALONE, WEIGHTS),
     "distillation": alternatives.Distillation(2.0),
 }
+CASES["online smoothing"].soft_labels.copy_(TRANSITION)
 every_case = pytest.mark.parametrize("case", CASES)
 
 Batch = tuple[Tensor, Tensor]

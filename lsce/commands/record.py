@@ -121,7 +121,7 @@ def merge(folders: list[Path]) -> None:
 def _compact(run: Run, in_full: bool) -> Run:
     """A run as it is recorded: which images it gets right, and more where a page shows it."""
     samples, projections = run.samples, run.projections
-    if not in_full:
+    if not in_full and isinstance(run.task, RunSpec):
         samples, projections = {k: v for k, v in samples.items() if k == "correct"}, {}
     kept = run.kept - {"weights"}
     return replace(run, kept=kept, samples=samples, projections=projections)

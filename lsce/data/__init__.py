@@ -13,6 +13,7 @@ from lsce.data.datasets import (  # fmt: skip
     Dataset,
     DataUnavailable,
     Entry,
+    HumanLabels,
     Split,
     checksum,
     entry,
@@ -21,11 +22,18 @@ from lsce.data.datasets import (  # fmt: skip
     register,
 )
 from lsce.data.label_noise import KINDS as NOISE_KINDS
-from lsce.data.label_noise import flip_labels, transition_matrix
+from lsce.data.label_noise import (  # fmt: skip
+    draw_labels,
+    flip_labels,
+    human_rate,
+    human_transition,
+    transition_matrix,
+)
 from lsce.data.sampling import class_subset, coarse, long_tail, long_tail_counts, restrict, subset
 
-__all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "Split", "checksum",
-           "class_subset", "coarse", "decoded", "entry", "fetch", "flip_labels", "load", "locate",
+__all__ = ["NOISE_KINDS", "DataError", "DataUnavailable", "Dataset", "Entry", "HumanLabels",
+           "Split", "checksum", "class_subset", "coarse", "decoded", "draw_labels", "entry",
+           "fetch", "flip_labels", "human_rate", "human_transition", "load", "locate",
            "long_tail", "long_tail_counts", "names", "register", "restrict", "subset",
            "transition_matrix"]  # fmt: skip
 

@@ -7,12 +7,15 @@ image whatever the source was. A source that differs in a single byte is refused
 kept decoded (`cache`).
 """
 
+import contextlib
 import io
 import pickle
 import shutil
 import socket
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from functools import cache as remembered
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -21,9 +24,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lsce.data import cache, datasets
+from lsce.data import cache, cifar100n, datasets
 from lsce.data.cache import first_line, writing
-from lsce.data.datasets import DataError, Dataset, DataUnavailable, Entry, Source, Split
+from lsce.data.datasets import (  # fmt: skip
+    DataError,
+    Dataset,
+    DataUnavailable,
+    Entry,
+    HumanLabels,
+    Source,
+    Split,
+)
+from lsce.data.sampling import held_out
 from lsce.machine import paths
 
 #: The classes by superclass, both in the order of their indices (classes alphabetically).
@@ -50,6 +62,7 @@ _TAXONOMY = {
     "vehicles_2": "lawn_mower rocket streetcar tank tractor",
 }
 _SUPERCLASS_OF = {c: s for s, names in enumerate(_TAXONOMY.values()) for c in names.split()}
+_CLASSES = tuple(sorted(_SUPERCLASS_OF))
 
 #: The folder and the files in what torchvision downloads.
 _FOLDER, _FILES = "cifar-100-python", ("train", "test", "meta")
@@ -92,14 +105,16 @@ ENTRY = Entry(
     name="cifar-100",
     words="CIFAR-100",
     checksum="b830e9d01dd55dcceea7a62ccccd147ac1e9d812c694a7a68e273c6f73feb689",
-    classes=tuple(sorted(_SUPERCLASS_OF)),
-    superclass=tuple(_SUPERCLASS_OF[name] for name in sorted(_SUPERCLASS_OF)),
+    classes=_CLASSES,
+    superclass=tuple(_SUPERCLASS_OF[name] for name in _CLASSES),
     superclasses=tuple(_TAXONOMY),
     sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
     pixels=32,
     # Müller et al. 2019 show the first three.
     examples={"similar": ("beaver", "dolphin", "otter"), "unlike": ("bus", "rose", "wolf")},
     load=_load,
+    human_counts=partial(cifar100n.counts, _CLASSES),
+    human_labels=lambda: _human_labels(),
 )
 datasets.register(ENTRY)
 
@@ -170,17 +185,55 @@ def fetch() -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _human_labels() -> HumanLabels:
+    """CIFAR-100N's labels in the order of this project, which is none of a source's."""
+    assert ENTRY.human_counts is not None
+    true, given, checksum = cifar100n.labels(ENTRY.human_counts())
+    archive = f"put torchvision's `{_FOLDER}` folder or `{_FOLDER}.tar.gz` into {paths.CIFAR100}"
+    location = locate()
+    if location is None or location.kind == "cache":
+        raise DataUnavailable(
+            f"labels by people find their images in CIFAR-100's archive: {archive}"
+        )
+    labels, order = _train_order(location)
+    if not np.array_equal(labels, true):
+        raise DataError(
+            f"{location.files[0].parent} has CIFAR-100's images in another order than its archive, "
+            f"in which {paths.CIFAR100N_LABELS.name} has its labels: {archive}"
+        )
+    ours = torch.from_numpy(given[order])
+    parts = held_out(torch.from_numpy(labels[order]), ENTRY)
+    return HumanLabels(torch.cat([ours[i] for i in parts]), checksum)
+
+
+@remembered
+def _train_order(location: Location) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of the training images as a source has them, int64 (N,), and the place there of
+    the images in the order of this project."""
+    with _extracted(location) as files:
+        images, labels = _rows(files, "train", ENTRY.per_class("train", "validation"))
+    return labels, _order(images, labels)
+
+
+@contextlib.contextmanager
+def _extracted(location: Location) -> Iterator[Location]:
+    """The place itself; a tarball's files in a folder that is removed afterwards."""
+    if location.kind != "tarball":
+        yield location
+        return
+    (tarball,) = location.files
+    _check_md5(tarball, _torchvision().CIFAR100.tgz_md5)
+    with tempfile.TemporaryDirectory() as scratch, tarfile.open(tarball) as archive:
+        archive.extractall(scratch, filter="data")
+        files = tuple(Path(scratch, _FOLDER, name) for name in _FILES)
+        yield Location("archive", files, location.words)
+
+
 def _read(location: Location) -> tuple[Split, Split]:
     """The train and the test part of a source, sorted and verified."""
-    if location.kind == "tarball":
-        (tarball,) = location.files
-        _check_md5(tarball, _torchvision().CIFAR100.tgz_md5)
-        with tempfile.TemporaryDirectory() as scratch, tarfile.open(tarball) as archive:
-            archive.extractall(scratch, filter="data")
-            files = tuple(Path(scratch, _FOLDER, name) for name in _FILES)
-            return _read(Location("archive", files, location.words))
-    train = _part(location, "train", ENTRY.per_class("train", "validation"))
-    test = _part(location, "test", ENTRY.per_class("test"))
+    with _extracted(location) as files:
+        train = _part(files, "train", ENTRY.per_class("train", "validation"))
+        test = _part(files, "test", ENTRY.per_class("test"))
     if datasets.checksum(train, test, ENTRY.superclass) != ENTRY.checksum:
         raise DataError(
             f"{location.files[0].parent}: every file is well formed, but some image or label is "
@@ -190,7 +243,15 @@ def _read(location: Location) -> tuple[Split, Split]:
 
 
 def _part(location: Location, part: str, per_class: int) -> Split:
-    """A part sorted by label and then by pixels; DataError for another number of any class."""
+    """A part sorted by label and then by pixels."""
+    images, labels = _rows(location, part, per_class)
+    order = _order(images, labels)
+    return Split(torch.from_numpy(images[order]), torch.from_numpy(labels[order]))
+
+
+def _rows(location: Location, part: str, per_class: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (N, P, P, 3), and fine labels, int64 (N,), of a part, as they stand in its
+    files; DataError for another number of any class."""
     files = [file for file in location.files if file.name.startswith(part)]
     if not files:
         folder = location.files[0].parent
@@ -207,9 +268,13 @@ def _part(location: Location, part: str, per_class: int) -> Split:
             f"{name}: {counts[k]} images of class {k} ({ENTRY.classes[k]}), but CIFAR-100 has "
             f"{per_class} of each there; are the labels the fine ones?"
         )
+    return images, labels
+
+
+def _order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Indices, int64 (N,), that sort images by label and then by pixels."""
     keys = [bytes([label]) + image.tobytes() for label, image in zip(labels, images, strict=True)]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return Split(torch.from_numpy(images[order]), torch.from_numpy(labels[order]))
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
 
 
 def _torchvision() -> Any:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +49,14 @@ class Dataset:
     superclasses: tuple[str, ...]
 
 
+class HumanLabels(NamedTuple):
+    """The label that a person gave each image, int64 (N,), of the training and then the validation
+    split; and the SHA-256 of the file that they are from."""
+
+    labels: torch.Tensor
+    checksum: str
+
+
 @dataclass(frozen=True)
 class Entry:
     """All that is known of a data set without reading it.
@@ -57,7 +66,9 @@ class Entry:
     of each class. pixels: P, height and width of the images. examples: three classes that resemble
     each other ("similar") and three of different superclasses ("unlike"). load: called by `load`
     with its source. posterior: the exact p(y|x), float64 (N, K), of uint8 images (N, P, P, 3), if
-    it is known.
+    it is known. human_counts: how many training images of each class (rows) people called each
+    class (columns), int64 (K, K), if people were asked. human_labels: reads what they called each
+    image; it raises DataUnavailable or DataError, in a sentence, where that is not on this machine.
     """
 
     name: str
@@ -71,6 +82,8 @@ class Entry:
     examples: Mapping[str, tuple[str, str, str]]
     load: Callable[[Source], Dataset]
     posterior: Callable[[torch.Tensor], torch.Tensor] | None = None
+    human_counts: Callable[[], torch.Tensor] | None = None
+    human_labels: Callable[[], HumanLabels] | None = None
 
     @property
     def num_classes(self) -> int:

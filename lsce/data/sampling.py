@@ -16,11 +16,18 @@ _SUBSET_STREAM, _CLASS_STREAM = 1, 3
 
 def assemble(entry: Entry, train: Split, test: Split) -> Dataset:
     """Hold a balanced subset of the training images out for validation."""
-    held_out = subset(train.labels, entry.sizes["validation"], SPLIT_SEED)
-    rest = torch.ones(len(train), dtype=torch.bool)
-    rest[held_out] = False
-    kept, validation = (Split(train.images[i], train.labels[i]) for i in (rest, held_out))
+    parts = held_out(train.labels, entry)
+    kept, validation = (Split(train.images[i], train.labels[i]) for i in parts)
     return entry.dataset(kept, validation, test)
+
+
+def held_out(labels: torch.Tensor, entry: Entry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices, int64, of all training images with these labels: those that are trained on, and the
+    balanced subset that is held out for validation."""
+    validation = subset(labels, entry.sizes["validation"], SPLIT_SEED)
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[validation] = False
+    return rest.nonzero().flatten(), validation
 
 
 def subset(labels: torch.Tensor, size: int, seed: int) -> torch.Tensor:

@@ -69,9 +69,8 @@ class Claim(Value):
     sampled: Literal["test images", "training images"] = "test images"
     #: The least and greatest value that the measure can have, None where it has none; "guessing" is
     #: what guessing gives (see `lsce.judging.preconditions`).
-    bounds: tuple[float | Literal["guessing"] | None, float | Literal["guessing"] | None] = (
-        None,
-        None,
+    bounds: list[float | Literal["guessing"] | None] = Field(
+        [None, None], min_length=2, max_length=2
     )
     #: The group of runs that it is judged in, see `lsce.studies.study.Labelled`; or several, with
     #: the words for each.
@@ -199,17 +198,18 @@ def judge(
     epsilon: float,
     by_group: ByGroup,
     objection: Objection = lambda claim, regime, arms: None,
+    measured_as: Callable[[str, str], str] = lambda regime, measure: measure,
 ) -> dict[str, list[Judgement]]:
     """Judge a family of claims, by id, in every regime, with intervals that hold for all of them.
 
     tables: of runs, by the study's groups (see `lsce.studies.study.table_of`). Claims whose measure
     or group the study lacks are left out. epsilon: the judged one. objection: what the study itself
-    has against testing a claim.
+    has against testing a claim. measured_as: the column and scalar that a measure is in a regime.
     """
     compared = {}
     for claim in family:
         parts = [
-            _compare(claim, part, by_group, objection)
+            _compare(claim, part, measured_as, by_group, objection)
             for group, words in claim.groups.items()
             if claim.measure in (table := tables.get(group, pd.DataFrame()))
             for part in _parts(claim, words, table, epsilon)
@@ -309,9 +309,16 @@ def _arm(what: Rule, claim: Claim, runs: pd.DataFrame, epsilon: float, to: Arm) 
     return None if smoothed.empty else best_arm(smoothed, _chosen_by(claim, smoothed))
 
 
-def _compare(claim: Claim, part: _Part, by_group: ByGroup, objection: Objection) -> _Comparison:
+def _compare(
+    claim: Claim,
+    part: _Part,
+    measured_as: Callable[[str, str], str],
+    by_group: ByGroup,
+    objection: Objection,
+) -> _Comparison:
     """A claim's effect in a part of the runs, or why it cannot be tested there."""
-    terms = tuple(_terms(claim, part))
+    measures = claim.measure, claim.control_measure or claim.measure
+    terms = tuple(_terms(claim, part, [measured_as(part.regime, name) for name in measures]))
     both = pd.concat(part.runs)
     treatment, control = (words_of(both, arm) for arm in part.arms)
     for ending, words in CONTROLS.items():
@@ -333,21 +340,21 @@ def _compare(claim: Claim, part: _Part, by_group: ByGroup, objection: Objection)
     return _Comparison(judgement, rule.estimate(effects, groups))
 
 
-def _terms(claim: Claim, part: _Part) -> Iterator[Term]:
-    """The terms of the effects of all seeds that have every value."""
-    measures = claim.measure, claim.control_measure or claim.measure
+def _terms(claim: Claim, part: _Part, measures: Sequence[str]) -> Iterator[Term]:
+    """The terms of the effects of all seeds that have every value; measures: of the treatment and
+    of the control."""
     signs = [1.0]
     if claim.contrast is not None:
         signs = [-1.0, 1.0] if claim.contrast[0] == "more" else [1.0, -1.0]
-    columns = {
-        (measure, claim.sign * sign * side): runs[of_arm(runs, arm)].set_index("seed")
+    columns = [
+        (measure, claim.sign * sign * side, runs[of_arm(runs, arm)].set_index("seed"))
         for runs, sign in zip(part.runs, signs, strict=True)
         for arm, measure, side in zip(part.arms, measures, (1.0, -1.0), strict=True)
-    }
-    known = [rows.index[rows[measure].notna()] for (measure, _), rows in columns.items()]
+    ]
+    known = [rows.index[rows[measure].notna()] for measure, _, rows in columns]
     for seed in known[0]:
         if all(seed in index for index in known[1:]):
-            for (measure, weight), rows in columns.items():
+            for measure, weight, rows in columns:
                 yield Term(int(seed), str(rows.loc[seed, "run"]), measure, weight)
 
 
@@ -356,12 +363,13 @@ def effects_of(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The effect of each seed (n,); and (n, G) how it varies between groups of test images, None if
     that is not known of every term."""
-    values = table.set_index("run")
+    measures = {term.measure for term in terms}
+    values = {name: dict(zip(table["run"], table[name], strict=True)) for name in measures}
     known = by_group is not None and all(t.measure in by_group.get(t.run, {}) for t in terms)
     effects: dict[int, float] = {}
     groups: dict[int, np.ndarray] = {}
     for term in terms:
-        value = float(values.loc[term.run, term.measure])
+        value = values[term.measure][term.run]
         effects[term.seed] = effects.get(term.seed, 0.0) + term.weight * value
         if by_group is not None and known:
             part = term.weight * by_group[term.run][term.measure]

@@ -2,7 +2,8 @@
 
 Each is called with logits, float (N, C), and labels, int64 (N,), and returns the mean over the
 batch, float64 for float64 logits and else float32. Values of labels are not checked: the host
-never waits for the device. A parameter out of its range raises ValueError.
+never waits for the device. A parameter out of its range raises ValueError. What may change between
+calls is a buffer, so that a captured step reads it anew.
 """
 
 import math
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lsce.losses.checks import CONVENTIONS
 from lsce.losses.kernel import compute_dtype, log_softmax, masses, product, weighted
@@ -57,19 +59,136 @@ class FocalLoss(nn.Module):
 
 class MaxSup(nn.Module):
     """Cross entropy + weight · (max_k z_k − mean_k z_k), weight ≥ 0 (Zhou et al., 2025,
-    arXiv:2502.15798). With z_y for the maximum it is include-true label smoothing, ε = weight."""
+    arXiv:2502.15798). With z_y for the maximum it is include-true label smoothing, ε = weight. The
+    buffer `weight`, float64 (), may be changed between calls."""
+
+    def __init__(self, weight: float):
+        super().__init__()
+        weight = _number("weight", weight, "a number >= 0", lambda weight: weight >= 0)
+        self.weight = nn.Buffer(torch.tensor(weight, dtype=torch.float64))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        log_p = log_softmax(logits)
+        cross_entropy = -_of_label(log_p, labels).mean()
+        # Logits but for a constant, which the difference loses; −∞ if a logit is.
+        below = (log_p.mean(1) - log_p.amax(1)).mean()
+        return cross_entropy - product(self.weight.to(log_p.dtype), below)
+
+
+class LogitPenalty(nn.Module):
+    """Cross entropy + β/2 · Σ_k z_k², β ≥ 0 (Dauphin & Cubuk, 2021, ICLR; Kornblith et al., 2021,
+    arXiv:2010.16402, whose released code has the half)."""
+
+    def __init__(self, beta: float):
+        super().__init__()
+        self.beta = _number("beta", beta, "a number >= 0", lambda beta: beta >= 0)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        cross_entropy = -_of_label(log_softmax(logits), labels).mean()
+        if self.beta == 0:  # the penalty is infinite if a logit is −∞
+            return cross_entropy
+        squares = logits.to(compute_dtype(logits)).square().sum(1)
+        return self.beta / 2 * squares.mean() + cross_entropy
+
+
+class MbLS(nn.Module):
+    """Margin-based label smoothing: cross entropy + weight · max(0, max_j z_j − z_k − margin),
+    margin ≥ 0 and weight ≥ 0 (Liu et al., 2022, CVPR, arXiv:2111.15430). The second term is the
+    mean over samples and classes k, as in the released code, where weight is 0.1."""
+
+    def __init__(self, margin: float, weight: float = 0.1):
+        super().__init__()
+        self.margin = _number("margin", margin, "a number >= 0", lambda margin: margin >= 0)
+        self.weight = _number("weight", weight, "a number >= 0", lambda weight: weight >= 0)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        cross_entropy = -_of_label(log_softmax(logits), labels).mean()
+        if self.weight == 0:  # the gap is infinite if a logit is −∞
+            return cross_entropy
+        logits = logits.to(compute_dtype(logits))
+        gaps = logits.amax(1, keepdim=True) - logits
+        return self.weight * (gaps - self.margin).relu().mean() + cross_entropy
+
+
+class OnlineLabelSmoothing(nn.Module):
+    """α · cross entropy + (1 − α) · cross entropy with the soft label of the class, 0 < α ≤ 1
+    (Zhang et al., 2021, TIP, arXiv:2011.12562; there α is 0.5).
+
+    In training mode each call adds up the probabilities of the samples that are classified rightly,
+    by class; `next_epoch` makes their means the soft labels, the buffer float64 (C, C) whose row is
+    the class. As in the released code, a class without such samples gets the uniform distribution,
+    and before the first `next_epoch` all soft labels are 0. Raises ValueError if there are fewer
+    than two classes.
+    """
+
+    def __init__(self, alpha: float, num_classes: int):
+        super().__init__()
+        self.alpha = _number("alpha", alpha, "a number in (0, 1]", lambda alpha: 0 < alpha <= 1)
+        _require(num_classes >= 2, "num_classes", num_classes, "at least 2")
+        self.soft_labels = nn.Buffer(torch.zeros(num_classes, num_classes, dtype=torch.float64))
+        self.sums = nn.Buffer(torch.zeros_like(self.soft_labels))
+        self.counts = nn.Buffer(torch.zeros(num_classes, 1, dtype=torch.float64))
+
+    def next_epoch(self) -> None:
+        """Take over the soft labels of the calls since the last time."""
+        means = self.sums / self.counts
+        self.soft_labels.copy_(torch.where(self.counts > 0, means, 1 / len(means)))
+        self.sums.zero_()
+        self.counts.zero_()
+
+    @torch.no_grad()
+    def _add(self, log_p: Tensor, labels: Tensor) -> None:
+        classes = torch.arange(len(self.counts), device=labels.device)
+        rightly = (classes[:, None] == labels) & (log_p.argmax(1) == labels)  # (C, N)
+        # A product, as sums at indices have no fixed order on CUDA.
+        self.sums.add_(rightly.double() @ log_p.double().exp())
+        self.counts.add_(rightly.sum(1, keepdim=True))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        log_p = log_softmax(logits)
+        if self.training:
+            self._add(log_p, labels)
+        mass = ((1 - self.alpha) * self.soft_labels)[labels].to(log_p.dtype)
+        soft = product(mass, log_p).sum(1)
+        return -(self.alpha * _of_label(log_p, labels) + soft).mean()
+
+
+class ZipfLabelSmoothing(nn.Module):
+    """Cross entropy + weight · KL(q ‖ p), weight ≥ 0, with q and p over the classes other than the
+    true one (Liang et al., 2022, ECCV, arXiv:2207.12980; there weight is 0.1 on CIFAR-100).
+
+    q_k is proportional to 1/rank of class k by votes: each position of the last feature map votes
+    for the class that the classifier finds likeliest there; classes with equally many votes share
+    their best rank, and the true class is left out once ranks are given. As in the released command
+    for CIFAR-100, the map is first doubled in height and width by bilinear interpolation and no
+    other layer votes. The loss is called with the logits at each position, too: float (N, C, H, W),
+    through which no gradient flows.
+    """
 
     def __init__(self, weight: float):
         super().__init__()
         self.weight = _number("weight", weight, "a number >= 0", lambda weight: weight >= 0)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        log_p = log_softmax(logits)
-        cross_entropy = -_of_label(log_p, labels).mean()
-        if self.weight == 0:  # the penalty is infinite if a logit is −∞
+    def forward(self, logits: Tensor, labels: Tensor, local_logits: Tensor) -> Tensor:
+        cross_entropy = -_of_label(log_softmax(logits), labels).mean()
+        if self.weight == 0:  # the divergence is infinite if a logit is −∞
             return cross_entropy
-        # Logits but for a constant, which the difference loses.
-        return self.weight * (log_p.amax(1) - log_p.mean(1)).mean() + cross_entropy
+        log_p = log_softmax(logits.scatter(1, labels[:, None], -math.inf))
+        q = (1 / _ranks_by_votes(local_logits.detach()).to(log_p.dtype)).scatter(
+            1, labels[:, None], 0
+        )
+        q = q / q.sum(1, keepdim=True)
+        divergence = (torch.xlogy(q, q) - product(q, log_p)).sum(1)
+        return self.weight * divergence.mean() + cross_entropy
+
+
+def _ranks_by_votes(local_logits: Tensor) -> Tensor:
+    """Ranks of the classes from 1, int64 (N, C), of logits (N, C, H, W)."""
+    doubled = F.interpolate(local_logits, scale_factor=2, mode="bilinear")
+    winners = doubled.flatten(2).argmax(1)
+    votes = torch.zeros_like(local_logits[:, :, 0, 0], dtype=torch.float32)
+    fewer = -votes.scatter_add(1, winners, torch.ones_like(winners, dtype=torch.float32))
+    return 1 + torch.searchsorted(fewer.sort(1).values, fewer)
 
 
 class GeneralizedCrossEntropy(nn.Module):

@@ -18,9 +18,14 @@ CACHE = DATA / "cache"
 RUNS = DATA / "runs"
 #: The recorded results that come with the project.
 RECORDED = DATA / "recorded"
-#: The literature's numbers, and how its networks were trained.
+#: The literature's numbers, the places that they stand in, and how its networks were trained.
 PUBLISHED = DATA / "published.csv"
+SOURCES = DATA / "sources.csv"
 RECIPES = DATA / "recipes.csv"
+#: The labels that people gave CIFAR-100's training images (CIFAR-100N), counted by true class.
+CIFAR100N_COUNTS = DATA / "cifar-100n-transitions.csv"
+#: The label that a person gave each of them, CIFAR-100N's own file (ignored by git).
+CIFAR100N_LABELS = DATA / "CIFAR-100_human.pt"
 
 #: Of the recorded results, and of this machine's runs in a folder a profile (ignored by git).
 FIGURES = ROOT / "figures"

@@ -72,20 +72,48 @@ def debiased_squared_calibration_error(probs: Values, labels: Values, n_bins: in
     The variance of its accuracy, a(1 − a)/(n − 1), is taken from each bin's squared gap, which can
     make it negative. A bin of one image counts as 0, as in their code; ValueError if all are such.
     """
-    bins = np.array(_equal_mass_bins(*_top_label(probs, labels), n_bins))
-    images = int(bins[0].sum())
-    count, confidence, accuracy = bins[:, bins[0] > 1]
-    if not len(count):
-        raise ValueError(
-            f"probs must hold more images than the {n_bins} bins, but there are {images}"
-        )
-    square = (confidence - accuracy) ** 2 - accuracy * (1 - accuracy) / (count - 1)
-    return float((count * square).sum() / images)
+    return float(_debiased_squares(probs, labels, n_bins)[1].sum())
 
 
 def debiased_calibration_error(probs: Values, labels: Values, n_bins: int = 15) -> float:
     """The root of `debiased_squared_calibration_error`, or 0 where that is negative; in [0, 1]."""
     return float(np.sqrt(max(0.0, debiased_squared_calibration_error(probs, labels, n_bins))))
+
+
+def overconfidence(probs: Values, labels: Values, n_bins: int = 15) -> float:
+    """The part of `debiased_calibration_error` that is of over-confident bins, in [0, 1].
+
+    The terms of `debiased_squared_calibration_error` are added up over the bins whose confidence
+    is above their accuracy, and `underconfidence` adds up the others, so that the squares of both
+    sum to that of the whole unless one of them is negative and counts as 0. FedLAS (2026,
+    arXiv:2606.28654) has the two states of confidence, but trains by them and has no such measure.
+
+    A calibrated bin adds 0 on average to either part, as to the whole. Where the true gap is about
+    as large as its standard error σ, chance puts the bin on the wrong side at times: its own part
+    is then up to 0.1 σ² too large, and the other as much too small.
+    """
+    gap, square = _debiased_squares(probs, labels, n_bins)
+    return float(np.sqrt(max(0.0, square[gap > 0].sum())))
+
+
+def underconfidence(probs: Values, labels: Values, n_bins: int = 15) -> float:
+    """The part of `debiased_calibration_error` that is of bins whose confidence is at most their
+    accuracy, in [0, 1]: see `overconfidence`."""
+    gap, square = _debiased_squares(probs, labels, n_bins)
+    return float(np.sqrt(max(0.0, square[gap <= 0].sum())))
+
+
+def confident_errors(probs: Values, labels: Values, above: float = 0.9) -> float:
+    """Share of the wrong images whose confidence is higher than `above`, in [0, 1]; 0 if no image
+    is wrong.
+
+    What "label smoothing makes errors confident" says in a number (Zhou et al. 2025, MaxSup,
+    arXiv:2502.15798). `above` must lie in [0, 1].
+    """
+    if not 0 <= above <= 1:
+        raise ValueError(f"above must lie in [0, 1], but it is {above!r}")
+    confidence, correct = _top_label(probs, labels)
+    return float((confidence[~correct] > above).sum() / max(1, (~correct).sum()))
 
 
 def confidence_gap(probs: Values, labels: Values) -> float:
@@ -196,6 +224,9 @@ def summarize(probs: Values, labels: Values, n_bins: int = 15) -> dict[str, floa
         "classwise_ece": classwise_calibration_error(probs, labels, n_bins),
         "mce": maximum_calibration_error(probs, labels, n_bins),
         "debiased_ce": debiased_calibration_error(probs, labels, n_bins),
+        "overconfidence": overconfidence(probs, labels, n_bins),
+        "underconfidence": underconfidence(probs, labels, n_bins),
+        "confident_errors": confident_errors(probs, labels),
         "confidence_gap": confidence_gap(probs, labels),
     }
 
@@ -266,6 +297,20 @@ def _per_bin(bins: np.ndarray, confidence: np.ndarray, outcome: np.ndarray, n_bi
     sums = [np.bincount(bins, weights=w, minlength=n_bins) for w in (confidence, outcome)]
     with np.errstate(invalid="ignore"):
         return count, sums[0] / count, sums[1] / count
+
+
+def _debiased_squares(probs: Values, labels: Values, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence − accuracy of each equal-mass bin of two images or more, and its squared gap less
+    the variance of its accuracy, times its share of the images."""
+    bins = np.array(_equal_mass_bins(*_top_label(probs, labels), n_bins))
+    images = int(bins[0].sum())
+    count, confidence, accuracy = bins[:, bins[0] > 1]
+    if not len(count):
+        raise ValueError(
+            f"probs must hold more images than the {n_bins} bins, but there are {images}"
+        )
+    gap = confidence - accuracy
+    return gap, count * (gap**2 - accuracy * (1 - accuracy) / (count - 1)) / images
 
 
 def _mean_gap(count: np.ndarray, confidence: np.ndarray, outcome: np.ndarray) -> float:

@@ -6,7 +6,6 @@ radius.
 """
 
 import contextlib
-import copy
 import functools
 import itertools
 import logging
@@ -14,17 +13,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsce import data
+from lsce.measures import masking
+from lsce.measures.masking import SHORT, UNBOUNDED
 from lsce.training.batches import evaluate, evaluating, to_float
 from lsce.training.networks import ImageClassifier
 from lsce.training.spec import Protocol
-
-#: Steps of the short PGD, and the radius (in 1/255) at which no image should be classified rightly.
-SHORT, UNBOUNDED = 20, 64.0
 
 #: Severities 1 to 5 of each kind of corruption, as in Hendrycks & Dietterich's CIFAR sets except
 #: for the saturation's, and for the brightness, which is scaled here.
@@ -54,37 +53,48 @@ def examine(
     labels: Tensor,
     protocol: Protocol,
     seed: int,
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
+) -> tuple[dict[str, float], list[dict[str, Any]], dict[str, np.ndarray]]:
     """Errors of a network on corrupted and on attacked test images.
 
     network, and source, an independently trained one for transfer: in float32, on the device of
-    images, uint8 (N, P, P, 3), and labels, int64 (N,). The same seed gives the same numbers.
+    images, uint8 (N, P, P, 3), and labels, int64 (N,). The images tried are `data.subset` of these
+    with seed 0, in its order. The same seed gives the same numbers.
 
     Returns scalars, all but the gradient's norm in [0, 1]: `corrupted_error`, the mean over kinds
-    and severities; `fgsm_error`, `pgd_error` and `worst_error` at the judged radius; `overstated`,
-    the worst error less FGSM's; `gradient_norm`, the mean l2 norm of the gradient of the cross
-    entropy by the image, and `zero_gradients`, the share of images where it is 0 throughout. And
-    rows of `lsce.results.run.DETAILS`: errors by "corruption" and severity, by "attack" and radius
-    (in 1/255), and of "masking", see `_masking_networks`.
+    and severities; `errors_at` the protocol's `judged_radius`; `gradient_norm`, the mean l2 norm of
+    the gradient of the cross entropy by the image, and `zero_gradients`, the share of images where
+    it is 0 throughout. Then rows of `lsce.results.run.DETAILS`: errors by "corruption" and
+    severity; by "attack" and radius (in 1/255), and those of "masking", see
+    `lsce.measures.masking`; and "discordant", the share of images that an attack finds and the one
+    it is compared with there does not, or the reverse. At last, for the single images, the
+    `survived_…` of `lsce.results.run.Run.samples`.
     """
 
     def part(count: int) -> tuple[Tensor, Tensor]:
         chosen = data.subset(labels.cpu(), count, seed=0).to(images.device)
         return images[chosen], labels[chosen]
 
-    with evaluating(network), evaluating(source):
-        rows = _corrupted(network, *part(protocol.corrupted_images))
+    with evaluating(network), evaluating(source), _frozen(network, source):
+        rows, survived = _corrupted(network, *part(protocol.corrupted_images))
+        samples = {"survived_corruptions": survived}
         scalars = {"corrupted_error": float(np.mean([row["value"] for row in rows]))}
         clean, truth = part(protocol.attacked_images)
         with _quiet_and_seeded(seed):
-            attacks = _attacked(network, source, to_float(clean), truth, protocol)
-        network.zero_grad()
-        source.zero_grad()
+            attacks, stood = _attacked(network, source, to_float(clean), truth, protocol)
         scalars |= _gradients(network, to_float(clean), truth)
-    at = {row["case"]: row["value"] for row in attacks if row["x"] == protocol.judged_radius}
-    fgsm, worst = at["FGSM"], at["worst case"]
-    scalars |= {"fgsm_error": fgsm, "pgd_error": at[f"PGD-{SHORT}"]}
-    return scalars | {"worst_error": worst, "overstated": worst - fgsm}, rows + attacks
+    scalars |= errors_at(pd.DataFrame(attacks), protocol.judged_radius)
+    return scalars, rows + attacks, samples | stood
+
+
+def errors_at(details: pd.DataFrame, radius: float) -> dict[str, float]:
+    """Errors under attacks of one radius (in 1/255), in [0, 1], from a run's details: `fgsm_error`;
+    `pgd_error`, of the short PGD; `worst_error`, of the worst of all attacks for each image; and
+    `overstated`, the worst error less FGSM's."""
+    rows = details[(details["quantity"] == "attack") & (details["x"] == radius)]
+    error = dict(zip(rows["case"], rows["value"].astype(float), strict=True))
+    fgsm, worst = error["FGSM"], error["worst case"]
+    errors = {"fgsm_error": fgsm, "pgd_error": error[f"PGD-{SHORT}"]}
+    return errors | {"worst_error": worst, "overstated": worst - fgsm}
 
 
 def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
@@ -120,13 +130,18 @@ def corrupt(images: Tensor, kind: str, severity: int) -> Tensor:
     return x.clamp(0, 1).mul(255).round().byte()
 
 
-def _corrupted(network: ImageClassifier, images: Tensor, labels: Tensor) -> list[dict[str, Any]]:
-    rows = []
+def _corrupted(
+    network: ImageClassifier, images: Tensor, labels: Tensor
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The rows of the corruptions, and how many of them each image survives, uint8 (n,)."""
+    rows, survived = [], torch.zeros_like(labels, dtype=torch.uint8)
     for kind, severity in itertools.product(SEVERITIES, range(1, 6)):
         logits, _ = evaluate(network, corrupt(images, kind, severity).permute(0, 2, 3, 1))
-        error = (logits.argmax(1) != labels).double().mean().item()
+        right = logits.argmax(1) == labels
+        survived += right
+        error = (~right).double().mean().item()
         rows.append({"quantity": "corruption", "case": kind, "x": severity, "value": error})
-    return rows
+    return rows, survived.cpu().numpy()
 
 
 class _Margin(nn.Module):
@@ -137,29 +152,6 @@ class _Margin(nn.Module):
         return (others.amax(1) - (logits * labels).sum(1)).mean()
 
 
-class _Scaled(nn.Module):
-    """A network whose logits are multiplied by a number."""
-
-    def __init__(self, network: nn.Module, factor: float):
-        super().__init__()
-        self.network, self.factor = network, factor
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.factor * self.network(images)
-
-
-class _Double(nn.Module):
-    """A copy of a network that computes in float64 (the library hands it float32 images)."""
-
-    def __init__(self, network: ImageClassifier):
-        super().__init__()
-        self.network = copy.deepcopy(network).double()
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = self.network.body((images.double() - 0.5) * 4)
-        return self.network.classifier(maps.mean(dim=(2, 3)))
-
-
 class _Target:
     """The images that a network gets right without an attack, and attacks on them."""
 
@@ -167,6 +159,7 @@ class _Target:
         logits, _ = evaluate(network, images)
         right = logits.argmax(1) == labels
         self.network, self.count = network, len(labels)
+        self.right = right.cpu().numpy()
         self.images, self.labels = images[right], labels[right]
         others = logits[right].scatter(1, self.labels[:, None], -torch.inf)
         self.next_likely = others.argmax(1).cpu().numpy()
@@ -246,6 +239,12 @@ class _Target:
         error = 1 - (len(self.x) - int(broken.sum())) / self.count
         return {"quantity": quantity, "case": case, "x": float(radius), "value": error}
 
+    def survivors(self, broken: np.ndarray) -> np.ndarray:
+        """Which of all images, bool (N,), are right without the attack and after it."""
+        survived = self.right.copy()
+        survived[self.right] = ~broken
+        return survived
+
 
 def _attacked(
     network: ImageClassifier,
@@ -253,10 +252,41 @@ def _attacked(
     images: Tensor,
     labels: Tensor,
     protocol: Protocol,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """The rows of the attacks, and which images survive FGSM and the worst of all attacks, bool
+    (radii, n)."""
     target = _Target(network, images, labels)
+    attacks = _attacks(target, source, protocol)
+    repeated = {
+        name: functools.partial(target.pgd, other)
+        for name, other in masking.networks(network).items()
+    }
+    rows = [target.row("attack", "clean", 0.0, np.zeros(0))]
+    survived: dict[str, list[np.ndarray]] = {"survived_fgsm": [], "survived_worst": []}
+    for radius in protocol.radii:
+        broken = {
+            name: target.broken(attack, radius) for name, attack in (attacks | repeated).items()
+        }
+        for name, wrong in broken.items():
+            quantity = "masking" if name in repeated else "attack"
+            rows.append(target.row(quantity, name, radius, wrong))
+        for _, name, other in masking.comparisons(protocol.longest):
+            differ = int((broken[name] != broken[other]).sum()) / target.count
+            found = {"quantity": "discordant", "case": name, "x": float(radius), "value": differ}
+            rows.append(found)
+        worst = np.logical_or.reduce(list(broken.values()))
+        rows.append(target.row("attack", "worst case", radius, worst))
+        survived["survived_fgsm"].append(target.survivors(broken["FGSM"]))
+        survived["survived_worst"].append(target.survivors(worst))
+    unbounded = target.broken(attacks[f"PGD-{SHORT}"], UNBOUNDED)
+    rows.append(target.row("masking", "unbounded", UNBOUNDED, unbounded))
+    return rows, {name: np.stack(each) for name, each in survived.items()}
+
+
+def _attacks(target: _Target, source: ImageClassifier, protocol: Protocol) -> dict[str, Attack]:
+    network = target.network
     steps, starts, queries = protocol.pgd_steps, protocol.pgd_restarts, protocol.square_queries
-    attacks: dict[str, Attack] = {
+    return {
         "FGSM": target.fgsm,
         f"PGD-{SHORT}": lambda r: target.pgd(network, r),
         f"PGD-{SHORT}, margin": lambda r: target.pgd(network, r, loss=_Margin()),
@@ -265,31 +295,6 @@ def _attacked(
         "AutoAttack": lambda r: target.auto(r, steps, queries),
         "transfer": lambda r: target.pgd(source, r),
         "Square": lambda r: target.square(r, queries).generate(target.x, target.y),
-    }
-    rows = [target.row("attack", "clean", 0.0, np.zeros(0))]
-    for radius in protocol.radii:
-        broken = {name: target.broken(attack, radius) for name, attack in attacks.items()}
-        rows += [target.row("attack", name, radius, wrong) for name, wrong in broken.items()]
-        if radius == protocol.judged_radius:
-            for name, other in _masking_networks(network).items():
-                broken[name] = target.broken(functools.partial(target.pgd, other), radius)
-                rows.append(target.row("masking", name, radius, broken[name]))
-            unbounded = target.broken(attacks[f"PGD-{SHORT}"], UNBOUNDED)
-            rows.append(target.row("masking", "unbounded", UNBOUNDED, unbounded))
-        worst = np.logical_or.reduce(list(broken.values()))
-        rows.append(target.row("attack", "worst case", radius, worst))
-    return rows
-
-
-def _masking_networks(network: ImageClassifier) -> dict[str, nn.Module]:
-    """Networks whose gradients PGD takes in place of the network's own, which may be masked: with
-    rescaled logits, and in float64. "unbounded", PGD with a radius of `UNBOUNDED`, leaves nothing
-    right unless gradients are masked (Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
-    arXiv:1902.06705; Mosbach et al. 2018, arXiv:1810.12042)."""
-    return {
-        "logits × 10": _Scaled(network, 10.0),
-        "logits ÷ 10": _Scaled(network, 0.1),
-        "float64": _Double(network),
     }
 
 
@@ -302,6 +307,20 @@ def _gradients(network: ImageClassifier, images: Tensor, labels: Tensor) -> dict
     norm = torch.cat(norms).double()
     zero = (norm == 0).double().mean().item()
     return {"gradient_norm": norm.mean().item(), "zero_gradients": zero}
+
+
+@contextlib.contextmanager
+def _frozen(*networks: ImageClassifier) -> Iterator[None]:
+    """Attacks want gradients by the images alone; those by the weights take a quarter of the
+    time."""
+    parameters = [p for each in networks for p in each.parameters() if p.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager
@@ -322,7 +341,7 @@ def _quiet_and_seeded(seed: int) -> Iterator[None]:
 def workload(protocol: Protocol) -> tuple[int, int]:
     """Images passed forward and backward, and images only evaluated, as in
     `lsce.sweeps.cost.workload`; a third is taken to be classified rightly without attacks."""
-    passes = 6 * SHORT + protocol.pgd_steps * (protocol.pgd_restarts + 2)
+    passes = 8 * SHORT + protocol.pgd_steps * (protocol.pgd_restarts + 2)
     # Twice: the library takes about as long as the network does.
     images = 2 * len(protocol.radii) * protocol.attacked_images // 3
     return images * passes, 45 * protocol.corrupted_images + images * 2 * protocol.square_queries

@@ -181,14 +181,18 @@ def selective(
 
 
 def unseen(
-    seen_logits: Values, unseen_logits: Values, temperature: float, norm: float
+    seen_logits: Values,
+    unseen_logits: Values,
+    temperature: float,
+    norm: float,
+    name: str = "unseen",
 ) -> dict[str, float]:
-    """How well scores tell test images of the C training classes (positive) from those of others
+    """How well scores tell test images of the C training classes (positive) from other images
     (Hendrycks & Gimpel 2017, arXiv:1610.02136).
 
-    Both logits are over the training classes. "unseen_auroc" and "unseen_fpr95" (the share of
-    unseen images accepted where 95% of the seen ones are) with the suffixes of `selective`, p being
-    `norm`, and "_logit", `maximum_logit`, and "_energy", `energy`.
+    Both logits are over the training classes. With `name` before them "_auroc" and "_fpr95" (the
+    share of the other images accepted where 95% of the seen ones are) with the suffixes of
+    `selective`, p being `norm`, and "_logit", `maximum_logit`, and "_energy", `energy`.
     """
     seen_logits = as_logits(seen_logits, "seen_logits")
     unseen_logits = as_logits(unseen_logits, "unseen_logits")
@@ -200,8 +204,8 @@ def unseen(
         for z in (seen_logits, unseen_logits)
     )
     pairs = {suffix: (score, negative[suffix]) for suffix, score in positive.items()}
-    aurocs = {f"unseen_auroc{suffix}": auroc(*pair) for suffix, pair in pairs.items()}
-    return aurocs | {f"unseen_fpr95{suffix}": fpr_at_tpr(*pair) for suffix, pair in pairs.items()}
+    aurocs = {f"{name}_auroc{suffix}": auroc(*pair) for suffix, pair in pairs.items()}
+    return aurocs | {f"{name}_fpr95{suffix}": fpr_at_tpr(*pair) for suffix, pair in pairs.items()}
 
 
 def scores(logits: Values, temperature: float, norm: float) -> dict[str, np.ndarray]:

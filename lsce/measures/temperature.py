@@ -18,7 +18,8 @@ class Temperature:
     nll_before: float
     nll_after: float
     #: False where the NLL has no minimum inside [LOWEST, HIGHEST]: all labels right by a margin
-    #: (ever colder is ever better), worse than chance (ever hotter), or logits that say nothing.
+    #: (ever colder is ever better), worse than chance or logits so far apart that HIGHEST is not
+    #: hot enough (ever hotter), or logits that say nothing.
     converged: bool
 
 

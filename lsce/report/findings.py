@@ -5,16 +5,20 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lsce import data, studies
-from lsce.judging import statistics
-from lsce.judging.claims import MAIN, Claim, Judgement
-from lsce.judging.statistics import Interval
+from lsce.judging import rule
+from lsce.judging.claims import MAIN, Claim, Judgement, Term
+from lsce.judging.rule import Effect
 from lsce.machine import paths
 from lsce.report import reproduction
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import Shown
+
+#: The two values of ε at which claims about smoothing are judged.
+At = Literal["judged", "chosen"]
+AT: tuple[At, At] = ("judged", "chosen")
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,15 @@ class Finding:
     lacking: int
     groups: list[Group]
     judgements: dict[str, list[Judgement]]
+    #: By the claim's id the margin that its verdicts are drawn with; and the claims of "not worse".
+    margins: dict[str, float]
+    not_worse: list[str]
     #: Rows of `lsce.report.reproduction.with_published`.
     published: list[dict[str, Any]]
 
     def profile_of(self, claim: Claim) -> str:
         """The profile of the runs that a claim compares."""
-        return next(group.profile for group in self.groups if group.name == claim.group)
+        return next(group.profile for group in self.groups if group.name in claim.groups)
 
     def source(self, profile: str) -> str:
         """In words, where its runs of a profile come from."""
@@ -58,10 +65,19 @@ def of(evidence: Evidence) -> Finding:
         words, ids = data.entry(runs[0].spec.data).words, [run.task.id for run in runs]
         groups.append(Group(name, part.profile, words, ids))
     notebook = evidence.study.notebook
-    published = reproduction.with_published(evidence, studies.claims_of(notebook))
-    rows = _in_json(published.to_dict("records"))
-    source = (evidence.recorded, evidence.profile, evidence.lacking)
-    return Finding(notebook, *source, groups, evidence.judgements, rows)
+    declared = studies.claims_of(notebook)
+    published = reproduction.with_published(evidence, declared)
+    return Finding(
+        notebook,
+        evidence.recorded,
+        evidence.profile,
+        evidence.lacking,
+        groups,
+        evidence.judgements,
+        {claim.id: claim.matters for claim in declared},
+        [claim.id for claim in declared if claim.not_worse_by is not None],
+        _in_json(published.to_dict("records")),
+    )
 
 
 def write(finding: Finding) -> None:
@@ -96,12 +112,10 @@ def read(notebook: str, runs: Shown) -> Finding | None:
     return None
 
 
-def _judgement(
-    effect: dict[str, Any] | None, runs: list[str], p: float | None, **fields: Any
-) -> Judgement:
+def _judgement(effect: dict[str, Any] | None, terms: list[Any], **fields: Any) -> Judgement:
     numbers = {name: _number(value) for name, value in (effect or {}).items()}
-    interval = Interval(**numbers) if effect else None
-    return Judgement(effect=interval, runs=frozenset(runs), p=_number(p), **fields)
+    known = Effect(**numbers) if effect else None
+    return Judgement(effect=known, terms=tuple(Term(*term) for term in terms), **fields)
 
 
 def _number(value: Any) -> Any:
@@ -113,10 +127,10 @@ def signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", "−")
 
 
-def mean_and_interval(effect: Interval) -> tuple[str, str]:
+def mean_and_interval(effect: Effect) -> tuple[str, str]:
     """Both with as many decimals as the interval's half width has until its second digit (its
-    first, if that is 3 or more); the interval is empty for a single seed."""
-    if effect.n < 2:
+    first, if that is 3 or more); the interval is empty where there is none."""
+    if math.isnan(effect.low):
         return signed(effect.mean), ""
     half = (effect.high - effect.low) / 2
     exponent = math.floor(math.log10(half)) if half > 0 else -2
@@ -128,19 +142,35 @@ def mean_and_interval(effect: Interval) -> tuple[str, str]:
     return mean, f"{low} to {high}"
 
 
-def overall(claim: Claim, page: Finding | Evidence) -> str:
-    """The verdict over all regimes."""
-    verdicts = [judgement.verdict for judgement in page.judgements.get(claim.id, [])]
-    return statistics.combine(verdicts) if verdicts else statistics.UNDECIDED
+def judgements(claim: Claim, page: Finding | Evidence, at: At) -> list[Judgement]:
+    """A claim's judgements in every regime: those at the judged or at the chosen ε, with those that
+    are not about one of the two."""
+    return [j for j in page.judgements.get(claim.id, []) if j.at in (at, "both", "")]
 
 
-def span_of_effects(claim: Claim, page: Finding | Evidence) -> str:
+def overall(claim: Claim, page: Finding | Evidence, at: At) -> str:
+    """The verdict over all regimes at the judged or at the chosen ε."""
+    verdicts = [judgement.verdict for judgement in judgements(claim, page, at)]
+    return rule.combine(verdicts) if verdicts else rule.UNDECIDED
+
+
+def words(claim: Claim, page: Finding | Evidence) -> str:
+    """The verdict over all regimes at the judged ε, and at the chosen one where that differs."""
+    first, second = (overall(claim, page, at) for at in AT)
+    if first == second:
+        return first
+    return f"{first} at the judged ε, {second} at the chosen ε"
+
+
+def span_of_effects(claim: Claim, page: Finding | Evidence, at: At) -> str:
     """Least and greatest effect of the regimes, how many there are, and the pairs in each."""
-    effects = [judged.effect for judged in page.judgements.get(claim.id, []) if judged.effect]
+    effects = [judged.effect for judged in judgements(claim, page, at) if judged.effect]
     if not effects:
         return "no complete pair of runs"
     means = [signed(mean) for mean in sorted(effect.mean for effect in effects)]
+    pairs = sorted({effect.n for effect in effects})
+    n = f"n = {' to '.join(map(str, dict.fromkeys([pairs[0], pairs[-1]])))}"
     if len(means) == 1:
-        return f"{means[0]} {claim.unit}".rstrip() + f", n = {effects[0].n}"
+        return f"{means[0]} {claim.unit}".rstrip() + f", {n}"
     span = f"{means[0]} to {means[-1]} {claim.unit}".rstrip()
-    return f"{span} in {len(means)} regimes, n = {effects[0].n}"
+    return f"{span} in {len(means)} regimes, {n}"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from lsce import studies
-from lsce.judging import claims, statistics
+from lsce.judging import claims, rule
 from lsce.judging.claims import Claim, Judgement
 from lsce.machine import paths
 from lsce.machine.values import Value
@@ -72,7 +72,9 @@ def verdicts(collected: Collected) -> Styler:
         compared = str(len({run for judgement in judgements for run in judgement.runs}))
         if len(sources) > 1:
             compared += f", {finding.source(finding.profile_of(claim))}"
-        row = {"claim": claim.claim, "verdict": f"<b>{findings.overall(claim, finding)}</b>"}
+        row = {"claim": claim.claim}
+        for at in findings.AT:
+            row[f"at the {at} ε"] = f"<b>{findings.overall(claim, finding, at)}</b>"
         rows.append(row | {"runs compared": compared, "evidence": _link(claim, "figure")})
     return table(pd.DataFrame(rows), wrapped=["claim", "runs compared"], width="12em")
 
@@ -88,18 +90,20 @@ def effects(collected: Collected) -> Styler:
     has the verdict over all regimes."""
     rows = []
     for claim, finding, judgements in _claims(collected):
-        words = f"{_link(claim, claim.claim)} <b>{findings.overall(claim, finding)}</b>"
+        words = f"{_link(claim, claim.claim)} <b>{findings.words(claim, finding)}</b>"
         for judged in judgements:
             compared = f"{judged.regime}: {judged.treatment} against {judged.control}"
+            compared += {"chosen": " (chosen)", "both": " (also chosen)"}.get(judged.at, "")
             row: dict[str, Any] = {"claim": words, "regime": compared}
             if judged.effect is not None:
                 mean, interval = findings.mean_and_interval(judged.effect)
-                row |= {"effect": f"{mean} {claim.unit}", "95% interval": interval}
-                row |= {"n": judged.effect.n, "p": judged.p, "more": judged.more_runs}
-            rows.append(row | {"verdict": judged.verdict})
+                row |= {"effect": f"{mean} {claim.unit}", "interval": interval}
+                row |= {"n": judged.effect.n}
+            reason = f": {judged.reason}" * bool(judged.reason)
+            rows.append(row | {"verdict": judged.verdict + reason})
             words = ""
-    formats = {"n": "{:.0f}", "p": "{:.2g}", "more": "{:.0f}"}
-    return table(pd.DataFrame(rows), formats, wrapped=["claim", "regime"], width="12em")
+    wrapped = ["claim", "regime", "verdict"]
+    return table(pd.DataFrame(rows), {"n": "{:.0f}"}, wrapped=wrapped, width="12em")
 
 
 def publish_effects(name: str, collected: Collected) -> None:
@@ -108,18 +112,19 @@ def publish_effects(name: str, collected: Collected) -> None:
         {
             "claim": claim.claim,
             "regime": judged.regime,
+            "at": judged.at,
+            "treatment": judged.treatment,
             "n": judged.effect.n,
             "effect": judged.effect.mean / claim.matters,
             "low": judged.effect.low / claim.matters,
             "high": judged.effect.high / claim.matters,
-            "p": judged.p,
             "verdict": judged.verdict,
             "profile": finding.profile,
             "recorded": finding.recorded,
         }
         for claim, finding, judgements in _claims(collected)
         for judged in judgements
-        if judged.effect is not None
+        if judged.effect is not None and judged.verdict != rule.UNTESTABLE
     )
     _publish(figures.effects(numbers), name, numbers, collected)
 
@@ -143,35 +148,44 @@ def recipes() -> Styler:
 
 def guide(collected: Collected) -> Markdown:
     """For each claim the advice that its verdict asks for, with the effects that the verdict rests
-    on; what is undecided comes last, as it is claimed."""
+    on; what is undecided or cannot be tested comes last, as it is claimed."""
     advice: dict[str, list[str]] = {}
-    undecided: dict[str, list[str]] = {}
-    for claim, finding, judgements in _claims(collected):
-        verdict = findings.overall(claim, finding)
-        span = findings.span_of_effects(claim, finding)
-        if verdict == statistics.UNDECIDED:
+    open_: dict[str, dict[str, list[str]]] = {rule.UNDECIDED: {}, rule.UNTESTABLE: {}}
+    for claim, finding, _ in _claims(collected):
+        first, second = (findings.overall(claim, finding, at) for at in findings.AT)
+        verdict, at = (first, findings.AT[0]) if first not in open_ else (second, findings.AT[1])
+        span = findings.span_of_effects(claim, finding, at)
+        if verdict in open_:
             link = _link(claim, claim.claim.removesuffix("."))
-            undecided.setdefault(claim.family, []).append(f"{link} ({span})")
-            continue
-        matters = f"at least {claim.matters:g} matters"
-        if claim.not_worse_by is not None:
-            matters = f"up to {claim.matters:g} worse will do"
-        own = finding.profile_of(claim) == finding.profile
-        interim = ", an interim look" * (own and finding.lacking > 0)
-        basis = f"*{verdict}*{interim}: {span}, where {matters}"
-        counts = Counter(judgement.verdict for judgement in judgements)
-        if len(counts) > 1:
-            basis += "; " + ", ".join(f"{word} in {count}" for word, count in counts.items())
-        sentence = f"- {claim.advice[verdict]} ({basis}; {_link(claim, 'figure')})"
-        advice.setdefault(claim.family, []).append(sentence)
+            open_[verdict].setdefault(claim.family, []).append(f"{link} ({span})")
+        else:
+            sentence = f"- {claim.advice[verdict]} ({_basis(claim, finding, at)}, {span}; "
+            advice.setdefault(claim.family, []).append(sentence + f"{_link(claim, 'figure')})")
     lines = []
     for family, items in advice.items():
         lines += ["", f"**{_capital(family)}**", "", *items]
-    if undecided:
-        lines += ["", "**Open at this size**", ""]
-        for family, items in undecided.items():
+    for verdict, families in open_.items():
+        if families:
+            lines += ["", f"**{_capital(verdict)}**", ""]
+        for family, items in families.items():
             lines.append(f"- *{_capital(family)}*: {'; '.join(items)}")
     return Markdown("\n".join(lines))
+
+
+def _basis(claim: Claim, finding: Finding, at: findings.At) -> str:
+    """The verdict that advice rests on, at which ε, and what of an effect matters."""
+    first, second = (findings.overall(claim, finding, each) for each in findings.AT)
+    words = f"*{findings.overall(claim, finding, at)}*"
+    if first != second:
+        words += f" at the {at} ε, *{second if at == 'judged' else first}* at the other"
+    if finding.profile_of(claim) == finding.profile and finding.lacking > 0:
+        words += ", an interim look"
+    counts = Counter(judged.verdict for judged in findings.judgements(claim, finding, at))
+    if len(counts) > 1:
+        words += "; " + ", ".join(f"{word} in {count}" for word, count in counts.items())
+    if claim.not_worse_by is not None:
+        return f"{words}; up to {claim.matters:g} worse will do"
+    return f"{words}; at least {claim.matters:g} matters"
 
 
 def _link(claim: Claim, words: str) -> str:

@@ -1,12 +1,21 @@
-"""Sentences that pages compute from their runs."""
+"""Sentences, and small tables in their place, that pages compute from their runs."""
+
+import math
+from collections.abc import Mapping
 
 import pandas as pd
+import torch
 from IPython.display import Markdown
+from pandas.io.formats.style import Styler
 
+from lsce import data
 from lsce.judging import arms
 from lsce.measures import temperature
 from lsce.report.findings import signed
+from lsce.report.tables import table
+from lsce.studies import tables
 from lsce.studies.evidence import Evidence
+from lsce.studies.robustness import KEPT, Judged
 
 
 def selected(shown: Evidence) -> Markdown:
@@ -63,6 +72,61 @@ def temperatures(shown: Evidence) -> Markdown:
             f"none, and such a setting cannot be chosen by what is scaled: {arms_of}."
         )
     return Markdown(text)
+
+
+def unconverged(shown: Evidence) -> Styler | Markdown:
+    """The temperature fits that did not converge, by regime and arm, and why."""
+    rows = tables.unconverged(shown)
+    if rows.empty:
+        return Markdown("Every temperature fit converged.")
+    chance = math.log(shown.own_runs[0].spec.num_classes)
+    left = f"validation NLL (chance: {chance:.2f})"
+    rows["did not converge"] = rows["failed"].map(str) + " of " + rows["fits"].map(str)
+    rows["validation accuracy"] = rows["accuracy"].map("{:.1%}".format)
+    rows[left] = rows["nll"].map("{:.2f}".format)
+    rows.loc[rows["regime"].duplicated(), "regime"] = ""
+    words = ["regime", "arm", "did not converge", "why"]
+    numeric = ["validation accuracy", left]
+    return table(rows[words + numeric], wrapped=["regime", "why"], numeric=numeric)
+
+
+def human_noise(shown: Evidence) -> Markdown:
+    """What the labels are like that human noise is drawn from, where some runs have it."""
+    noisy = [run.spec for run in shown.own_runs if getattr(run.spec.labels, "human", False)]
+    if not noisy or (of_people := noisy[0].entry.human_counts) is None:
+        return Markdown("None of these runs has human noise.")
+    entry, counts = noisy[0].entry, of_people()
+    off = counts - counts.diagonal().diag()
+    superclass = torch.tensor(entry.superclass)
+    inside = off[superclass[:, None] == superclass].sum() / off.sum()
+    mistaken = [
+        f"{name.replace('_', ' ')} for {entry.classes[row.argmax()].replace('_', ' ')}"
+        for k, (name, row) in enumerate(zip(entry.classes, counts, strict=True))
+        if row.argmax() != k
+    ]
+    text = (
+        f"Of the labels that people gave {entry.words}'s {int(counts.sum()):,} training images, "
+        f"{data.human_rate(counts):.1%} are wrong, and {inside:.0%} of these name a class of the "
+        "same superclass."
+    )
+    if mistaken:
+        text += f" Of some classes another name is the commonest: {', '.join(mistaken)}."
+    return Markdown(text)
+
+
+def judged_radii(judged: Mapping[str, Judged]) -> Markdown:
+    """At which radius each regime is judged, and whether anything can be judged there."""
+    lines = []
+    for regime, (radius, kept) in judged.items():
+        line = (
+            f"- *{regime}*: {radius:g}/255, where plain networks keep {kept:.0%} of their accuracy."
+        )
+        if not KEPT[0] <= kept <= KEPT[1]:
+            bound = f"less than {KEPT[0]:.0%}" if kept < KEPT[0] else f"more than {KEPT[1]:.0%}"
+            end = "floor" if kept < KEPT[0] else "ceiling"
+            line += f" That is {bound}: accuracy is at its {end}, and nothing can be judged here."
+        lines.append(line)
+    return Markdown("\n".join(lines))
 
 
 def estimators(numbers: pd.DataFrame) -> Markdown:

@@ -16,7 +16,7 @@ from pandas.io.formats.style import Styler
 
 from lsce import data, studies
 from lsce.judging import arms
-from lsce.judging.claims import Claim, Judgement
+from lsce.judging.claims import Claim, Judgement, changes_of
 from lsce.machine import provenance
 from lsce.machine.values import Value, unknown
 from lsce.report import figures, findings
@@ -123,8 +123,8 @@ def banner(shown: Evidence | None = None) -> Markdown:
     if shown.lacking:
         words += (
             f" The profile {shown.profile} is still being recorded: {shown.lacking} of this page's "
-            "runs are not there yet, and its verdicts are those of an interim look, whose p is not "
-            "corrected for looking again."
+            "runs are not there yet, and its verdicts are those of an interim look, which their "
+            "intervals do not allow for."
         )
     known = shown.profile in profiles.names()
     note = Profile(shown.profile).content.note if known else ""
@@ -239,14 +239,16 @@ def numbers(shown: Evidence) -> Styler:
 
 
 RULE = (
-    "Each claim is judged by the paired difference between runs that share a seed, with its 95% t "
-    "interval. It is *supported* if the effect is above 0 and reaches the smallest one that "
-    "matters, *refuted* if it is below that, and otherwise *undecided*; over several regimes it is "
-    "*depends* if some support and some refute the claim, and *undecided* with any other mixture. "
-    "A claim of *as well as* asks only that the loss stay below the one that matters. What decides "
-    'is the t test with Holm\'s correction ([Holm 1979](../report/bibliography.md "holm1979")) '
-    "over all claims of this page in all their regimes (p), so an interval alone may look clearer "
-    "than the verdict."
+    "Each claim is judged by the paired difference between runs that share a seed. Its interval "
+    "counts both the seeds and the test images that were drawn, and all intervals of a page hold "
+    "together with 95% probability. The claim is *supported* if the interval lies above 0 and the "
+    "effect reaches the smallest one that matters, *opposite* if the same holds below 0, "
+    "*negligible* if the whole interval is smaller than what matters, and otherwise *undecided*; "
+    "where a precondition fails it is *not testable here*. A claim of *as well as* is supported if "
+    "the interval stays above the loss that matters. Over several regimes it is *depends* if "
+    "decided verdicts differ. Claims about smoothing are judged twice: at the ε that is usual and "
+    "at the one that validation chose. [How verdicts are drawn](A2_verdicts.ipynb) has the details "
+    "and how often this errs."
 )
 
 
@@ -259,32 +261,40 @@ def verdicts(shown: Evidence) -> None:
 
 
 def verdict(claim: Claim, shown: Evidence, beside: Finding | None = None) -> Markdown:
-    """The claim's verdict in words, with the effect and its interval in every regime, and in a line
-    what the recorded runs say, which are `beside`."""
+    """The claim's verdict in words, with the effect and its interval in every regime, what was
+    changed after runs had been seen, and in a line what the recorded runs say, which are
+    `beside`."""
     unit = claim.unit.removesuffix("s") if claim.matters == 1 else claim.unit
     size = f"{claim.matters:g} {unit}".rstrip()
     equivalence = claim.not_worse_by is not None
     matters = f"at most {size} worse" if equivalence else f"an effect of at least {size}"
-    group = ""
-    if part := shown.others.get(claim.group):
-        trained = sorted({label.task.run.network for label in part.study.labelled})
-        group = f" ({', '.join(trained)}, profile {part.profile})"
     judgements = shown.judgements.get(claim.id, [])
     lines = [
-        f"**“{claim.claim}” — {findings.overall(claim, shown)}.**",
+        f"**“{claim.claim}” — {findings.words(claim, shown)}.**",
         "",
-        f"Measure: {claim.words}; what matters: {matters}. Positive values favour the claim, which "
-        f"was declared on {claim.declared}; the [summary](11_summary.ipynb) lists what has been "
-        "changed since.",
+        f"Measure: {claim.words}. What matters: {matters}. {claim.reason} Positive values favour "
+        f"the claim, which was declared on {claim.declared}.",
         "",
-        *[_line(claim, judgement, group) for judgement in judgements],
+        *[_line(claim, judgement, _group(claim, shown)) for judgement in judgements],
     ]
     if not judgements:
         lines.append("- no complete pair of runs")
     if beside:
-        word, span = findings.overall(claim, beside), findings.span_of_effects(claim, beside)
+        word, span = (
+            findings.words(claim, beside),
+            findings.span_of_effects(claim, beside, "judged"),
+        )
         lines += ["", f"Recorded runs (profile {beside.profile}): *{word}*, {span}."]
-    return Markdown("\n".join(lines))
+    return Markdown("\n".join([*lines, *_changed(claim)]))
+
+
+def _group(claim: Claim, shown: Evidence) -> str:
+    """The networks and the profile of a claim's runs, where these are not the main ones."""
+    part = next((shown.others[name] for name in claim.groups if name in shown.others), None)
+    if part is None:
+        return ""
+    trained = sorted({label.task.run.network for label in part.study.labelled})
+    return f" ({', '.join(trained)}, profile {part.profile})"
 
 
 def _line(claim: Claim, judgement: Judgement, group: str) -> str:
@@ -293,14 +303,21 @@ def _line(claim: Claim, judgement: Judgement, group: str) -> str:
     if effect := judgement.effect:
         mean, interval = findings.mean_and_interval(effect)
         text = f"{mean} {claim.unit}".rstrip()
-        text += f", 95% interval {interval}" * bool(interval)
+        text += f", interval {interval}" * bool(interval)
         text += f", n = {effect.n} paired seed" + "s" * (effect.n > 1)
-        text += f", p = {judgement.p:.2g} corrected" * bool(interval)
-    text += f" → **{judgement.verdict}**"
-    if (more := judgement.more_runs) is not None:
-        text += (
-            f"; about {more} more {'pair' if more == 1 else 'pairs'} would decide it if the mean "
-            "and the spread stayed as they are"
-        )
-    compared = f"{judgement.treatment} against {judgement.control}"
+    text += f" → **{judgement.verdict}**" + f": {judgement.reason}" * bool(judgement.reason)
+    chosen = {"chosen": ", chosen on validation", "both": ", which validation chose, too"}
+    compared = f"{judgement.treatment}{chosen.get(judgement.at, '')} against {judgement.control}"
     return f"- *{judgement.regime}*{group}, {compared}: {text}"
+
+
+def _changed(claim: Claim) -> list[str]:
+    """What was changed after runs had been seen, folded away."""
+    rows = [
+        f"<li>{row.date}: {row.change}. <em>Seen by then</em>: {row.seen}.</li>"
+        for row in changes_of(claim).itertuples()
+    ]
+    if not rows:
+        return []
+    words = f"Changed after runs had been seen ({len(rows)})"
+    return ["", f"<details><summary>{words}</summary><ul>{''.join(rows)}</ul></details>"]

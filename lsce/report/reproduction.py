@@ -10,10 +10,10 @@ With a single seed it is *undecided* unless the same.
 
 In the literature: networks and recipes differ, so only directions are compared. An effect goes *the
 same way* as a published one if its 95% interval lies on the published one's side of 0, the
-*opposite way* if it lies on the other side, and is *undecided* if it contains 0.
+*opposite way* if it lies on the other side, and is *undecided* if it contains 0. Where two papers
+disagree, `lsce.report.disagreements` says what ours decide.
 """
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,8 +25,9 @@ from lsce import studies
 from lsce.judging import claims, statistics
 from lsce.judging.arms import by_regime
 from lsce.judging.claims import Claim
+from lsce.judging.rule import Effect
 from lsce.judging.statistics import Interval
-from lsce.machine import paths
+from lsce.report import literature
 from lsce.report.tables import table
 from lsce.results.recorded import Recorded
 from lsce.studies.evidence import Evidence
@@ -151,52 +152,55 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
     """The effects in every regime beside each that the literature reports for the same claim.
 
     Columns: claim, unit, source ("here" or "published"), name (the regime, or paper and network),
-    epsilon, effect (positive favours the claim), low and high (NaN for published ones), n. Ours are
-    at the regime's ε nearest to that of a published pair, one row for each such ε; or, where the
-    claim compares other arms than an ε with 0, those that it is judged by.
+    epsilon (NaN where a paper has no single one), effect (positive favours the claim), low and high
+    (NaN for published ones), n. Ours are at the regime's ε nearest to that of a published pair (to
+    the judged one where it is NaN), one row for each such ε; or, where the claim compares other
+    arms than an ε with 0, those that it is judged by.
     """
-    literature = pd.read_csv(paths.PUBLISHED, index_col="id")
+    reported, judged = literature.published(), shown.study.judged
     rows = []
     for claim in declared:
         if claim.published is None:
             continue
-        theirs = [_published(claim, literature.loc[pair]) for pair in claim.published.pairs]
+        measure = claim.published.measure
+        theirs = [
+            _published(claim.sign, measure, reported.loc[pair]) for pair in claim.published.pairs
+        ]
         ours = []
         if claim.is_plain:
-            for regime, part in by_regime(shown.table):
-                for epsilon in sorted({_nearest(part, row["epsilon"]) for row in theirs}):
-                    measure = claim.published.measure
+            runs = shown.table if measure in shown.table else shown.table.iloc[:0]
+            for regime, part in by_regime(runs):
+                wanted = {_compared_at(row["epsilon"], judged) for row in theirs}
+                for epsilon in sorted({_nearest(part, epsilon) for epsilon in wanted}):
                     effects = claims.smoothing_effects(claim, part, measure, epsilon)
                     if len(effects):
                         ours.append(_ours(regime, epsilon, statistics.mean_interval(effects)))
         else:
-            judged = shown.judgements.get(claim.id, [])
-            ours = [_ours(j.regime, shown.study.judged, j.effect) for j in judged if j.effect]
+            ours = [
+                _ours(each.regime, judged, each.effect)
+                for each in shown.judgements.get(claim.id, [])
+                if each.effect and each.at != "chosen"
+            ]
         rows += [{"claim": claim.claim, "unit": claim.unit} | row for row in (*ours, *theirs)]
     return pd.DataFrame(rows)
 
 
-def _published(claim: Claim, pair: pd.DataFrame) -> dict[str, Any]:
+def _published(sign: float, measure: str, pair: pd.DataFrame) -> dict[str, Any]:
     """A row of `with_published`, from the published values without and with smoothing."""
-    values = pair["value"] / pair["unit"].map({"%": 100.0}).fillna(1.0)
-    if pair["metric"].str.contains("accuracy").all():
-        values = 1 - values
-    first, last = pair.iloc[0], pair.iloc[1]
-    paper = first["paper"].split(",")[0].removesuffix(" et al.")
-    name = f"{paper} et al. {first['year']}, {first['architecture'].split(' (')[0]}"
-    if temperature := re.search(r"temperature T=(\d+)", first["setting"]):
-        name += f", T = {temperature[1]}"
-    elif noise := re.search(r"(\w*symmetric) noise rate ([\d.]+)", first["setting"]):
-        name += f", {noise[1]}, {float(noise[2]):.0%}"  # as our regimes are named
-    if first["dataset"] != "CIFAR-100":
-        name += f", {first['dataset']}"
+    plain, smoothed = literature.in_units_of(measure, pair)
+    first = pair.iloc[0]
     return {
         "source": "published",
-        "name": name.replace("->", "→"),
-        "epsilon": float(last["epsilon"]),
-        "effect": claim.sign * float(values.iloc[1] - values.iloc[0]),
+        "name": literature.name(first),
+        "epsilon": float(pair["epsilon"].iloc[1]),
+        "effect": sign * (smoothed - plain),
         "setting": first["setting"],
     }
+
+
+def _compared_at(epsilon: float, judged: float) -> float:
+    """The ε that a published effect is compared at."""
+    return judged if np.isnan(epsilon) else epsilon
 
 
 def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
@@ -205,21 +209,23 @@ def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
     return float(min(smoothed, key=lambda setting: abs(setting - epsilon)))
 
 
-def _ours(regime: str, epsilon: float, effect: Interval) -> dict[str, Any]:
+def _ours(regime: str, epsilon: float, effect: Interval | Effect) -> dict[str, Any]:
     row = {"source": "here", "name": regime, "epsilon": epsilon, "effect": effect.mean}
     return row | {"low": effect.low, "high": effect.high, "n": effect.n}
 
 
-def directions(numbers: pd.DataFrame) -> pd.DataFrame:
-    """A row a published effect of `with_published`, with the outcome in each of our regimes."""
+def directions(numbers: pd.DataFrame, judged: float) -> pd.DataFrame:
+    """A row a published effect of `with_published`, with the outcome in each of our regimes, at the
+    judged ε where a paper has no single one."""
     rows = []
     for claim, part in numbers.groupby("claim", sort=False):
         ours = part[part["source"] == "here"]
         for _, theirs in part[part["source"] == "published"].iterrows():
             row = {"claim": claim, "published": theirs["name"], "setting": theirs["setting"]}
             row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
+            epsilon = _compared_at(theirs["epsilon"], judged)
             for regime, effects in ours.groupby("name", sort=False):
-                effect = effects.loc[(effects["epsilon"] - theirs["epsilon"]).abs().idxmin()]
+                effect = effects.iloc[int((effects["epsilon"] - epsilon).abs().argmin())]
                 same = effect["effect"] * theirs["effect"] > 0
                 direction = "the same way" if same else "the opposite way"
                 decided = effect["low"] > 0 or effect["high"] < 0

@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 from lsce import data
 from lsce.machine import paths
 from lsce.machine.values import Value
+from lsce.report import literature
 from lsce.report.tables import table
 from lsce.results.run import Run
 from lsce.training import networks
@@ -89,17 +90,17 @@ def budget_table(numbers: pd.DataFrame) -> Styler:
 
 
 def speedruns() -> Styler:
-    """What others report of the time to an accuracy on CIFAR-100, with what hardware."""
-    published = pd.read_csv(paths.PUBLISHED).query(
-        "method == 'speedrun' and dataset == 'CIFAR-100'"
-    )
-    rows = []
-    for (network, setting), part in published.groupby(["architecture", "setting"], sort=False):
-        (seconds,) = part.loc[part["metric"].str.endswith("training time"), "value"]
-        (accuracy,) = part.loc[part["metric"] == "mean test accuracy", "value"]
-        row = {"network": network, "measured": setting, "seconds": f"{float(seconds):.3g}"}
-        rows.append(row | {"test accuracy": f"{float(accuracy):.2f}%"})
-    return table(pd.DataFrame(rows), wrapped=["network", "measured"], width="12em")
+    """What others report of the time to an accuracy on CIFAR-100, with what hardware and ε; runs
+    without both numbers are left out."""
+    published = literature.published()
+    runs = published[(published["method"] == "speedrun") & (published["dataset"] == "CIFAR-100")]
+    index = ["architecture", "setting", "epsilon"]
+    numbers = runs.pivot_table("value", index, "metric", dropna=False, sort=False)
+    names = ["mean preparation + training time", "mean test accuracy"]
+    rows = numbers[names].dropna().set_axis(["seconds", "test accuracy"], axis=1).reset_index()
+    rows = rows.rename(columns={"architecture": "network", "setting": "measured", "epsilon": "ε"})
+    formats = {"ε": "{:g}", "seconds": "{:.3g}", "test accuracy": "{:.2f}%"}
+    return table(rows, formats, wrapped=["network", "measured"], width="12em")
 
 
 class SpeedParameters(Value):

@@ -9,12 +9,19 @@ The scalars of a run, in evaluation mode and without augmentation:
 - `lsce.measures.calibration.summarize` on the test split: as trained; temperature-scaled, with the
   suffix `_scaled`; and `_selected`, at the epoch that validation chose (`selected_epoch`, with
   `selected_validation_accuracy`)
+- the calibration parts of the proper scores, `nll_calibration` and `brier_calibration`: what
+  temperature scaling takes off; `nll_scaled` and `brier_scaled` are the refinement parts (Berta et
+  al. 2025, arXiv:2501.19195)
 - where all classes are told apart `related_auroc`, see `lsce.measures.features.relatedness`
-- what monitors saw after the last epoch
+- what monitors saw after the last epoch, `validation_refinement` among it
 - with "features" `lsce.measures.features.neural_collapse` of the training images and the test
-  accuracy of linear probes: `superclass_probe`, or `unseen_probe` where some classes were not seen
-- with "selective" and "unseen" those of `lsce.measures.selective`, and after a long tail those of
-  `lsce.measures.long_tail.measure`
+  accuracy of linear probes: `superclass_probe`, or `unseen_probe` where some classes were not seen,
+  with the strength chosen on validation, and with the usual one `…_usual`
+- with "selective" and "unseen" those of `lsce.measures.selective`; with "selective" `aps_size` and
+  `raps_size`, the mean number of classes in the prediction sets of `lsce.measures.conformal`, and
+  `…_coverage`, as trained and `_scaled`, and `far_auroc` and `far_fpr95` for test images of `FAR`,
+  with the suffixes of `lsce.measures.selective.unseen`, if the run's images are others of that size
+- after a long tail those of `lsce.measures.long_tail.measure`
 - with a teacher `smoothness`, γ of Müller et al. 2019: the mean of its probabilities of other than
   the true class, times C/(C − 1)
 
@@ -23,7 +30,7 @@ With label noise the validation labels are as noisy as the training labels, in a
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,13 +42,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsce import data
-from lsce.measures import calibration, features, jackknife, long_tail, selective
+from lsce.measures import calibration, conformal, features, long_tail, selective
 from lsce.measures.arrays import Values
 from lsce.measures.temperature import fit_temperature
-from lsce.results.run import MONITORED, WIDTHS, Run
+from lsce.results import by_groups
+from lsce.results.run import MONITORED, WIDTHS, Run, details_of
 from lsce.training.batches import evaluate
 from lsce.training.methods import Distillation
-from lsce.training.spec import LongTail, RunSpec, SomeClasses
+from lsce.training.spec import LongTail, RunSpec
 from lsce.training.train import Trained, hard_label
 
 #: Training images that are measured (at most).
@@ -52,6 +60,9 @@ BINS = 15
 
 #: Examples of each class that a projection shows, of either split.
 PROJECTED = 100
+
+#: The data set whose test images are unlike any that a network has seen.
+FAR = "built-in"
 
 #: Larger logit gaps and NLLs (nats) of an image, that only unbounded losses leave, count as these.
 LARGEST_GAP, LARGEST_NLL = 200.0, 500.0
@@ -74,10 +85,10 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     outputs = tensors["outputs"]
     validation = outputs["validation_logits"], outputs["validation_labels"]
     test = outputs["test_logits"], outputs["test_labels"]
-    groups = test_groups(spec, test[1])
+    groups = by_groups.of_images(spec, test[1])
     if isinstance(spec.sample, LongTail):
         counts = trained.material.training.truth.bincount(minlength=spec.num_classes).tolist()
-        _add(run, groups, lambda of: long_tail.measure(test[0][of], test[1][of], counts))
+        by_groups.add(run, groups, lambda of: long_tail.measure(test[0][of], test[1][of], counts))
     fitted = fit_temperature(*validation)
     scaled = validation[0].double() / fitted.value
     scalars["temperature"] = fitted.value
@@ -90,22 +101,28 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     of_test_images(run, outputs)
     last = history.iloc[-1]
     scalars.update({name: float(last[name]) for name in MONITORED if name in last})
+    rows: list[dict[str, Any]] = []
     if "features" in keep:
         with threadpool_limits(1):  # NumPy and scikit-learn have threads of their own
-            scalars.update(_representation(trained, tensors["features"]))
+            scalars.update(_collapse(tensors["features"]))
+            name, probe, probe_labels = _probe(trained, tensors["features"])
+        right = dict(zip(features.STRENGTHS, probe.correct, strict=True))
+        by_image = {name: right[probe.strength], f"{name}_usual": right[features.USUAL_STRENGTH]}
+        probed = by_groups.of_images(spec, probe_labels, others="" if name[0] == "s" else "unseen")
+        by_groups.add(run, probed, by_groups.means(by_image))
+        rows += [
+            {"quantity": "probe", "case": name, "x": strength, "value": accuracy}
+            for strength, accuracy in probe.accuracies.items()
+        ]
         run.projections.update(projections(spec, tensors, spec.entry.examples))
-    if (unseen := trained.material.unseen) is not None and "unseen" in keep:
-        logits = evaluate(trained.network, unseen.test.images.to(trained.device))[0].cpu()
-        norm = selective.choose_norm(*validation)
-        scalars.update(selective.unseen(test[0], logits, fitted.value, norm))
-        both = groups, test_groups(spec, unseen.test.labels, unseen=True)
-        run.by_group.update(_unseen_by_group(test[0], logits, fitted.value, np.concatenate(both)))
+    _of_other_images(trained, run, groups, outputs)
     if "selective" in keep:
-        measured, rows = selective.selective(*validation, *test, fitted.value)
+        measured, risks = selective.selective(*validation, *test, fitted.value)
         scalars.update(measured)
-        run = replace(run, details=pd.DataFrame(rows))
-        norm = measured["norm"]
-        _add(run, groups, lambda of: _excess(test[0][of], test[1][of], fitted.value, norm))
+        by_groups.add(run, groups, by_groups.excess(*test, fitted.value, measured["norm"]))
+        _prediction_sets(run, groups, outputs, fitted.value)
+        rows += risks
+    run = replace(run, details=details_of(rows))
     if "weights" in keep:
         tensors["weights"] = {  # a copy: the next run uses the same network
             name: value.clone(memory_format=torch.contiguous_format).cpu()
@@ -116,35 +133,6 @@ def measure(trained: Trained, origin: dict[str, Any]) -> tuple[Run, Tensors]:
     if "selected" in keep:  # last: it gives the network the weights of another epoch
         _selected(trained, run, outputs)
     return run, tensors
-
-
-def _excess(logits: Tensor, labels: Tensor, temperature: float, norm: float) -> dict[str, float]:
-    """E-AURC by each score, as `lsce.measures.selective.selective` has it."""
-    correct = (logits.argmax(1) == labels).numpy()
-    scores = selective.scores(logits, temperature, norm)
-    return {
-        f"excess_aurc{suffix}": selective.excess_aurc(selective.risk_coverage(score, correct))
-        for suffix, score in scores.items()
-    }
-
-
-def _unseen_by_group(
-    seen: Tensor, unseen: Tensor, temperature: float, groups: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The AUROC of confidences for images of seen against unseen classes, see `Run.by_group`."""
-
-    def measures(of: np.ndarray) -> dict[str, float]:
-        positive, negative = of[: len(seen)], of[len(seen) :]
-        return {
-            f"unseen_auroc{suffix}": selective.auroc(first[positive], second[negative])
-            for suffix, (first, second) in scores.items()
-        }
-
-    scores = {
-        suffix: (selective.log_odds(seen, t), selective.log_odds(unseen, t))
-        for suffix, t in {"": 1.0, "_scaled": temperature}.items()
-    }
-    return jackknife.by_group(measures, groups)[1]
 
 
 def _evaluate(trained: Trained, scalars: dict[str, float]) -> Tensors:
@@ -195,13 +183,13 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
         nll=-np.log(np.maximum(probs[images, labels], least)),
         nll_scaled=-np.log(np.maximum(scaled[images, labels], least)),
     )
-    entry, groups = run.spec.entry, test_groups(run.spec, outputs["test_labels"])
+    entry, groups = run.spec.entry, by_groups.of_images(run.spec, outputs["test_labels"])
     if classes == entry.num_classes:
         if entry.posterior is not None:
             run.samples["true_probability"] = _posterior(entry.name)[images, predicted]
         # The probabilities' order is that of the logits.
         related = features.relatedness(probs, labels, entry.superclass)
-        _add(run, groups, lambda of: {"related_auroc": float(related[of].mean())})
+        by_groups.add(run, groups, by_groups.means({"related_auroc": related}))
     gap = (classes * logits.max(axis=1) - logits.sum(axis=1)) / (classes - 1)
     counted = {"confidence": (run.samples["confidence"], 1.0), "gap": (gap, LARGEST_GAP)}
     for quantity, (values, largest) in counted.items():
@@ -211,45 +199,10 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
         run.counts[quantity] = np.bincount(positions)
     for suffix, values in {"": probs, "_scaled": scaled}.items():
         run.scalars.update(_summary(values, labels, suffix, bins))
-    run.by_group.update(of_samples(run, groups, bins))
-
-
-def of_samples(run: Run, groups: np.ndarray, bins: int = BINS) -> dict[str, np.ndarray]:
-    """What a run's samples say of `Run.by_group`, groups being `test_groups`."""
-    samples = run.samples
-
-    def measures(of: np.ndarray) -> dict[str, float]:
-        correct = samples["correct"][of]
-        values = {"top1_error": float(1 - correct.mean())}
-        for suffix, score in {"": "confidence", "_scaled": "scaled"}.items():
-            if score in samples:
-                error = calibration.debiased_calibration_error(samples[score][of], correct, bins)
-                values[f"debiased_ce{suffix}"] = error
-            if f"nll{suffix}" in samples:
-                values[f"nll{suffix}"] = float(samples[f"nll{suffix}"][of].mean())
-        return values | ({"nll_gap": values["nll"]} if "nll" in values else {})
-
-    return jackknife.by_group(measures, groups)[1]
-
-
-def _add(
-    run: Run, groups: np.ndarray, measures: Callable[[np.ndarray], Mapping[str, float]]
-) -> None:
-    """Add measures of the test images that a mask selects to a run, and how they vary."""
-    scalars, by_group = jackknife.by_group(measures, groups)
-    run.scalars.update(scalars)
-    run.by_group.update(by_group)
-
-
-def test_groups(spec: RunSpec, labels: Tensor, *, unseen: bool = False) -> np.ndarray:
-    """The group of each test image of a run, or of the classes that it never sees, by its label,
-    int64 (N,): an image has the same in all runs with classes (see `lsce.measures.jackknife`)."""
-    if isinstance(spec.sample, SomeClasses):
-        count = spec.entry.num_classes
-        seen = data.class_subset(spec.sample.classes, spec.seed, count)
-        classes = [k for k in range(count) if k not in seen] if unseen else seen
-        labels = torch.tensor(classes)[labels]
-    return jackknife.groups_of(labels)
+    for score in ("nll", "brier"):
+        part = run.scalars[score] - run.scalars[f"{score}_scaled"]
+        run.scalars[f"{score}_calibration"] = part
+    run.by_group.update(by_groups.of_samples(run, groups, bins))
 
 
 def _summary(probs: Values, labels: Values, suffix: str, bins: int = BINS) -> dict[str, float]:
@@ -264,25 +217,78 @@ def _posterior(name: str) -> np.ndarray:
     return np.asarray(posterior(data.load(name).test.images))
 
 
-def _representation(trained: Trained, kept: Mapping[str, Tensor]) -> dict[str, float]:
-    """Neural collapse of the training images, and linear probes."""
-    (seen, unseen, *_), labels = trained.material, kept["train_labels"]
+def _prediction_sets(
+    run: Run, groups: np.ndarray, outputs: Mapping[str, Tensor], temperature: float
+) -> None:
+    """Size and coverage of prediction sets, as trained and after temperature scaling."""
+    labels = outputs["validation_labels"], outputs["test_labels"]
+    for suffix, divisor in {"": 1.0, "_scaled": temperature}.items():
+        held_out, test = (
+            calibration.softmax(outputs[f"{split}_logits"], divisor)
+            for split in ("validation", "test")
+        )
+        for kind, penalty in conformal.KINDS.items():
+            sizes, covered = conformal.adaptive_sets(held_out, labels[0], test, labels[1], penalty)
+            by_image = {f"{kind}_size{suffix}": sizes, f"{kind}_coverage{suffix}": covered}
+            by_groups.add(run, groups, by_groups.means(by_image))
+
+
+def _of_other_images(
+    trained: Trained, run: Run, groups: np.ndarray, outputs: Mapping[str, Tensor]
+) -> None:
+    """How well scores tell the test images from those of classes that were not seen, which are near
+    to them, and from those of `FAR`."""
+    spec, others = trained.spec, dict[str, data.Split]()
+    if (unseen := trained.material.unseen) is not None and "unseen" in spec.keep:
+        others["unseen"] = unseen.test
+    if sees_far_images(spec):
+        others["far"] = _far_images()
+    test, temperature = outputs["test_logits"], run.scalars["temperature"]
+    for name, split in others.items():
+        norm = selective.choose_norm(outputs["validation_logits"], outputs["validation_labels"])
+        logits = evaluate(trained.network, split.images.to(trained.device))[0].cpu()
+        run.scalars.update(selective.unseen(test, logits, temperature, norm, name))
+        of_others = by_groups.of_images(spec, split.labels, others=name)
+        both = np.concatenate([groups, of_others])
+        run.by_group.update(by_groups.detection(test, logits, temperature, name, both))
+
+
+def sees_far_images(spec: RunSpec) -> bool:
+    """Whether the test images of `FAR` are shown to its network."""
+    same_size = spec.entry.pixels == data.entry(FAR).pixels
+    return "selective" in spec.keep and spec.data != FAR and same_size
+
+
+@functools.cache
+def _far_images() -> data.Split:
+    return data.load(FAR).test
+
+
+def _collapse(kept: Mapping[str, Tensor]) -> dict[str, float]:
+    """Neural collapse of the training images."""
     classifier = kept["classifier_weight"], kept["classifier_bias"]
-    scalars = features.neural_collapse(kept["train_features"], labels, *classifier)
+    scalars = features.neural_collapse(kept["train_features"], kept["train_labels"], *classifier)
     scalars["log_nc1"] = math.log10(scalars["nc1"])
     scalars["log_scatter_ratio"] = math.log10(scalars["within"] / scalars["between"])
+    return scalars
+
+
+def _probe(trained: Trained, kept: Mapping[str, Tensor]) -> tuple[str, features.Probe, Tensor]:
+    """The linear probe of the superclasses or, where some classes were not seen, of these, with its
+    name before and the classes of its test images after it."""
+    seen, unseen, *_ = trained.material
     probed: list[Tensor] = []  # features and labels, split by split
     if unseen is None:
+        labels = kept["train_labels"], seen.validation.labels, seen.test.labels
         above = torch.tensor(seen.superclass)
-        by_split = {"train": labels, "validation": seen.validation.labels, "test": seen.test.labels}
-        for name, classes in by_split.items():
-            probed += kept[f"{name}_features"], above[classes]
+        for split, classes in zip(("train", "validation", "test"), labels, strict=True):
+            probed += kept[f"{split}_features"], above[classes]
     else:
-        for split in (unseen.train, unseen.validation, unseen.test):
-            images = split.images.to(trained.device)
-            probed += evaluate(trained.network, images)[1].cpu(), split.labels
-    accuracy, _ = features.linear_probe(*probed)
-    return scalars | {"superclass_probe" if unseen is None else "unseen_probe": accuracy}
+        for part in (unseen.train, unseen.validation, unseen.test):
+            images = part.images.to(trained.device)
+            probed += evaluate(trained.network, images)[1].cpu(), part.labels
+    name, tested = ("superclass_probe", seen) if unseen is None else ("unseen_probe", unseen)
+    return name, features.linear_probe(*probed), tested.test.labels
 
 
 def projections(
@@ -326,6 +332,6 @@ def _selected(trained: Trained, run: Run, outputs: Mapping[str, Tensor]) -> None
     run.scalars["selected_validation_accuracy"] = right.double().mean().item()
     probs, labels = calibration.softmax(logits[1]), outputs["test_labels"]
     run.scalars.update(_summary(probs, labels, "_selected"))
-    wrong = (logits[1].argmax(1) != labels).double().numpy()
-    groups = test_groups(trained.spec, labels)
-    _add(run, groups, lambda of: {"top1_error_selected": float(wrong[of].mean())})
+    wrong = (logits[1].argmax(1) != labels).numpy()
+    groups = by_groups.of_images(trained.spec, labels)
+    by_groups.add(run, groups, by_groups.means({"top1_error_selected": wrong}))

@@ -10,8 +10,10 @@ A folder holds, of what `lsce.results.run` describes::
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
     samples.safetensors   `<id>.correct`, a bit an image; where figures show single images also
                           `<id>.confidence`, `.scaled`, `.true_probability`, uint16 in units of
-                          1/65535, `.nll`, `.nll_scaled`, float16; and where features were kept
-                          `<id>.projection.similar.train`, …, float32 (3, P, 2)
+                          1/65535, `.nll`, `.nll_scaled`, float16; where features were kept
+                          `<id>.projection.similar.train`, …, float32 (3, P, 2); of evaluations
+                          `<id>.survived_fgsm`, `.survived_worst`, a bit an image and radius, and
+                          `.survived_corruptions`, uint8
 
 The same runs make the same bytes, in whatever order they came. A writer can be killed at any
 moment: a reader sees all the old runs or all the new ones, because the manifest takes its place
@@ -22,6 +24,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -54,6 +57,9 @@ TYPES |= dict.fromkeys(("run", "quantity", "case", "measure"), "category")
 #: Scalars without which a run, or an evaluation, is incomplete.
 NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
 NEEDED_OF_EVALUATION = {"corrupted_error", "worst_error"}
+
+#: The samples that are counts, uint8; all others of that type are packed bits.
+COUNTS = "survived_corruptions"
 
 
 class Recorded:
@@ -144,7 +150,7 @@ class Recorded:
             if quantity.startswith("projection."):
                 run.projections[quantity.removeprefix("projection.")] = values
             else:
-                run.samples[quantity] = _unpacked(values, run.spec.images_of("test"))
+                run.samples[quantity] = _unpacked(values, quantity, task)
         return run
 
 
@@ -173,10 +179,23 @@ def _by_run(content: bytes) -> Callable[[str], pd.DataFrame]:
     return lambda run: frame.iloc[rows.get(run, [])].reset_index(drop=True)
 
 
-def _unpacked(values: np.ndarray, images: int) -> np.ndarray:
+def _unpacked(values: np.ndarray, name: str, task: Task) -> np.ndarray:
+    if name == COUNTS:
+        return values
     if values.dtype == np.uint8:
-        return np.unpackbits(values, count=images).astype(bool)
+        shape = _shape(name, task)
+        return np.unpackbits(values, count=math.prod(shape)).astype(bool).reshape(shape)
     return values.astype(float) if values.dtype == np.float16 else values / UNIT
+
+
+def _shape(name: str, task: Task) -> tuple[int, ...]:
+    """That of a task's samples."""
+    if isinstance(task, RunSpec):
+        return (task.images_of("test"),)
+    protocol = task.protocol
+    if name == COUNTS:
+        return (protocol.corrupted_images,)
+    return len(protocol.radii), protocol.attacked_images
 
 
 def results() -> Recorded:
@@ -290,6 +309,8 @@ def _samples(runs: Sequence[Run]) -> dict[str, np.ndarray]:
         for name, values in run.samples.items():
             if values.dtype == bool:
                 packed = np.packbits(values)
+            elif name == COUNTS:
+                packed = values
             elif name.startswith("nll"):
                 packed = values.astype(np.float16)
             else:
@@ -361,12 +382,14 @@ def check(run: Run) -> None:
     needed = NEEDED if isinstance(run.task, RunSpec) else NEEDED_OF_EVALUATION
     if missing := sorted(needed - run.scalars.keys()):
         raise ValueError(f"its {missing[0]} is missing")
+    for name, values in run.samples.items():
+        if values.shape != (shape := _shape(name, run.task)):
+            raise ValueError(f"its {name} has the shape {values.shape} instead of {shape}")
     if isinstance(run.task, Evaluation):
         return
     if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
         raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
     images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
-    images |= {name: len(values) for name, values in run.samples.items()}
     expected = spec.images_of("test")
     for name, count in images.items():
         if count != expected:

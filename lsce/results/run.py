@@ -12,8 +12,14 @@ from lsce.training.spec import RunSpec, Task
 WIDTHS = {"confidence": 1 / 40, "gap": 0.5}
 
 #: Columns of a history that only some runs have: see `lsce.training.monitors` and
-#: `lsce.measures.information`.
-MONITORED = ("memorised", "recovered", "information_similar", "information_unlike")
+#: `lsce.measures.information`; runs recorded before 28 November 2026 have no refinement.
+MONITORED = (
+    "validation_refinement",
+    "memorised",
+    "recovered",
+    "information_similar",
+    "information_unlike",
+)
 
 #: Columns of details: what was measured, in which case, at which x.
 DETAILS = {"quantity": str, "case": str, "x": float, "value": float}
@@ -48,14 +54,20 @@ class Run:
     #: For each test image: `confidence` and, after temperature scaling, `scaled`, floats (N,) in
     #: [0, 1]; `nll` and `nll_scaled`, floats (N,) in nats; `correct`, bool (N,); where the
     #: posterior is known `true_probability`, that of the predicted class. Most recorded runs have
-    #: `correct` alone, and those recorded before 27 November 2026 none.
+    #: `correct` alone, and those recorded before 27 November 2026 none. For each image that an
+    #: evaluation tried, in the order of `lsce.data.subset` with seed 0: `survived_fgsm` and
+    #: `survived_worst`, bool (radii, n), whether it is right after the attack, after the worst of
+    #: all; `survived_corruptions`, uint8 (n,), after how many of the kinds and severities. Those
+    #: recorded before 28 November 2026 have none.
     samples: dict[str, np.ndarray] = field(default_factory=dict)
     #: Where features were kept: "similar.train", … "unlike.validation" → float32 (3, P, 2), the
     #: first P examples of three classes on the plane of their templates, see
     #: `lsce.measures.features.projection`.
     projections: dict[str, np.ndarray] = field(default_factory=dict)
-    #: `DETAILS`: errors by "corruption" and severity, by "attack" and radius, and of "masking" (see
-    #: `lsce.measures.robustness`), and "risk" by coverage (see `lsce.measures.selective`).
+    #: `DETAILS`: errors by "corruption" and severity, by "attack" and radius, and of "masking", and
+    #: shares of images that are "discordant" (see `lsce.measures.robustness`); "risk" by coverage
+    #: (see `lsce.measures.selective`); and accuracy of a "probe" by strength (see
+    #: `lsce.measures.features.linear_probe`).
     details: pd.DataFrame = field(default_factory=lambda: details_of([]))
     #: Which extras of `lsce.training.spec.Extra` it holds.
     kept: frozenset[str] = frozenset()
@@ -83,5 +95,6 @@ class Run:
             origin=evaluation.origin | {"seconds": seconds},
             scalars=self.scalars | evaluation.scalars,
             by_group=self.by_group | evaluation.by_group,
+            samples=self.samples | evaluation.samples,
             details=pd.concat([self.details, evaluation.details], ignore_index=True),
         )

@@ -66,6 +66,8 @@ class Calibration(Study):
         "ece": "ECE",
         "ece_scaled": "ECE, scaled",
         "debiased_ce": "debiased CE",
+        "overconfidence": "over-confident part",
+        "underconfidence": "under-confident part",
         "debiased_ce_scaled": "debiased CE, scaled",
         "nll": "NLL",
         "nll_scaled": "NLL, scaled",
@@ -120,6 +122,40 @@ class Calibration(Study):
         temperature = [("temperature", "{regime}: temperature T", "as trained")]
         parts = [tables.by_score(main.table, measures), tables.tidy(main.table, temperature)]
         return pd.concat(parts, ignore_index=True)
+
+    def parts(self, main: Evidence) -> pd.DataFrame:
+        """Calibration errors and NLL in their parts, and confident errors."""
+        measures = {
+            "overconfidence": "over-confident part",
+            "underconfidence": "under-confident part",
+            "confident_errors": "errors with confidence above 0.9",
+        }
+        of_nll = [
+            ("nll_calibration", "{regime}: NLL", "calibration part"),
+            ("nll_scaled", "{regime}: NLL", "refinement part"),
+        ]
+        columns = [
+            (f"{name}{suffix}", f"{{regime}}: {words}", score)
+            for name, words in measures.items()
+            for suffix, score in tables.BEFORE_AND_AFTER.items()
+        ]
+        return tables.tidy(main.table, [*columns, *of_nll])
+
+    def best_epochs(self, main: Evidence) -> pd.DataFrame:
+        """The epoch with the least NLL of the monitored validation images, with the least of its
+        refinement part, and with the least of its calibration part."""
+        criteria = {"NLL": "validation_nll", "refinement": "validation_refinement"}
+        rows = []
+        for label, run in main.pairs:
+            history = run.history
+            if run.diverged or "validation_refinement" not in history:
+                continue
+            values = {words: history[column] for words, column in criteria.items()}
+            values["calibration"] = values["NLL"] - values["refinement"]
+            for words, value in values.items():
+                epoch = history["epoch"][value.argmin()]
+                rows.append((label.regime, words, label.setting, run.spec.seed, float(epoch)))
+        return pd.DataFrame(rows, columns=["panel", "arm", "epsilon", "seed", "value"])
 
     def estimators(self, main: Evidence) -> pd.DataFrame:
         """How far calibration estimators are from the true error, by the number of test images.

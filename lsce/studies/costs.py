@@ -26,6 +26,7 @@ class Costs(Study):
         "excess_aurc": "E-AURC",
         "excess_aurc_scaled": "E-AURC, scaled",
         "excess_aurc_normalised": "E-AURC, normalised",
+        "aps_size": "classes in a set, APS",
         "temperature": "T",
     }
     percent = {"top1_error"}
@@ -54,12 +55,32 @@ class Costs(Study):
         numbers.loc[numbers["panel"].str.contains("× 1000"), "value"] *= 1000
         return numbers
 
+    def sets(self, main: Evidence) -> pd.DataFrame:
+        """Sizes of conformal prediction sets, and the coverage of the first kind."""
+        measures = {
+            "aps_size": "classes in a set, APS",
+            "raps_size": "classes in a set, RAPS",
+            "aps_coverage": "coverage, APS",
+        }
+        return tables.by_score(main.table, measures)
+
     def unseen(self, main: Evidence) -> pd.DataFrame:
         """How well scores tell images of classes never seen."""
-        scores = SCORES | {"": "confidence", "_logit": "largest logit", "_energy": "energy"}
-        table, parts = main.others["unseen"].table, []
-        for column, words in {"unseen_auroc": "AUROC", "unseen_fpr95": "unseen accepted"}.items():
-            measures = {column + suffix: score for suffix, score in scores.items()}
-            parts.append(tables.stacked(table, measures).assign(measure=words))
-        numbers = pd.concat(parts).rename(columns={"words": "case"})
-        return tables.panelled(numbers, "regime", "measure")
+        return _detected(main.others["unseen"].table, "unseen")
+
+    def far(self, main: Evidence) -> pd.DataFrame:
+        """How well scores tell images of another data set, without smoothing, at the judged ε and
+        at the largest."""
+        table = main.table
+        shown = table["epsilon"].isin([0.0, self.judged, table["epsilon"].max()])
+        return _detected(table[shown], "far")
+
+
+def _detected(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    scores = SCORES | {"": "confidence", "_logit": "largest logit", "_energy": "energy"}
+    parts = []
+    for column, words in {"auroc": "AUROC", "fpr95": "unseen accepted"}.items():
+        measures = {f"{name}_{column}{suffix}": score for suffix, score in scores.items()}
+        parts.append(tables.stacked(table, measures).assign(measure=words))
+    numbers = pd.concat(parts, ignore_index=True).rename(columns={"words": "case"})
+    return tables.panelled(numbers, "regime", "measure")

@@ -1,8 +1,9 @@
 """Which runs a page shows: those of the machine that it is run on, or the recorded ones."""
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from lsce.results.store import Store
 from lsce.studies import profiles
 from lsce.studies.parameters import Shown
 from lsce.studies.profiles import Profile
-from lsce.studies.study import Labelled, Study, about, table_of
+from lsce.studies.study import Labelled, Study, about
 from lsce.sweeps import sweep
 
 #: A set of this many seeds comes before one of fewer: it has intervals.
@@ -48,22 +49,32 @@ class Evidence:
         """The main runs with the parts that they play."""
         return [(label, self.runs[label.task.id]) for label in self.study.labelled]
 
-    @cached_property
+    @functools.cached_property
     def table(self) -> pd.DataFrame:
-        """`lsce.studies.study.table_of` the main runs."""
-        return table_of(self.pairs)
+        """The study's table of the main runs (see `lsce.studies.study.table_of`), with every
+        measure that the study shows: NaN where a run was recorded before it was measured."""
+        table = self.study.table(self.pairs)
+        lacking = [name for name in self.study.columns if name not in table]
+        return table.assign(**dict.fromkeys(lacking, math.nan))
 
-    @cached_property
+    @functools.cached_property
     def histories(self) -> pd.DataFrame:
         """The main runs' histories (see `lsce.training.train.Trained`), with label, ε and seed."""
         parts = [run.history.assign(**about(label)) for label, run in self.pairs]
         return pd.concat(parts, ignore_index=True)
 
-    @cached_property
+    @functools.cached_property
     def judgements(self) -> dict[str, list[claims.Judgement]]:
         """Every claim of this page, by its id, judged in each regime."""
-        tables = {MAIN: self.table} | {name: other.table for name, other in self.others.items()}
-        return claims.judge(studies.claims_of(self.study.notebook), tables, self.study.judged)
+        study, groups = self.study, {MAIN: self, **self.others}
+        return claims.judge(
+            studies.claims_of(study.notebook),
+            {name: part.table for name, part in groups.items()},
+            study.judged,
+            {run.task.id: run.by_group for run in self.all_runs},
+            functools.partial(study.objection, self),
+            functools.partial(study.measured_as, self),
+        )
 
     @property
     def own_runs(self) -> list[Run]:

@@ -21,7 +21,6 @@ EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
 #: Words for a gain → the claim whose effect it is.
 GAINS = {
     "error, points": "more-with-more-classes",
-    "error, % of itself": "more-with-more-classes-relative",
     "NLL gap, nats": "less-overfitting-with-more-classes",
 }
 

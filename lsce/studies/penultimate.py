@@ -73,9 +73,10 @@ class Penultimate(Study):
         "nc3": "NC3",
         "nc4": "NC4",
         "superclass_probe": "superclass probe",
+        "superclass_probe_usual": "superclass probe, C = 1",
         "information_similar": "information",
     }
-    percent = {"nc4", "superclass_probe"}
+    percent = {"nc4", "superclass_probe", "superclass_probe_usual"}
 
     def runs(self) -> Iterator[Labelled]:
         p = self.parameters
@@ -102,13 +103,33 @@ class Penultimate(Study):
         return tables.tidy(main.table, columns[:5])
 
     def transfer(self, main: Evidence) -> pd.DataFrame:
-        words = f"{len(data.entry(self.parameters.data_name).superclasses)} superclasses"
-        unseen = [("unseen_probe", "classes never seen", "{regime}")]
+        """Accuracy of linear probes with the strength chosen on validation images, and with the
+        usual one."""
+        groups, parts = {"superclass_probe": main, "unseen_probe": main.others["unseen"]}, []
+        for suffix, strength in {"": "strength chosen", "_usual": "usual strength"}.items():
+            for name, words in self._probed().items():
+                column = (f"{name}{suffix}", f"{words}, {strength}", "{regime}")
+                parts.append(tables.tidy(groups[name].table, [column]))
+        return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+    def probes(self, main: Evidence) -> pd.DataFrame:
+        """Accuracy of linear probes by their strength, for few values of ε."""
+        shown = tables.few(self.epsilons, self.judged)
         parts = [
-            tables.tidy(main.table, [("superclass_probe", words, "{regime}")]),
-            tables.tidy(main.others["unseen"].table, unseen),
+            tables.details(group, "probe", "strength") for group in (main, *main.others.values())
         ]
-        return pd.concat(parts, ignore_index=True)
+        numbers = pd.concat(parts, ignore_index=True)
+        numbers = numbers[numbers["epsilon"].isin(shown)]
+        numbers["case"] = numbers["case"].map(self._probed())
+        return tables.panelled(numbers, "regime", "case")
+
+    def _probed(self) -> dict[str, str]:
+        """What linear probes tell apart, in words, by their names."""
+        superclasses = len(data.entry(self.parameters.data_name).superclasses)
+        return {
+            "superclass_probe": f"{superclasses} superclasses",
+            "unseen_probe": "classes never seen",
+        }
 
     def information(self, main: Evidence) -> pd.DataFrame:
         return tables.mean_histories(main, ["information_similar", "information_unlike"])

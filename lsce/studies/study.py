@@ -8,16 +8,20 @@ import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
-from lsce.judging.claims import MAIN
+from lsce.judging.arms import Arm
+from lsce.judging.claims import MAIN, Claim
 from lsce.results.run import Run
 from lsce.studies.parameters import Parameters, Regime
 from lsce.training.methods import Method, Smoothing
 from lsce.training.spec import Balanced, Task, TrueLabels
+
+if TYPE_CHECKING:
+    from lsce.studies.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,17 @@ class Study:
         plain = plain and isinstance(spec.labels, TrueLabels) and self.decisive(label)
         return self.by_image and (plain or spec.entry.posterior is not None)
 
+    def objection(
+        self, shown: "Evidence", claim: Claim, regime: str, arms: tuple[Arm, Arm]
+    ) -> str | None:
+        """Why this page's runs cannot test a claim in a regime, beside what
+        `lsce.judging.preconditions` checks on every page."""
+        return None
+
+    def measured_as(self, shown: "Evidence", regime: str, measure: str) -> str:
+        """The scalar of a run that a measure of the study's table is in a regime."""
+        return measure
+
     @property
     def epsilons(self) -> list[float]:
         """The values of ε that runs are smoothed with, ascending."""
@@ -112,6 +127,10 @@ class Study:
         smaller = copy.copy(self)
         smaller.labelled = list(labelled)
         return smaller
+
+    def table(self, pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
+        """`table_of` some of its runs, with what this study alone makes of them."""
+        return table_of(pairs)
 
     def groups(self) -> dict[str, list[Labelled]]:
         """The runs of every group, in order."""
@@ -135,7 +154,7 @@ def table_of(pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
     A temperature whose fit did not converge, and what was measured with it, is NaN."""
     table = pd.DataFrame([_row(label, run) for label, run in pairs])
     if "temperature_converged" in table:
-        fitted = table.columns.str.endswith("_scaled") | (table.columns == "temperature")
+        fitted = table.columns.str.endswith(("_scaled", "_calibration", "temperature"))
         table.loc[table["temperature_converged"] == 0, fitted] = np.nan
     return table
 

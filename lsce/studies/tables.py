@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lsce.judging import arms
+from lsce.measures import temperature
 from lsce.studies.evidence import Evidence
 from lsce.studies.study import about
 
@@ -18,15 +19,17 @@ def tidy(
     """A table of runs in long form, for `lsce.report.figures.against`.
 
     Each of `columns` is (column, panel, arm); "{regime}" in a panel or an arm stands for the
-    row's regime. Columns: panel, arm, epsilon and `x`, seed, value.
+    row's regime. Columns: panel, arm, epsilon and `x`, seed, value. What no run of a regime has is
+    left out.
     """
-    parts = []
+    kept = list(dict.fromkeys(["epsilon", x, "seed"]))
+    parts = [pd.DataFrame(columns=[*kept, "panel", "arm", "value"])]
     for column, panel, arm in columns:
         for regime, rows in table.groupby("regime", sort=False):
-            names = {"panel": panel.format(regime=regime), "arm": arm.format(regime=regime)}
-            kept = rows[list(dict.fromkeys(["epsilon", x, "seed"]))]
-            parts.append(kept.assign(**names, value=rows[column]))
-    return pd.concat(parts, ignore_index=True)
+            if column in rows and rows[column].notna().any():
+                names = {"panel": panel.format(regime=regime), "arm": arm.format(regime=regime)}
+                parts.append(rows[kept].assign(**names, value=rows[column]))
+    return _joined(parts)
 
 
 def by_score(
@@ -72,14 +75,40 @@ def details(main: Evidence, quantity: str, x: str) -> pd.DataFrame:
         run.details[run.details["quantity"] == quantity].assign(**about(label))[columns]
         for label, run in main.pairs
     ]
-    return pd.concat(parts, ignore_index=True).rename(columns={"x": x})
+    return _joined(parts).rename(columns={"x": x})
+
+
+def unconverged(main: Evidence) -> pd.DataFrame:
+    """The arms of which temperature fits did not converge: columns regime, arm, fits, failed, why
+    (see `lsce.measures.temperature.Temperature`), and of the failed fits the means of the
+    validation accuracy and of the validation NLL that they leave (nats)."""
+    rows = [
+        about(label) | run.scalars | {"why": _why(run.scalars["temperature"])}
+        for label, run in main.pairs
+        if "temperature_converged" in run.scalars
+    ]
+    columns = ["regime", "arm", "fits", "failed", "why", "accuracy", "nll"]
+    found = []
+    for (regime, arm), fits in pd.DataFrame(rows).groupby(["regime", "arm"], sort=False):
+        failed = fits[fits["temperature_converged"] == 0]
+        for why, part in failed.groupby("why", sort=False):
+            means = part[["validation_accuracy", "validation_nll_scaled"]].mean()
+            found.append((regime, arm, len(fits), len(part), why, *means))
+    return pd.DataFrame(found, columns=columns)
+
+
+def _why(fitted: float) -> str:
+    """Why a fit that ended at a temperature did not converge."""
+    if fitted in (temperature.LOWEST, temperature.HIGHEST):
+        return f"the NLL still falls at T = {fitted:g}"
+    return "the logits say nothing"
 
 
 def panelled(numbers: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The same with a column `panel` that joins the words in `columns`, without those that are the
     same throughout."""
     varying = [name for name in columns if numbers[name].nunique() > 1] or columns[-1:]
-    return numbers.assign(panel=numbers[list(varying)].agg(": ".join, axis=1))
+    return numbers.assign(panel=[": ".join(row) for row in numbers[list(varying)].to_numpy()])
 
 
 def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
@@ -90,13 +119,19 @@ def stacked(table: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
         for name, words in measures.items()
         if name in table
     ]
-    return pd.concat(parts, ignore_index=True)
+    return _joined([pd.DataFrame(columns=["regime", "arm", "seed", "words", "value"]), *parts])
 
 
 def mean_histories(main: Evidence, columns: list[str]) -> pd.DataFrame:
     """Columns of the histories by regime, arm, ε and epoch, means over seeds."""
     groups = main.histories.groupby(["regime", "epsilon", "arm", "epoch"], sort=False)
     return groups[columns].mean().reset_index()
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The parts under each other, of which the first has the columns in order."""
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True)[list(parts[0])] if filled else parts[0]
 
 
 def few(epsilons: Sequence[float], judged: float, most: int = 5) -> list[float]:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 
+from lsce import data
 from lsce.losses import LabelSmoothingCrossEntropy
 from lsce.measures import information, robustness
-from lsce.results.measure import TRAIN_SAMPLE
+from lsce.results.measure import FAR, TRAIN_SAMPLE, sees_far_images
 from lsce.training import monitors, networks
 from lsce.training.batches import Augmenter, evaluate
 from lsce.training.spec import Evaluation, NoisyLabels, RunSpec, SomeClasses, Task
@@ -58,6 +59,8 @@ def workload(task: Task) -> Work:
         if isinstance(task.sample, SomeClasses):
             left_out = task.entry.num_classes - task.classes
             once += left_out * sum(map(task.entry.per_class, task.entry.sizes))
+    if sees_far_images(task):
+        once += data.entry(FAR).sizes["test"]
     trained = task.epochs * task.images
     if task.recipe.early_resolution is not None:  # smaller images take less, by their area
         share, pixels = task.recipe.early_resolution

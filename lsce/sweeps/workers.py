@@ -19,6 +19,7 @@ from torch import Tensor
 from lsce import data
 from lsce.machine import provenance
 from lsce.measures import information, robustness
+from lsce.results import by_groups
 from lsce.results.measure import Tensors, measure
 from lsce.results.run import Run, details_of
 from lsce.results.store import Store
@@ -88,10 +89,12 @@ def _evaluate(task: Evaluation, store: Store) -> Run:
     test = _dataset(task.run.data).test
     images, labels = test.images.to(device), test.labels.to(device)
     with one_thread(device), threadpool_limits(1):
-        scalars, details = robustness.examine(
+        scalars, details, samples = robustness.examine(
             network, source, images, labels, task.protocol, task.seed
         )
-    return Run(task, status, origin, scalars, details=details_of(details))
+    run = Run(task, status, origin, scalars, samples=samples, details=details_of(details))
+    by_groups.of_evaluation(run, task.protocol, test.labels)
+    return run
 
 
 #: Where a process puts the id of a task for each epoch that is done.

@@ -27,9 +27,11 @@ Teach = Callable[[Tensor], Tensor]
 
 
 class TrainingLabels(NamedTuple):
-    """The training labels, int64 (N,), and the probabilities (C, C) of their noise, if any."""
+    """The training labels, int64 (N,), the number of classes C, and the probabilities (C, C) of
+    their noise, if any."""
 
     labels: Tensor
+    num_classes: int
     transition: Tensor | None
 
 
@@ -42,6 +44,8 @@ class Method(Value):
     parameter: ClassVar[tuple[str, str] | None] = None
     #: The loss, where it is made of the parameter alone.
     loss: ClassVar[type[nn.Module]]
+    #: Whether the loss takes the logits at each position of the last feature map, too.
+    local: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -72,11 +76,12 @@ class Method(Value):
         """Raise ValueError if a run cannot be trained so."""
 
     def criterion(self, training: TrainingLabels) -> nn.Module:
-        """The loss: called with logits (N, C) and labels, it returns the mean over the batch."""
+        """The loss: called with logits (N, C) and labels, it returns the mean over the batch. If
+        `local`, it is also called with logits (N, C, H, W)."""
         return self.loss(self.setting)
 
-    def begin_epoch(self, criterion: nn.Module, epoch: int) -> None:
-        """Change the loss for an epoch, counted from 0."""
+    def begin_epoch(self, criterion: nn.Module, epoch: int, epochs: int) -> None:
+        """Change the loss, by its buffers in place, for an epoch counted from 0 of so many."""
 
     def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:
         """What each batch goes through before the step; its labels are then probabilities."""
@@ -113,6 +118,17 @@ def _number(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
+def _up_to(final: float | None) -> str:
+    return "" if final is None else f" to {_number(final)}"
+
+
+def _between(first: float, final: float, epoch: int, epochs: int) -> float:
+    """A value that moves linearly from `first` to `final`, which it would reach one epoch after the
+    last: first + (final − first)·t/T in epoch t of T, counted from 0. So in Zhou et al. (2025,
+    appendix F) and in their code for ResNets, from 0.1 to 0.2."""
+    return first + (final - first) * epoch / epochs
+
+
 class Smoothing(Method):
     """Label smoothing; below 0 it sharpens the targets (Wei et al. 2022, ICML)."""
 
@@ -122,29 +138,38 @@ class Smoothing(Method):
     convention: Convention = "exclude-true"
     warmup_epochs: int | None = Field(None, ge=1)
     """Epochs of plain cross entropy before ε takes effect."""
+    final_epsilon: float | None = Field(None, le=1)
+    """What ε moves to in equal steps, one an epoch, which one epoch more would reach."""
 
     @property
     def name(self) -> str:
         words = "negative smoothing" if self.epsilon < 0 else "smoothing"
-        return words + ", warmed up" * bool(self.warmup_epochs)
+        words += ", warmed up" * bool(self.warmup_epochs)
+        return words + ", scheduled" * (self.final_epsilon is not None)
 
     @property
     def words(self) -> str:
-        return f"ε = {_number(self.epsilon)}" + " after a warm-up" * bool(self.warmup_epochs)
+        words = f"ε = {_number(self.epsilon)}" + " after a warm-up" * bool(self.warmup_epochs)
+        return words + _up_to(self.final_epsilon)
 
     def check(self, run: "RunSpec") -> None:
         if (warmup := self.warmup_epochs) and warmup >= run.epochs:
             wanted = f"below the {run.epochs} epochs"
             raise ValueError(f"warmup_epochs is {warmup}; it must be {wanted}")
+        if warmup and (final := self.final_epsilon) is not None:
+            raise ValueError(f"final_epsilon is {final:g}; it must be left out after a warm-up")
 
     def criterion(self, training: TrainingLabels) -> nn.Module:
-        if self.epsilon < 0 or self.warmup_epochs:
+        if self.epsilon < 0 or self.warmup_epochs or self.final_epsilon is not None:
             return alternatives.GeneralizedLabelSmoothing(self.epsilon, self.convention)
         return LabelSmoothingCrossEntropy(self.epsilon, convention=self.convention)
 
-    def begin_epoch(self, criterion: nn.Module, epoch: int) -> None:
+    def begin_epoch(self, criterion: nn.Module, epoch: int, epochs: int) -> None:
         if self.warmup_epochs and epoch in (0, self.warmup_epochs):
             criterion.get_buffer("epsilon").fill_(self.epsilon if epoch else 0.0)
+        if (final := self.final_epsilon) is not None:
+            epsilon = _between(self.epsilon, final, epoch, epochs)
+            criterion.get_buffer("epsilon").fill_(epsilon)
 
 
 class WeightedSmoothing(Method):
@@ -193,6 +218,76 @@ class MaxSup(Method):
     parameter = ("weight", "weight")
     loss = alternatives.MaxSup
     weight: float = Field(ge=0)
+    final_weight: float | None = Field(None, ge=0)
+    """What the weight moves to in equal steps, one an epoch, which one epoch more would reach."""
+
+    @property
+    def name(self) -> str:
+        return self.kind + ", scheduled" * (self.final_weight is not None)
+
+    @property
+    def words(self) -> str:
+        return f"{self.kind}, weight {_number(self.weight)}" + _up_to(self.final_weight)
+
+    def begin_epoch(self, criterion: nn.Module, epoch: int, epochs: int) -> None:
+        if (final := self.final_weight) is not None:
+            weight = _between(self.weight, final, epoch, epochs)
+            criterion.get_buffer("weight").fill_(weight)
+
+
+class OnlineSmoothing(Method):
+    """Online label smoothing: a soft label for each class, from what the network said in the epoch
+    before of its images that it classified rightly (Zhang et al. 2021)."""
+
+    kind: Literal["online label smoothing"] = "online label smoothing"
+    parameter = ("alpha", "α =")
+    alpha: float = Field(gt=0, le=1)
+    """The share of the plain cross entropy, 0.5 in the paper."""
+
+    def criterion(self, training: TrainingLabels) -> nn.Module:
+        return alternatives.OnlineLabelSmoothing(self.alpha, training.num_classes)
+
+    def begin_epoch(self, criterion: nn.Module, epoch: int, epochs: int) -> None:
+        assert isinstance(criterion, alternatives.OnlineLabelSmoothing)
+        if epoch:
+            criterion.next_epoch()
+
+
+class ZipfLS(Method):
+    """Zipf's label smoothing: the wrong classes share mass by 1/rank, where the positions of the
+    last feature map vote on the ranks (Liang et al. 2022)."""
+
+    kind: Literal["Zipf-LS"] = "Zipf-LS"
+    parameter = ("weight", "weight")
+    loss = alternatives.ZipfLabelSmoothing
+    local = True
+    weight: float = Field(ge=0)
+
+
+class LogitPenalty(Method):
+    """Cross entropy with a penalty on the squared logits (Dauphin & Cubuk 2021)."""
+
+    kind: Literal["logit penalty"] = "logit penalty"
+    parameter = ("beta", "β =")
+    loss = alternatives.LogitPenalty
+    beta: float = Field(ge=0)
+
+
+class MbLS(Method):
+    """Margin-based label smoothing: a penalty on logits that are further than a margin below the
+    largest (Liu et al. 2022)."""
+
+    kind: Literal["MbLS"] = "MbLS"
+    parameter = ("margin", "margin")
+    margin: float = Field(ge=0)
+    weight: float = Field(0.1, ge=0)
+
+    @property
+    def words(self) -> str:
+        return super().words + f", weight {_number(self.weight)}" * (self.weight != 0.1)
+
+    def criterion(self, training: TrainingLabels) -> nn.Module:
+        return alternatives.MbLS(self.margin, self.weight)
 
 
 class GeneralizedCE(Method):

@@ -37,11 +37,23 @@ class ImageClassifier(nn.Module):
                 module.fit(_scaled(images))
 
     def features(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.body(_scaled(images))
-        return maps.to(self.classifier.weight.dtype).mean(dim=(2, 3))
+        return self._maps(images).mean(dim=(2, 3))
 
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.features(images)
+    def forward(self, images: Tensor, local: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits; with `local` also those of each position of the last feature map, float32
+        (N, C, H, W), through which no gradient flows."""
+        if not local:
+            return self._logits(self.features(images))
+        maps = self._maps(images)
+        with torch.no_grad():
+            everywhere = self._logits(maps.movedim(1, -1)).movedim(-1, 1)
+        return self._logits(maps.mean(dim=(2, 3))), everywhere
+
+    def _maps(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.body(_scaled(images))
+        return maps.to(self.classifier.weight.dtype)
+
+    def _logits(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
             logits: Tensor = self.classifier(features)
         return logits

@@ -102,11 +102,45 @@ class Superclasses(Value):
 
 
 class NoisyLabels(Value):
-    """Wrong labels of a kind of `lsce.data.label_noise`, on training and validation images."""
+    """Wrong labels on training and validation images: drawn by a kind of `lsce.data.label_noise`
+    and a rate, or as people err, at their rate (`NoisyLabels.of_people`)."""
 
     kind: Literal["noisy"] = "noisy"
-    noise: Literal["symmetric", "asymmetric"]
+    noise: Literal["symmetric", "asymmetric", "human", "instance-wise human"]
     rate: float = Field(gt=0, le=1)
+    checksum: str | None = Field(None, min_length=64, max_length=64)
+    """SHA-256 of the file that has the label of each image, where it is not drawn."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.noise == "instance-wise human") != (self.checksum is not None):
+            wanted = "that of the labels' file" if self.checksum is None else "None"
+            raise ValueError(f"checksum is {self.checksum}; with {self.noise} noise it is {wanted}")
+        return self
+
+    @classmethod
+    def of_people(cls, entry: Entry, *, by_image: bool = False) -> "NoisyLabels":
+        """Human noise on a data set, drawn for each class, or the very label of each image.
+
+        Raises ValueError if nobody was asked about its images; by image also DataUnavailable or
+        DataError, if their labels are not on this machine.
+        """
+        read, counts = entry.human_labels, entry.human_counts
+        if counts is None or (by_image and read is None):
+            raise ValueError(f"noise is 'human'; {entry.name} has no labels by people")
+        rate = data.human_rate(counts())
+        if not by_image or read is None:
+            return cls(noise="human", rate=rate)
+        return cls(noise="instance-wise human", rate=rate, checksum=read().checksum)
+
+    @property
+    def human(self) -> bool:
+        return self.noise.endswith("human")
+
+    @property
+    def words(self) -> str:
+        """As regimes are named."""
+        return f"{self.noise}{' noise' * self.human}, {self.rate:.0%}"
 
 
 Labels = Annotated[TrueLabels | Superclasses | NoisyLabels, Field(discriminator="kind")]
@@ -157,6 +191,10 @@ class RunSpec(_Identified):
             raise ValueError(f"early_resolution is {early}; its pixels must be below {pixels}")
         if kind != "true" and not isinstance(sample, Balanced):
             raise ValueError(f"labels are {kind}; they must be true where images are left out")
+        if isinstance(self.labels, NoisyLabels) and self.labels.human:
+            rate = NoisyLabels.of_people(entry).rate
+            wanted = f"{rate:g}, the share of {entry.words}'s labels by people that are wrong"
+            _require(self.labels.rate == rate, "rate", self.labels.rate, wanted)
         self._check_kept()
         self.method.check(self)
         return self
@@ -240,8 +278,8 @@ class Protocol(Value):
     """Test images that are corrupted and attacked, equally many of each class."""
     attacked_images: int = Field(ge=1)
     radii: Annotated[tuple[Annotated[float, Field(gt=0, le=255)], ...], Strict(False)]
-    """Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one at which
-    claims are judged."""
+    """Radii of the attacks in the maximum norm, in units of 1/255, ascending; and the one that an
+    evaluation's scalars are of. A study judges at the one that it finds in all of its runs."""
     judged_radius: float
     pgd_steps: int = Field(ge=1)
     """Steps and random starts of the longest PGD, and queries of the Square attack."""

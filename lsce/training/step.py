@@ -2,7 +2,8 @@
 
 On CUDA the network is compiled once a process, and the whole step (forward, loss, backward,
 optimizer) is captured as a CUDA graph once a run: ε, weight decay and the criterion are constants
-of the graph, the learning rate is a tensor. A new run initialises the weights in place.
+of the graph, but for its buffers; the learning rate is a tensor. A new run initialises the weights
+in place.
 """
 
 import contextlib
@@ -94,7 +95,7 @@ class Trainer:
         on_cuda = device.type == "cuda"
         self._name, self._num_classes, self.device = network, num_classes, device
         self.network = built(network, num_classes, device)
-        self._forward: Callable[[Tensor], Tensor] = self.network
+        self._forward: Callable[..., Any] = self.network
         if on_cuda if compiled is None else compiled:
             self._forward = torch.compile(self.network, dynamic=False)
         self._captures = on_cuda if captured is None else captured
@@ -120,17 +121,19 @@ class Trainer:
     def begin(
         self,
         recipe: Recipe,
-        criterion: Callable[[Tensor, Tensor], Tensor],
+        criterion: nn.Module,
         *,
         steps: int,
         batch_size: int,
         pixels: int,
         seed: int,
         soft: bool = False,
+        local: bool = False,
     ) -> None:
         """Get ready for `steps` steps on images of `pixels` × `pixels` from the weights that `seed`
-        draws. With `soft` the labels of a step are probabilities."""
-        self._recipe, self._criterion = recipe, criterion
+        draws. With `soft` the labels of a step are probabilities; with `local` the criterion takes
+        the logits at each position of the last feature map, too."""
+        self._recipe, self._criterion, self._local = recipe, criterion, local
         self._steps, self._pixels, self._done = steps, pixels, 0
         self._learning_rate = torch.zeros((), device=self.device)
         self._optimizer = torch.optim.SGD(
@@ -145,8 +148,11 @@ class Trainer:
             initial = networks.build(self._name, self._num_classes).state_dict()
             self.network.load_state_dict(initial)
             if self._captures or self._forward is not self.network:
+                buffers = {name: value.clone() for name, value in criterion.named_buffers()}
                 self._prepare(batch_size, soft)
                 self.network.load_state_dict(initial)
+                for name, value in buffers.items():
+                    criterion.get_buffer(name).copy_(value)
                 for state in self._optimizer.state.values():
                     state["momentum_buffer"].zero_()
         self.totals.zero_()
@@ -163,8 +169,9 @@ class Trainer:
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         with precision.autocast(self.network, self.device):
-            logits = self._forward(images)
-        loss = self._criterion(logits, labels)
+            outputs = self._forward(images, True) if self._local else (self._forward(images),)
+        logits, *local = outputs
+        loss = self._criterion(logits, labels, *local)
         self._optimizer.zero_grad()
         factor, largest = self._recipe.loss_factor, self._recipe.clip_norm
         (loss if factor is None else factor * loss).backward()

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsce import data
+from lsce.measures.temperature import fit_temperature
 from lsce.training.batches import Augmenter, evaluate, to_float
 from lsce.training.methods import Mixer, Teach, TrainingLabels
 from lsce.training.monitors import Best, Memorisation, Monitor
@@ -62,12 +63,39 @@ def material(spec: RunSpec, dataset: data.Dataset, device: torch.device) -> Mate
     images, truth = seen.train.images[chosen], seen.train.labels[chosen]
     held_out = seen.validation
     labels = torch.cat([truth, held_out.labels])
-    if isinstance(noise := spec.labels, NoisyLabels):
-        labels = data.flip_labels(labels, noise.noise, noise.rate, spec.seed, seen.superclass)
+    if isinstance(spec.labels, NoisyLabels):
+        labels = _noisy(labels, spec, chosen)
     labels = labels.to(device)
     training = Part(images.to(device), labels[: len(truth)], truth.to(device))
     validation = Part(held_out.images.to(device), labels[len(truth) :], held_out.labels.to(device))
     return Material(seen, unseen, training, validation)
+
+
+def _noisy(labels: Tensor, spec: RunSpec, chosen: Tensor) -> Tensor:
+    """The labels of the chosen training and of the validation images with the run's noise, which
+    its seed draws, or which people gave each image."""
+    noise, entry = spec.labels, spec.entry
+    assert isinstance(noise, NoisyLabels)
+    if noise.noise == "human":
+        return data.draw_labels(labels, transition_of(spec), spec.seed)
+    if noise.noise != "instance-wise human":
+        return data.flip_labels(labels, noise.noise, noise.rate, spec.seed, entry.superclass)
+    assert entry.human_labels is not None
+    given = entry.human_labels()
+    if given.checksum != noise.checksum:
+        these = f"those on this machine are {given.checksum[:12]}…"
+        raise ValueError(f"the run {spec.id} wants labels {str(noise.checksum)[:12]}…, {these}")
+    return torch.cat([given.labels[chosen], given.labels[entry.sizes["train"] :]])
+
+
+def transition_of(spec: RunSpec) -> Tensor:
+    """The probabilities T[i, j], float64 (C, C), that a run with noisy labels has j for class i."""
+    noise, entry = spec.labels, spec.entry
+    assert isinstance(noise, NoisyLabels)
+    if noise.human:
+        assert entry.human_counts is not None
+        return data.human_transition(entry.human_counts())
+    return data.transition_matrix(noise.noise, noise.rate, entry.superclass)
 
 
 def _of_classes(spec: RunSpec, dataset: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -135,7 +163,8 @@ class Trained:
     `history` has one row an epoch: `epoch`; `train_loss` (the criterion, nats), `train_nll`
     (hard-label; with mixup or a teacher, of the probabilities that the network learns) and
     `train_accuracy`, running means over the augmented batches; `validation_nll` and
-    `validation_accuracy` of the monitored images after the epoch; and what monitors add.
+    `validation_accuracy` of the monitored images after the epoch, and `validation_refinement`, see
+    `refinement`; and what monitors add.
     """
 
     spec: RunSpec
@@ -212,13 +241,12 @@ def _run_epochs(
     batches = Augmenter(*training[:2], spec.recipe.batch_size, spec.seed, spec.recipe.augment)
     transition = None
     usual: list[Monitor] = [trained.best] if "selected" in spec.keep else []
-    if isinstance(noise := spec.labels, NoisyLabels):
-        transition = data.transition_matrix(noise.noise, noise.rate, seen.superclass)
+    if isinstance(spec.labels, NoisyLabels):
+        transition = transition_of(spec)
         usual.append(Memorisation(*training))
-    criterion = spec.method.criterion(TrainingLabels(training.labels, transition)).to(
-        trained.device
-    )
-    spec.method.begin_epoch(criterion, 0)  # before its step is captured
+    labelled = TrainingLabels(training.labels, len(seen.classes), transition)
+    criterion = spec.method.criterion(labelled).to(trained.device)
+    spec.method.begin_epoch(criterion, 0, spec.epochs)  # before its step is captured
     mix = spec.method.mixer(len(seen.classes), trained.teach)
     trainer.begin(
         spec.recipe,
@@ -228,14 +256,17 @@ def _run_epochs(
         pixels=batches.size,
         seed=spec.seed,
         soft=mix is not None,
+        local=spec.method.local,
     )
     sampled = training.images[:: max(1, len(training.images) // WHITENED)]
     trained.network.fit_whitening(to_float(sampled))
     for epoch in range(spec.epochs):
         if epoch:
-            spec.method.begin_epoch(criterion, epoch)
+            spec.method.begin_epoch(criterion, epoch, spec.epochs)
         row = {"epoch": epoch + 1} | train_epoch(trainer, batches, mix)
-        row |= hard_label("validation", evaluate(trained.network, images)[0], labels)
+        logits, _ = evaluate(trained.network, images)
+        row |= hard_label("validation", logits, labels)
+        row["validation_refinement"] = refinement(logits, labels)
         for monitor in [*usual, *monitors]:
             row |= monitor.after(trained.network, row)
         trained.history.append(row)
@@ -261,3 +292,14 @@ def hard_label(name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
         f"{name}_nll": F.cross_entropy(logits.double(), labels).item(),
         f"{name}_accuracy": (logits.argmax(1) == labels).double().mean().item(),
     }
+
+
+def refinement(logits: Tensor, labels: Tensor) -> float:
+    """The NLL (nats) that the best temperature for these very images leaves; NaN where logits are
+    not finite.
+
+    The refinement part of the NLL, and the rest is its calibration part (Berta et al. 2025,
+    arXiv:2501.19195): a loss is as good as the network tells classes apart once what recalibration
+    can mend is taken off. Their code estimates it likewise, by temperature scaling on all images.
+    """
+    return fit_temperature(logits, labels).nll_after if logits.isfinite().all() else math.nan

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from lsce.judging import statistics
+from lsce.judging import rule, statistics
 from lsce.report.figures import style
 from lsce.report.figures.publishing import publish as publish
 from lsce.report.figures.style import COLOURS, GREY, MARKERS
@@ -261,7 +261,7 @@ def cases(numbers: pd.DataFrame, **labels: Any) -> Figure:
     names, arms = list(numbers["case"].unique()), list(numbers["arm"].unique())
     height = 0.6 + (0.14 + 0.1 * len(arms)) * len(names)
     figure, panels = style.panels(numbers, "panel", 2, height, extra=0.9, sharey=True)
-    offsets = min(0.22, 0.7 / len(arms)) * (np.arange(len(arms)) - (len(arms) - 1) / 2)
+    offsets = min(0.22, 0.7 / max(1, len(arms))) * (np.arange(len(arms)) - (len(arms) - 1) / 2)
     for ax, part in panels:
         series = style.series(part.dropna(subset="value"), "arm", arms)
         for offset, (rows, look) in zip(offsets, series, strict=True):
@@ -273,21 +273,22 @@ def cases(numbers: pd.DataFrame, **labels: Any) -> Figure:
 
 
 def effects(numbers: pd.DataFrame) -> Figure:
-    """A row a claim and regime: the effect and its 95% interval, in smallest effects that matter.
+    """A row a claim, regime and ε: the effect and its interval, in smallest effects that matter.
 
-    `numbers` has claim, regime, effect, low, high and verdict, scaled so that 1 is the smallest
-    effect that matters and positive values favour the claim.
+    `numbers` has claim, regime, treatment, effect, low, high and verdict, scaled so that 1 is the
+    smallest effect that matters and positive values favour the claim.
     """
     figure, [[ax]] = style.grid(1, 1, 1.0 + 0.2 * (len(numbers) + numbers["claim"].nunique()))
-    numbers = numbers.assign(at=_name_below_headings(ax, numbers["claim"], numbers["regime"]))
-    colours = {statistics.SUPPORTED: COLOURS[2], statistics.REFUTED: COLOURS[1]}
-    _effects(ax, numbers, "verdict", colours | {statistics.UNDECIDED: GREY}, markers="oXD")
+    names = numbers["regime"] + ", " + numbers["treatment"]
+    numbers = numbers.assign(at=_name_below_headings(ax, numbers["claim"], names))
+    colours = {rule.SUPPORTED: COLOURS[2], rule.OPPOSITE: COLOURS[1], rule.NEGLIGIBLE: COLOURS[0]}
+    _effects(ax, numbers, "verdict", colours | {rule.UNDECIDED: GREY}, markers="oXsD")
     ax.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
     ax.margins(x=0.08)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     xlabel = "effect, in smallest effects that matter (positive values favour the claim)"
-    return style.label(figure, xlabel=xlabel, legend=3)
+    return style.label(figure, xlabel=xlabel, legend=4)
 
 
 def beside_published(numbers: pd.DataFrame) -> Figure:
@@ -302,7 +303,8 @@ def beside_published(numbers: pd.DataFrame) -> Figure:
     for ax, (claim, part) in zip(axes.flat, claims, strict=True):
         part = part.assign(at=range(len(part))).replace({"source": {"here": here}})
         _effects(ax, part, "source", colours, markers="oD", capsize=3)
-        _name_rows(ax, part["name"] + part["epsilon"].map(", ε = {:g}".format))
+        epsilons = part["epsilon"].map(", ε = {:g}".format, na_action="ignore")
+        _name_rows(ax, part["name"] + epsilons.fillna(", no single ε"))
         unit = part["unit"].iloc[0]
         ax.set_title(textwrap.fill(str(claim), 80), fontsize=9, loc="right")  # above the names, too
         ax.set_xlabel(f"effect{f', {unit}' if unit else ''}\n(positive values favour the claim)")

@@ -61,8 +61,17 @@ def panels(
     """A figure with a panel for each value of the column `by`, and each panel's axes and rows.
 
     At most `columns` panels stand side by side, each `height` inches high with its title; `extra`
-    inches are for a legend.
+    inches are for a legend. A table without rows has no panel, and the figure says so.
     """
+    if table.empty:
+        figure, [[ax]] = grid(1, 1, 0.8)
+        ax.set_axis_off()
+        words = (
+            "Nothing to show yet: none of these runs has these measurements.\n"
+            "Runs that are trained now have them."
+        )
+        ax.text(0.5, 0.5, words, ha="center", va="center")
+        return figure, []
     names, parts = zip(*table.groupby(by, sort=False), strict=True)
     columns = min(columns, len(names))
     lines = math.ceil(len(names) / columns)
