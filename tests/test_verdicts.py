@@ -72,10 +72,13 @@ def test_without_effects_that_have_both_parts_there_is_a_sentence():
 
 
 def test_margins_say_what_they_are_and_why():
-    rows = verdicts.margins(CLAIMS.values()).data
-    assert list(rows["margin"]) == ["0.5 points", "at most 2 points worse"]
+    more = [claim("more", smallest=1.0), claim("like less")]
+    rows = verdicts.margins([*CLAIMS.values(), *more]).data
+    assert list(rows["margin"]) == ["0.5 points", "at most 2 points worse", "1 point"]
     assert set(rows["reason"]) == {"Because."}
-    assert 'href="02_made_up.ipynb#fig-made-up"' in rows["claim"][0]
+    first, second = rows["claims"][0].split("<br>")
+    assert first == '<a href="02_made_up.ipynb#fig-made-up">Smoothing does less.</a>'
+    assert "Smoothing does like less." in second
 
 
 def test_errors_are_counted_page_by_page():

@@ -206,15 +206,16 @@ def parts_table(numbers: pd.DataFrame) -> Styler | Markdown:
 
 
 def margins(claims: Iterable[Claim]) -> Styler:
-    """The margin of every claim, with its reason."""
-    rows = []
+    """The margin of every claim, with its reason; claims that share both stand in a row."""
+    rows: dict[tuple[str, str], list[str]] = {}
     for claim in claims:
-        size = f"{claim.matters:g} {claim.unit}".rstrip()
-        rows.append(
-            {
-                "claim": f'<a href="{claim.notebook}.ipynb#{claim.figure}">{claim.claim}</a>',
-                "margin": size if claim.not_worse_by is None else f"at most {size} worse",
-                "reason": claim.reason,
-            }
-        )
-    return table(pd.DataFrame(rows), wrapped=["claim", "margin", "reason"], width="9em")
+        unit = claim.unit.removesuffix("s") if claim.matters == 1 else claim.unit
+        size = f"{claim.matters:g} {unit}".rstrip()
+        margin = size if claim.not_worse_by is None else f"at most {size} worse"
+        link = f'<a href="{claim.notebook}.ipynb#{claim.figure}">{claim.claim}</a>'
+        rows.setdefault((margin, claim.reason), []).append(link)
+    shown = pd.DataFrame(
+        {"claims": "<br>".join(links), "margin": margin, "reason": reason}
+        for (margin, reason), links in rows.items()
+    )
+    return table(shown, wrapped=list(shown.columns), width="9em")
