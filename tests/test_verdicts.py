@@ -39,7 +39,8 @@ def finding(effects: dict[str, list[Effect | None]]) -> Finding:
         name: [Judgement("few", "judged", "ε = 0.1", "ε = 0", "undecided", e, ()) for e in part]
         for name, part in effects.items()
     }
-    return Finding("02_made_up", True, "cpu", 0, [], judgements, [])
+    margins = {name: each.matters for name, each in CLAIMS.items()}
+    return Finding("02_made_up", True, "cpu", 0, [], judgements, margins, ["as-well"], [])
 
 
 def effect(n: int, se_seeds: float, se_images: float) -> Effect:
@@ -51,10 +52,9 @@ def test_parts_of_seeds_and_images_by_hand():
         {
             "less": [effect(4, 0.3, 0.4), effect(4, 0.3, math.nan), effect(4, 0.1, 0.0), None],
             "as-well": [effect(9, 1.0, 2.0)],
-            "of another version": [effect(4, 1.0, 1.0)],
         }
     )
-    numbers = verdicts.parts({"02_made_up": found, "03_other": finding({})}, CLAIMS)
+    numbers = verdicts.parts({"02_made_up": found, "03_other": finding({})})
     (row,) = numbers.to_dict("records")
     assert (row["page"], row["effects"], row["n"]) == ("02_made_up", 3, 9)
     # In margins of 0.5, 0.5 and 2: seeds 0.6, 0.2, 0.5; images 0.8, 0, 1; with √n = 2, 2, 3 the
@@ -67,7 +67,7 @@ def test_parts_of_seeds_and_images_by_hand():
 
 
 def test_without_effects_that_have_both_parts_there_is_a_sentence():
-    numbers = verdicts.parts({"02_made_up": finding({"less": [None]})}, CLAIMS)
+    numbers = verdicts.parts({"02_made_up": finding({"less": [None]})})
     assert "No page has been run yet" in verdicts.parts_table(numbers).data
 
 

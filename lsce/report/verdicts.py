@@ -144,7 +144,7 @@ def untestable() -> Markdown:
     )
 
 
-def parts(collected: Mapping[str, Finding], claims: Mapping[str, Claim]) -> pd.DataFrame:
+def parts(collected: Mapping[str, Finding]) -> pd.DataFrame:
     """How much seeds and test images add to the judged effects of every page that measures both.
 
     Columns: page; effects, how many; n, the most seeds; and medians: ratio, the standard deviation
@@ -154,10 +154,10 @@ def parts(collected: Mapping[str, Finding], claims: Mapping[str, Claim]) -> pd.D
     rows = []
     for page, finding in collected.items():
         effects = [
-            (judged.effect, claims[claim].matters)
+            (judged.effect, finding.margins[claim])
             for claim, judgements in finding.judgements.items()
             for judged in judgements
-            if claim in claims and judged.effect is not None and judged.effect.se_images >= 0
+            if judged.effect is not None and judged.effect.se_images >= 0
         ]
         if not effects:
             continue
