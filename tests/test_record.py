@@ -305,8 +305,13 @@ def test_the_pairs_that_most_claims_compare_come_first(every):
     for part, epsilons in ((pairs, {0.0, 0.1}), (others, {0.05, 0.2, 0.4, 0.8})):
         assert {(task.network, task.method.kind) for task in part} == {("resnet8", "smoothing")}
         assert {task.method.epsilon for task in part} == epsilons
-        seeds = [task.seed for task in part]
-        assert seeds == sorted(seeds) and set(seeds) == {0, 1, 2, 3, 4}
+        assert {task.seed for task in part} == {0, 1, 2, 3, 4}
+    seeds = [task.seed for task in pairs]
+    assert seeds == sorted(seeds)
+    # One ε with all its seeds after the other, those that validation mostly chooses first.
+    order = [task.method.epsilon for task in others]
+    assert list(dict.fromkeys(order)) == [0.2, 0.4, 0.8, 0.05] and len(order) % 10 == 0
+    assert order == sorted(order, key=[0.2, 0.4, 0.8, 0.05].index)
 
 
 def test_a_run_comes_with_its_evaluation_and_keeps_what_any_page_asks_for(every):
@@ -325,10 +330,14 @@ def test_runs_that_are_compared_go_to_one_kind_of_device(every, monkeypatch):
     assert {run.method.kind for run in runs} == {"smoothing", "focal loss", "MaxSup", "mixup"}
     assert len({run.recipe.weight_decay for run in runs}) > 1
     assert len({run.recipe.augment for run in runs}) == 1
-    have = {plain.task.id: run_of(plain.task)}  # on an abacus
+    have = {plain.task.id: run_of(plain.task)}  # on an abacus, in float32
     other = next(each for each in every.values() if each.block != plain.block)
-    monkeypatch.setattr(record.precision, "of", lambda network, device: "float32")
-    for device, fits in (("a loom", False), ("an abacus", True)):
+    for device, precision, fits in (
+        ("a loom", "float32", True),
+        ("a loom", "bf16", False),
+        ("NVIDIA loom", "float32", False),
+    ):
+        monkeypatch.setattr(record.precision, "of", lambda *_, precision=precision: precision)
         monkeypatch.setattr(record.provenance, "device_name", lambda kind, device=device: device)
         both = [block[-1].task, other.task]
         assert record._fitting(both, every, have) == (both if fits else both[1:])

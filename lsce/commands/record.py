@@ -221,7 +221,7 @@ def _widths(profile: Profile, runs: Iterable[str]) -> dict[tuple[str, str], floa
             for claim, judgements in shown.judgements.items():
                 for judgement in judgements:
                     effect = judgement.effect
-                    if effect is not None and effect.n > 1:
+                    if effect is not None and not math.isnan(effect.low):
                         widths[claim, judgement.regime] = effect.high - effect.low
     return widths
 

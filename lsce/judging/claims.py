@@ -324,9 +324,11 @@ def _compare(
     for ending, words in CONTROLS.items():
         if (claim.control_measure or "").endswith(ending):
             control += f", {words}"
-    judgement = Judgement(part.regime, part.at, treatment, control, rule.UNDECIDED, None, terms)
+    names = part.regime, part.at, treatment, control
     if not terms:
+        judgement = Judgement(*names, rule.UNTESTABLE, None, terms, preconditions.NO_PAIRS)
         return _Comparison(judgement, None)
+    judgement = Judgement(*names, rule.UNDECIDED, None, terms)
     effects, groups = effects_of(terms, both, by_group if claim.sampled == "test images" else None)
     reasons = [preconditions.failed(claim, runs, part.arms) for runs in part.runs]
     reasons.append(objection(claim, part.regime, part.arms))
