@@ -18,8 +18,7 @@ from tiny_dataset import registered
 
 from lsce import cli
 from lsce.commands import record, verify
-from lsce.judging import statistics
-from lsce.judging import preconditions
+from lsce.judging import preconditions, statistics
 from lsce.machine import paths
 from lsce.results import recorded
 from lsce.results.recorded import Recorded
