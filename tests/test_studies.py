@@ -379,10 +379,10 @@ def test_radii_at_which_nothing_can_be_told_are_named():
     judged = main.study.judged_radii(main.pairs)
     assert not any(each.testable for each in judged.values())
     assert notes.judged_radii(judged).data.splitlines() == [
-        "- *few*: 0.5/255, where plain networks keep 15%. That is less than 20%: accuracy is at "
-        "its floor, and nothing can be judged here.",
-        "- *many*: 4/255, where plain networks keep 90%. That is more than 80%: accuracy is at "
-        "its ceiling, and nothing can be judged here.",
+        "- *few*: 0.5/255, where plain networks keep 15% of their accuracy. That is less than "
+        "20%: accuracy is at its floor, and nothing can be judged here.",
+        "- *many*: 4/255, where plain networks keep 90% of their accuracy. That is more than "
+        "80%: accuracy is at its ceiling, and nothing can be judged here.",
     ]
 
 

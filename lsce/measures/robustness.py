@@ -74,15 +74,13 @@ def examine(
         chosen = data.subset(labels.cpu(), count, seed=0).to(images.device)
         return images[chosen], labels[chosen]
 
-    with evaluating(network), evaluating(source):
+    with evaluating(network), evaluating(source), _frozen(network, source):
         rows, survived = _corrupted(network, *part(protocol.corrupted_images))
         samples = {"survived_corruptions": survived}
         scalars = {"corrupted_error": float(np.mean([row["value"] for row in rows]))}
         clean, truth = part(protocol.attacked_images)
         with _quiet_and_seeded(seed):
             attacks, stood = _attacked(network, source, to_float(clean), truth, protocol)
-        network.zero_grad()
-        source.zero_grad()
         scalars |= _gradients(network, to_float(clean), truth)
     scalars |= errors_at(pd.DataFrame(attacks), protocol.judged_radius)
     return scalars, rows + attacks, samples | stood
@@ -309,6 +307,20 @@ def _gradients(network: ImageClassifier, images: Tensor, labels: Tensor) -> dict
     norm = torch.cat(norms).double()
     zero = (norm == 0).double().mean().item()
     return {"gradient_norm": norm.mean().item(), "zero_gradients": zero}
+
+
+@contextlib.contextmanager
+def _frozen(*networks: ImageClassifier) -> Iterator[None]:
+    """Attacks want gradients by the images alone; those by the weights take a quarter of the
+    time."""
+    parameters = [p for each in networks for p in each.parameters() if p.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -184,7 +184,9 @@ def judged_radii(judged: Mapping[str, Judged]) -> Markdown:
     """At which radius each regime is judged, and whether anything can be judged there."""
     lines = []
     for regime, (radius, kept) in judged.items():
-        line = f"- *{regime}*: {radius:g}/255, where plain networks keep {kept:.0%}."
+        line = (
+            f"- *{regime}*: {radius:g}/255, where plain networks keep {kept:.0%} of their accuracy."
+        )
         if not KEPT[0] <= kept <= KEPT[1]:
             bound = f"less than {KEPT[0]:.0%}" if kept < KEPT[0] else f"more than {KEPT[1]:.0%}"
             end = "floor" if kept < KEPT[0] else "ceiling"
