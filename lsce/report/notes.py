@@ -78,7 +78,7 @@ def _chosen(runs: pd.DataFrame, measure: str) -> float | None:
 
 def over_fitting(shown: Evidence) -> Markdown:
     """By how much smoothing changes the gap between test and training NLL, and which side moves:
-    in each regime at the judged ε and at that of the best validation NLL, means over paired
+    in each regime at the judged ε and at that of the best validation NLL. Nats, means over paired
     seeds."""
     judged, lines = shown.study.judged, []
     for regime, runs in arms.by_regime(shown.table[shown.table["method"] == "smoothing"]):
