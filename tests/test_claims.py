@@ -136,15 +136,60 @@ def test_another_epsilon_is_one_beside_0_and_the_judged_one():
 
 def test_settings_of_rivals_are_chosen_on_validation():
     arms = smoothed({0.1: [0.01] * 5, 0.3: [0.02] * 5})
-    arms |= {("weight decay", 0.002): [0.03, 0.031, 0.03, 0.029, 0.03]}
-    table = made_up(arms | {("weight decay", 0.1): [0.0] * 5})
+    arms |= {("mixup", 0.4): [0.03, 0.031, 0.03, 0.029, 0.03]}
+    table = made_up(arms | {("mixup", 1.0): [0.0] * 5})
     # The test error of what validation rejects does not matter.
-    table.loc[table["arm"] == "weight decay 0.1", "top1_error"] = 0.1
-    judged = {each.at: each for each in judge("better-than-weight-decay", table)}
+    table.loc[table["arm"] == "mixup 1", "top1_error"] = 0.1
+    changes = {"group": MAIN, "control": ["mixup"]}
+    claim = claims.Claim(**vars(DECLARED["lower-error"]) | changes)
+    judged = {each.at: each for each in judge(claim, table)}
     assert judged["chosen"].treatment == "ε = 0.3"
-    assert {each.control for each in judged.values()} == {"weight decay 0.002"}
+    assert {each.control for each in judged.values()} == {"mixup 0.4"}
     assert judged["chosen"].effect.mean == pytest.approx(-1.0)
     assert judged["chosen"].verdict == "opposite"
+
+
+def crossed(gains: dict) -> pd.DataFrame:
+    """Gains of each (ε, weight decay), by seed."""
+    arms = {(f"ε = {epsilon:g}", decay): gain for (epsilon, decay), gain in gains.items()}
+    table = made_up(arms)
+    table = table[table["method"] != "smoothing"]
+    return table.assign(epsilon=table["method"].str.removeprefix("ε = ").astype(float))
+
+
+def test_smoothing_and_none_each_have_the_weight_decay_of_their_best_validation_value():
+    some = np.array([0.001, 0.0, -0.001, 0.0, 0.0])
+    gains = {(0.0, 1e-3): 0.03, (0.0, 2e-3): 0.01, (0.1, 1e-3): 0.02, (0.1, 2e-3): 0.04}
+    gains |= {(0.4, 1e-3): 0.05, (0.4, 2e-3): 0.0}
+    table = crossed({arm: gain + some * (arm[0] > 0) for arm, gain in gains.items()})
+    judged = judge("better-than-weight-decay", table)
+    assert [(each.at, each.treatment) for each in judged] == [
+        ("judged", "ε = 0.1 0.002"),
+        ("chosen", "ε = 0.4 0.001"),
+    ]
+    assert {each.control for each in judged} == {"ε = 0 0.001"}
+    assert [each.effect.mean for each in judged] == pytest.approx([1, 2])
+    assert {each.verdict for each in judged} == {"supported"}
+    # The test error of what validation rejects does not matter.
+    rejected = table["arm"].isin(["ε = 0 0.002", "ε = 0.1 0.001", "ε = 0.4 0.002"])
+    table.loc[rejected, "top1_error"] = 0.1
+    assert judge("better-than-weight-decay", table) == judged
+    # What diverged once is not chosen.
+    lost = (table["arm"] == "ε = 0.4 0.001") & (table["seed"] == 2)
+    table.loc[lost, ["top1_error", "validation_accuracy", "status"]] = [np.nan, np.nan, "diverged"]
+    (both,) = judge("better-than-weight-decay", table)
+    assert (both.at, both.treatment) == ("both", "ε = 0.1 0.002")
+
+
+def test_without_smoothing_there_is_nothing_beside_a_tuned_weight_decay():
+    """And with a single ε validation chooses its weight decay alone."""
+    none = {(0.0, 1e-3): [0.0] * 5, (0.0, 2e-3): [0.01] * 5}
+    assert judge("better-than-weight-decay", crossed({**none, (0.1, 1e-3): [0.02] * 5}))[0].at == (
+        "judged"
+    )
+    table = crossed(none)
+    claim = DECLARED["better-than-weight-decay"]
+    assert claims.judge([claim], {"weight decay": table}, 0.1, outcomes(table)) == {}
 
 
 def test_an_arm_that_diverged_once_is_not_chosen():

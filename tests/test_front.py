@@ -165,22 +165,22 @@ def test_a_page_that_was_run_here_is_summed_up_as_it_was_run(collected):
 
 def test_a_claim_names_the_profile_of_the_runs_that_it_compares(collected):
     shown = collected[PAGE]
-    main, fractions, alternatives = shown.groups
-    groups = [main, fractions, replace(alternatives, profile="small")]
+    *others, decay = shown.groups
+    groups = [*others, replace(decay, profile="small")]
     own = replace(shown, groups=groups, recorded=False)  # so that it is said whose each are
     changed = {**collected, PAGE: own}
     compared = front.verdicts(changed).data.set_index("claim")["runs compared"]
     assert compared[LOWER.claim].endswith("profile cpu")
     assert compared[CLAIMS["better-than-weight-decay"].claim].endswith("profile small")
     (line,) = (s for s in front.banner(changed).data.splitlines() if "profile small" in s)
-    count = len(alternatives.runs)
+    count = len(decay.runs)
     assert f"{count} runs, on the pages 02 ({count})" in line
 
 
 def test_a_verdict_names_the_profile_of_a_group_of_another():
     found = shown(on_tiny(PAGE), "cpu", of_recorded=True)
-    other = replace(found.others["alternatives"], profile="small")
-    changed = replace(found, others={**found.others, "alternatives": other})
+    other = replace(found.others["weight decay"], profile="small")
+    changed = replace(found, others={**found.others, "weight decay": other})
     said = page.verdict(CLAIMS["better-than-weight-decay"], changed).data
     assert "(resnet6, profile small), " in said
 

@@ -88,7 +88,7 @@ def test_epsilon_walks_from_a_parameter_to_the_figure_and_to_the_summary(
         begin(shell, "02_epsilon_study", assignments).raise_error()
         main = shell.user_ns["main"]
         assert set(main.study.errors(main)["epsilon"]) == {0.0, 0.35}
-        assert set(main.study.alternatives(main)["arm"]) >= {"ε = 0.35", "ε = 0.35, stopped early"}
+        assert set(main.study.stopped(main)["arm"]) == {"ε = 0", "ε = 0.35", "ε = 0, stopped early"}
         collected = front.collect("own")
     (found,) = collected.values()
     (judged,) = found.judgements["lower-error"]

@@ -27,8 +27,10 @@ CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
 #: What a claim's treatment or control is. "smoothing": at the judged ε and at that of the best
 #: validation value; "judged" and "plain": ε = the judged one and 0; "tuned" and "another ε": the
 #: best smoothing but for ε = 0 and for the judged one; a list of methods: the best of these; a
-#: method with "smoothing", "same" (the treatment's ε) or "plain": that with this ε.
+#: method with "smoothing", "same" (the treatment's ε) or "plain": that with this ε; `ANY` with
+#: "smoothing" or "plain": of all arms with this ε the best.
 Rule = str | list[str] | dict[str, str]
+ANY = "any"
 
 #: How runs' measures vary between groups of test images: see `lsce.results.run.Run.by_group`.
 ByGroup = Mapping[str, Mapping[str, np.ndarray]]
@@ -271,14 +273,17 @@ def _treatments(claim: Claim, runs: pd.DataFrame, epsilon: float) -> list[tuple[
         isinstance(treatment, dict) and "smoothing" in treatment.values()
     ):
         method = next(iter(treatment)) if isinstance(treatment, dict) else "smoothing"
-        judged = (method, epsilon)
-        of_method = runs[(runs["method"] == method) & (runs["setting"] > 0)]
+        judged: Arm | None = (method, epsilon)
+        smoothed = runs[(runs["method"] == method) & (runs["setting"] > 0)]
+        if method == ANY:
+            judged = _best(claim, runs[runs["epsilon"] == epsilon])
+            smoothed = runs[runs["epsilon"] > 0]
         # Where a page trains a single ε, validation has nothing to choose.
-        several = of_method["setting"].nunique() > 1
-        chosen = best_arm(of_method, _chosen_by(claim, of_method)) if several else None
+        several = smoothed["epsilon"].nunique() > 1
+        chosen = _best(claim, smoothed) if several else None
         if chosen == judged:
-            return [("both", judged)]
-        return [("judged", judged)] + ([("chosen", chosen)] if chosen else [])
+            return [("both", judged)] if judged else []
+        return [(at, arm) for at, arm in (("judged", judged), ("chosen", chosen)) if arm]
     arm = _arm(treatment, claim, runs, epsilon, ("smoothing", epsilon))
     return [("judged" if treatment == "judged" else "", arm)] if arm else []
 
@@ -297,16 +302,23 @@ def _arm(what: Rule, claim: Claim, runs: pd.DataFrame, epsilon: float, to: Arm) 
     of_rule = {"judged": epsilon, "plain": 0.0, "same": to[1]}
     if isinstance(what, dict):
         ((method, name),) = what.items()
+        if method == ANY:
+            return _best(claim, runs[runs["epsilon"] == of_rule[name]])
         return method, of_rule[name]
     if isinstance(what, list):
-        rivals = runs[runs["method"].isin(what)]
-        return best_arm(rivals, _chosen_by(claim, rivals))
+        return _best(claim, runs[runs["method"].isin(what)])
     if what in of_rule:
         return "smoothing", of_rule[what]
     smoothed = runs[(runs["method"] == "smoothing") & (runs["setting"] > 0)]
     if what == "another ε":
         smoothed = smoothed[smoothed["setting"] != epsilon]
-    return None if smoothed.empty else best_arm(smoothed, _chosen_by(claim, smoothed))
+    return _best(claim, smoothed)
+
+
+def _best(claim: Claim, runs: pd.DataFrame) -> Arm | None:
+    """The best arm of some runs, by what the claim's settings are chosen by; None if there is none
+    that never diverged."""
+    return None if runs.empty else best_arm(runs, _chosen_by(claim, runs))
 
 
 def _compare(
