@@ -614,7 +614,7 @@ NEW = {
     "04_penultimate": ("transfer", "probes"),
     "10_costs": ("sets", "far"),
 }
-DRAWN = {"probes": (figures.slopes, {"x": "strength", "line": "means", "logarithmic": True})}
+DRAWN = {"probes": (figures.slopes, {"x": "strength", "logarithmic": True})}
 DRAWN["far"] = figures.cases, {}
 
 
