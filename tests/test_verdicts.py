@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from lsce.judging import simulation
-from lsce.judging.claims import Claim, Judgement
+from lsce.judging.claims import Claim
+from lsce.judging.judgements import Judgement
 from lsce.judging.rule import Effect
 from lsce.report import verdicts
 from lsce.report.findings import Finding

@@ -50,10 +50,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Effect(Estimate):
-    """An estimate with its interval, which holds together with all of its family; NaN without."""
+    """An estimate with its interval, which holds together with all of its family, of that
+    `family_size`; NaN without."""
 
     low: float
     high: float
+    family: float
 
 
 def estimate(effects: ArrayLike, by_group: ArrayLike | None = None) -> Estimate:
@@ -124,17 +126,18 @@ def intervals(
     least as often as it says, also where chance makes one part small. The quantiles are
     Bonferroni's, so that it does not matter how the effects of a page depend on each other.
     """
-    effects = []
-    tail = (1 - level) / (2 * (size or max(len(estimates), 1)))
+    effects, family = [], float(size or len(estimates))
     for each in estimates:
         half = math.nan
         if each.se_seeds > 0:  # without any spread between seeds there is no saying
+            tail = (1 - level) / (2 * family)
             of_images = 0.0 if math.isnan(each.se_images) else each.se_images
             half = math.hypot(
                 _quantile(tail, each.n - 1) * each.se_seeds,
                 _quantile(tail, GROUPS - 1) * of_images,
             )
-        effects.append(Effect(**vars(each), low=each.mean - half, high=each.mean + half))
+        low, high = each.mean - half, each.mean + half
+        effects.append(Effect(**vars(each), low=low, high=high, family=family))
     return effects
 
 
