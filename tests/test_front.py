@@ -118,8 +118,11 @@ def test_every_claim_has_a_verdict_and_a_link_to_its_figure(collected):
     ]
     for at in findings.AT:
         assert list(table[f"at the {at} ε"]) == [
-            f"<b>{findings.overall(claim, collected[claim.notebook], at)}</b>"
+            f"<b>{findings.overall(claim, page, at)}</b>"
+            if findings.judgements(claim, page, at)
+            else "–"
             for claim in CLAIMS.values()
+            if (page := collected[claim.notebook])
         ]
 
 

@@ -250,7 +250,7 @@ def _compare(
         reasons.append(preconditions.NO_OUTCOMES)
     if reason := next(filter(None, reasons), None):
         alone = rule.estimate(effects)
-        effect = Effect(**vars(alone), low=np.nan, high=np.nan, family=np.nan)
+        effect = Effect(**vars(alone), low=np.nan, high=np.nan)
         fields = {"effect": effect, "verdict": rule.UNTESTABLE, "reason": reason}
         return _Comparison(Judgement(**vars(judgement) | fields), None)
     return _Comparison(judgement, rule.estimate(effects, groups), part.among)

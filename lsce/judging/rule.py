@@ -55,7 +55,7 @@ class Effect(Estimate):
 
     low: float
     high: float
-    family: float
+    family: float = math.nan
 
 
 def estimate(effects: ArrayLike, by_group: ArrayLike | None = None) -> Estimate:

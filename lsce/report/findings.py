@@ -150,15 +150,16 @@ def judgements(claim: Claim, page: Finding | Evidence, at: At) -> list[Judgement
 
 
 def overall(claim: Claim, page: Finding | Evidence, at: At) -> str:
-    """The verdict over all regimes at the judged or at the chosen ε."""
+    """The verdict over all regimes at the judged or at the chosen ε; with a single ε there is
+    nothing to choose."""
     verdicts = [judgement.verdict for judgement in judgements(claim, page, at)]
-    return rule.combine(verdicts) if verdicts else rule.UNDECIDED
+    return rule.combine(verdicts) if verdicts else rule.UNTESTABLE
 
 
 def words(claim: Claim, page: Finding | Evidence) -> str:
-    """The verdict over all regimes at the judged ε, and at the chosen one where that differs."""
+    """The verdict over all regimes at the judged ε, and at the chosen one if that is another."""
     first, second = (overall(claim, page, at) for at in AT)
-    if first == second:
+    if first == second or not judgements(claim, page, "chosen"):
         return first
     return f"{first} at the judged ε, {second} at the chosen ε"
 

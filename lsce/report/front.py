@@ -75,7 +75,9 @@ def verdicts(collected: Collected) -> Styler:
             compared += f", {finding.source(finding.profile_of(claim))}"
         row = {"claim": claim.claim}
         for at in findings.AT:
-            row[f"at the {at} ε"] = f"<b>{findings.overall(claim, finding, at)}</b>"
+            known = findings.judgements(claim, finding, at)
+            word = f"<b>{findings.overall(claim, finding, at)}</b>" if known else "–"
+            row[f"at the {at} ε"] = word
         rows.append(row | {"runs compared": compared, "evidence": _link(claim, "figure")})
     return table(pd.DataFrame(rows), wrapped=["claim", "runs compared"], width="12em")
 
@@ -177,7 +179,7 @@ def _basis(claim: Claim, finding: Finding, at: findings.At) -> str:
     """The verdict that advice rests on, at which ε, and what of an effect matters."""
     first, second = (findings.overall(claim, finding, each) for each in findings.AT)
     words = f"*{findings.overall(claim, finding, at)}*"
-    if first != second:
+    if first != second and findings.judgements(claim, finding, "chosen"):
         words += f" at the {at} ε, *{second if at == 'judged' else first}* at the other"
     if finding.profile_of(claim) == finding.profile and finding.lacking > 0:
         words += ", an interim look"

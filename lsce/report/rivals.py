@@ -86,7 +86,7 @@ def table(numbers: pd.DataFrame) -> Styler:
 
 def _cell(row: object) -> str:
     mean, low, high = (float(getattr(row, name)) for name in ("mean", "low", "high"))
-    effect = Effect(mean, 0, np.nan, np.nan, low, high, np.nan)
+    effect = Effect(mean, 0, np.nan, np.nan, low, high)
     value, interval = mean_and_interval(effect)
     text = value + f" ({interval})" * bool(interval)
     if low > 0 or high < 0:
