@@ -161,7 +161,7 @@ def test_a_page_s_other_runs_are_set_apart():
     known = found.others["known posterior"].own_runs
     assert len(found.own_runs) == 18 and {run.spec.data for run in known} == {"built-in"}
     assert {run.spec.data for run in found.own_runs} == {"tiny"}
-    assert len(found.all_runs) == 18 + 2 + 3 * 6
+    assert len(found.all_runs) == 18 + 2 + 3 * 3
 
 
 def test_what_a_page_keeps_of_a_run_must_be_recorded():

@@ -62,6 +62,7 @@ def begin(shell: InteractiveShell, notebook: str, parameters: str) -> ExecutionR
         ("02_epsilon_study", "runs = 'both'", "runs is 'both'; it must be 'own' or 'recorded'"),
         ("11_summary", "profile = 'cpu'", "no parameter 'profile'; it has runs"),
         ("11_summary", "runs = 'both'", "runs is 'both'; it must be 'own' or 'recorded'"),
+        ("A2_verdicts", "pages = 5", "pages is 5; it must be at least 10"),
         ("A1_speed", "parts = ['los']", "parts names 'los'; it must name some of "),
     ],
 )

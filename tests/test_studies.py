@@ -16,7 +16,7 @@ from lsce.judging import arms
 from lsce.judging.claims import MAIN
 from lsce.measures import calibration, features
 from lsce.report import figures, notes, page
-from lsce.studies.calibration import KNOWN_POSTERIOR
+from lsce.studies.calibration import KNOWN_POSTERIOR, RIVALS
 from lsce.studies.evidence import Evidence, grouped
 from lsce.studies.number_of_classes import EQUAL_EPOCHS, SAME_IMAGES
 from lsce.studies.profiles import Profile
@@ -193,6 +193,28 @@ def test_the_calibration_study_adds_runs_with_a_known_posterior_and_peers():
     in_full = {label.task.method.words for label in study.groups()["peers"] if study.in_full(label)}
     assert in_full == {"ε = 0", "ε = 0.1"}
     assert all(study.in_full(label) for label in study.groups()[KNOWN_POSTERIOR])
+
+
+def test_rivals_have_as_many_settings_each_and_may_have_a_network_of_their_own():
+    given = GRID | dict(seeds=[3], epsilons=[0.0, 0.1, 0.3], peer_run=RUN)
+    given |= {name: [0.1, 0.3] for name in RIVALS}
+    study = build("03_calibration", **given)
+    labels = study.groups()["peers"]
+    assert {label.regime for label in labels} == {"resnet6, 3 epochs"}
+    assert {label.task.epochs for label in labels} == {3}
+    settings: dict[str, list[float]] = {}
+    for label in labels:
+        settings.setdefault(label.method, []).append(label.setting)
+    assert settings.pop("smoothing") == [0.0, 0.1, 0.3]
+    assert len(settings) == len(RIVALS) and all(each == [0.1, 0.3] for each in settings.values())
+    words = {label.arm for label in labels}
+    assert words >= {"ε = 0.3 to 0.6", "MaxSup, weight 0.1 to 0.2", "MbLS, margin 0.3"}
+    for claim in studies.claims_of("03_calibration")[-2:]:
+        assert set(claim.control) == set(settings)
+    with pytest.raises(ValueError, match=r"zipf_weights is \[0.1\]; it must be 2 values"):
+        build("03_calibration", **given | {"zipf_weights": [0.1]})
+    with pytest.raises(ValueError, match=r"scheduled_epsilons.1 is 0.6; it must be at most 0.5"):
+        build("03_calibration", **given | {"scheduled_epsilons": [0.1, 0.6]})
 
 
 @pytest.mark.parametrize(
@@ -592,7 +614,7 @@ NEW = {
     "04_penultimate": ("transfer", "probes"),
     "10_costs": ("sets", "far"),
 }
-DRAWN = {"probes": (figures.slopes, {"x": "strength", "line": "means", "logarithmic": True})}
+DRAWN = {"probes": (figures.slopes, {"x": "strength", "logarithmic": True})}
 DRAWN["far"] = figures.cases, {}
 
 

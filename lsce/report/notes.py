@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
 from lsce import data
-from lsce.judging import arms, claims
+from lsce.judging import arms, judgements
 from lsce.measures import temperature
 from lsce.report.findings import signed
 from lsce.report.tables import table
@@ -100,7 +100,7 @@ def over_fitting(shown: Evidence) -> Markdown:
 
 def _change(runs: pd.DataFrame, epsilon: float, measure: str) -> float:
     """The mean paired difference that smoothing makes to a measure; NaN without a pair."""
-    plain, smoothed = (claims.values(runs, ("smoothing", e), measure) for e in (0.0, epsilon))
+    plain, smoothed = (judgements.values(runs, ("smoothing", e), measure) for e in (0.0, epsilon))
     return float((smoothed - plain).mean())
 
 
