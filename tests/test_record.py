@@ -323,6 +323,9 @@ def test_runs_that_are_compared_go_to_one_kind_of_device(every, monkeypatch):
     assert {run.seed for run in runs} == {plain.task.seed}
     # Smoothing and weight decay; the other regime is compared with none of them.
     assert {run.method.kind for run in runs} == {"smoothing"}
+    rival = next(each for each in every.values() if each.task.run.method.kind == "MbLS")
+    rivals = [each.task.run for each in every.values() if each.block == rival.block]
+    assert {run.method.kind for run in rivals} > {"smoothing", "MaxSup", "Zipf-LS", "logit penalty"}
     assert len({run.recipe.weight_decay for run in runs}) > 1
     assert len({run.recipe.augment for run in runs}) == 1
     have = {plain.task.id: run_of(plain.task)}  # on an abacus

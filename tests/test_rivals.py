@@ -8,6 +8,7 @@ import pytest
 from made_up import GRID, REGIMES, build
 from scipy import stats
 
+from lsce import studies
 from lsce.judging import rule
 from lsce.measures.jackknife import GROUPS
 from lsce.report import figures, rivals
@@ -133,6 +134,10 @@ def test_the_column_that_settings_are_chosen_by_is_the_first_that_all_runs_have(
     peers = page(ARMS)
     del peers.own_runs[0].scalars["validation_debiased_ce"]
     assert chosen_by(peers.table, "debiased_ce") == "validation_nll"
+    judged = [claim for claim in studies.claims_of("03_calibration") if claim.group == PEERS]
+    for claim in judged:
+        assert SCORES[claim.measure].chosen_by == tuple(claim.chosen_by)
+    assert len(judged) == 2
 
 
 def test_settings_at_an_edge_are_named_by_score():
