@@ -124,7 +124,8 @@ def test_a_seed_that_is_not_complete_is_left_out():
     keep(lambda spec: (spec.seed, spec.recipe.weight_decay) != (1, 0.002))
     (found,) = evidence.recorded(PAGE)
     assert found.seeds == [0, 1, 2] and len(found.pairs) == 3 * 6
-    assert found.others["alternatives"].seeds == [0, 2]
+    assert found.others["weight decay"].seeds == [0, 2]
+    assert found.others["early stopping"].seeds == [0, 1, 2]
     assert found.others["fractions"].seeds == [0, 1, 2]
     keep(lambda spec: (spec.images, spec.seed, spec.method.setting) != (200, 1, 0.1))
     (found,) = evidence.recorded(PAGE)

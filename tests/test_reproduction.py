@@ -145,7 +145,7 @@ def test_papers_without_a_single_epsilon_stand_beside_the_judged_one():
     assert set(numbers[numbers["source"] == "here"]["epsilon"]) == {0.1}
     (theirs,) = numbers[numbers["source"] == "published"].to_dict("records")
     assert theirs["effect"] == pytest.approx(77.05 - 76.16) and np.isnan(theirs["epsilon"])
-    (row,) = reproduction.directions(numbers).to_dict("records")
+    (row,) = reproduction.directions(numbers, 0.1).to_dict("records")
     assert row["few"] == "the same way" and row["many"] == "undecided"
     (axes,) = figures.beside_published(numbers).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
@@ -164,7 +164,7 @@ def test_the_direction_is_that_of_the_interval(shift, direction):
     numbers = reproduction.with_published(
         evidence(shift=shift, noise=1e-3), [CLAIMS["lower-error"]]
     )
-    rows = reproduction.directions(numbers)
+    rows = reproduction.directions(numbers, 0.1)
     at_01 = rows[rows["published"].str.startswith("Mueller")].iloc[0]
     assert at_01["few"] == direction and at_01["many"] == "undecided"
     at_005 = rows[rows["published"].str.endswith("DenseNet-121")].iloc[0]

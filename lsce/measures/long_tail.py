@@ -28,6 +28,15 @@ def optimal_elsewhere(counts: Sequence[int], epsilon: float) -> float:
     return (optimum[:, rare].sum(1) / optimum.sum(1)).mean().item()
 
 
+def groups(counts: Sequence[int]) -> dict[str, Tensor]:
+    """Which classes are many-, medium- and few-shot, and the rarest fifth, which overlaps with
+    these: bool (C,) by "many", "medium", "few" and "rare". counts: training images of each class.
+    """
+    images = torch.tensor(counts)
+    many, few = images > MANY, images < FEW
+    return {"many": many, "medium": ~(many | few), "few": few, "rare": _rarest(counts)}
+
+
 def _rarest(counts: Sequence[int]) -> Tensor:
     rare = torch.zeros(len(counts), dtype=torch.bool)
     rare[torch.tensor(counts).argsort(stable=True)[: round(RAREST * len(counts))]] = True
@@ -43,14 +52,11 @@ def measure(logits: Tensor, labels: Tensor, counts: Sequence[int]) -> dict[str, 
     `rare_predicted`, the share of all images that are predicted to be of one, and `rare_elsewhere`,
     the mean probability of all of them together on images of the other classes.
     """
-    images, rare = torch.tensor(counts), _rarest(counts)
-    predicted = logits.argmax(1)
-    right = (predicted == labels).double()
-    many, few = images > MANY, images < FEW
-    groups = {"many": many, "few": few, "medium": ~(many | few), "rare": rare}
+    predicted, of_groups = logits.argmax(1), groups(counts)
+    right, rare = (predicted == labels).double(), of_groups["rare"]
     accuracies = {
         f"{name}_accuracy": right[classes[labels]].mean().item()
-        for name, classes in groups.items()
+        for name, classes in of_groups.items()
         if classes[labels].any()
     }
     probabilities = logits.double().softmax(1)[:, rare].sum(1)

@@ -22,7 +22,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from lsce import studies
-from lsce.judging import claims, statistics
+from lsce.judging import judgements, statistics
 from lsce.judging.arms import by_regime
 from lsce.judging.claims import Claim
 from lsce.judging.rule import Effect
@@ -90,11 +90,11 @@ def _by_seed(runs: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd
         for claim in declared():
             # Of the others the rival is chosen, and perhaps another one each time.
             if claim.is_plain:
-                effects = claims.smoothing_effects(claim, part, claim.measure, judged)
+                effects = judgements.smoothing_effects(claim, part, claim.measure, judged)
                 numbers[regime, f"effect: {claim.words}", claim.unit] = effects
         for column, (words, scale, unit) in LEVELS.items():
             for epsilon in (0.0, judged):
-                values = claims.values(part, ("smoothing", epsilon), column)
+                values = judgements.values(part, ("smoothing", epsilon), column)
                 numbers[regime, f"{words}, ε = {epsilon:g}", unit] = scale * values
     return numbers
 
@@ -153,10 +153,9 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
 
     Columns: claim, unit, source ("here" or "published"), name (the regime, or paper and network),
     epsilon (NaN where a paper has no single one), effect (positive favours the claim), low and high
-    (NaN for published ones), n; of published ones also `compared_at`, their ε or else the judged
-    one, and the setting. Ours are at the regime's ε nearest to that of a published pair, one row
-    for each such ε; or, where the claim compares other arms than an ε with 0, those that it is
-    judged by.
+    (NaN for published ones), n. Ours are at the regime's ε nearest to that of a published pair (to
+    the judged one where it is NaN), one row for each such ε; or, where the claim compares other
+    arms than an ε with 0, those that it is judged by.
     """
     reported, judged = literature.published(), shown.study.judged
     rows = []
@@ -165,15 +164,15 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
             continue
         measure = claim.published.measure
         theirs = [
-            _published(claim.sign, measure, reported.loc[pair], judged)
-            for pair in claim.published.pairs
+            _published(claim.sign, measure, reported.loc[pair]) for pair in claim.published.pairs
         ]
         ours = []
         if claim.is_plain:
             runs = shown.table if measure in shown.table else shown.table.iloc[:0]
             for regime, part in by_regime(runs):
-                for epsilon in sorted({_nearest(part, row["compared_at"]) for row in theirs}):
-                    effects = claims.smoothing_effects(claim, part, measure, epsilon)
+                wanted = {_compared_at(row["epsilon"], judged) for row in theirs}
+                for epsilon in sorted({_nearest(part, epsilon) for epsilon in wanted}):
+                    effects = judgements.smoothing_effects(claim, part, measure, epsilon)
                     if len(effects):
                         ours.append(_ours(regime, epsilon, statistics.mean_interval(effects)))
         else:
@@ -186,18 +185,22 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _published(sign: float, measure: str, pair: pd.DataFrame, judged: float) -> dict[str, Any]:
+def _published(sign: float, measure: str, pair: pd.DataFrame) -> dict[str, Any]:
     """A row of `with_published`, from the published values without and with smoothing."""
     plain, smoothed = literature.in_units_of(measure, pair)
-    first, epsilon = pair.iloc[0], float(pair["epsilon"].iloc[1])
+    first = pair.iloc[0]
     return {
         "source": "published",
         "name": literature.name(first),
-        "epsilon": epsilon,
-        "compared_at": judged if np.isnan(epsilon) else epsilon,
+        "epsilon": float(pair["epsilon"].iloc[1]),
         "effect": sign * (smoothed - plain),
         "setting": first["setting"],
     }
+
+
+def _compared_at(epsilon: float, judged: float) -> float:
+    """The ε that a published effect is compared at."""
+    return judged if np.isnan(epsilon) else epsilon
 
 
 def _nearest(runs: pd.DataFrame, epsilon: float) -> float:
@@ -211,16 +214,18 @@ def _ours(regime: str, epsilon: float, effect: Interval | Effect) -> dict[str, A
     return row | {"low": effect.low, "high": effect.high, "n": effect.n}
 
 
-def directions(numbers: pd.DataFrame) -> pd.DataFrame:
-    """A row a published effect of `with_published`, with the outcome in each of our regimes."""
+def directions(numbers: pd.DataFrame, judged: float) -> pd.DataFrame:
+    """A row a published effect of `with_published`, with the outcome in each of our regimes, at the
+    judged ε where a paper has no single one."""
     rows = []
     for claim, part in numbers.groupby("claim", sort=False):
         ours = part[part["source"] == "here"]
         for _, theirs in part[part["source"] == "published"].iterrows():
             row = {"claim": claim, "published": theirs["name"], "setting": theirs["setting"]}
             row |= {"ε": theirs["epsilon"], "effect": theirs["effect"]}
+            epsilon = _compared_at(theirs["epsilon"], judged)
             for regime, effects in ours.groupby("name", sort=False):
-                effect = effects.loc[(effects["epsilon"] - theirs["compared_at"]).abs().idxmin()]
+                effect = effects.iloc[int((effects["epsilon"] - epsilon).abs().argmin())]
                 same = effect["effect"] * theirs["effect"] > 0
                 direction = "the same way" if same else "the opposite way"
                 decided = effect["low"] > 0 or effect["high"] < 0

@@ -12,9 +12,9 @@ import pandas as pd
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from lsce.judging import arms, claims, rule
+from lsce.judging import arms, judgements, rule
 from lsce.judging.arms import Arm
-from lsce.judging.claims import Term
+from lsce.judging.judgements import Term
 from lsce.judging.rule import Effect
 from lsce.report.findings import mean_and_interval
 from lsce.report.tables import table as styled
@@ -43,7 +43,7 @@ def differences(peers: Evidence) -> pd.DataFrame:
                 if method in (SMOOTHING, PLAIN) or rival is None or ours is None:
                     continue
                 terms = list(_terms(runs, (rival, ours), name, score.scale))
-                effects, groups = claims.effects_of(terms, runs, by_group)
+                effects, groups = judgements.effects_of(terms, runs, by_group)
                 words = [arms.words_of(runs, arm) for arm in (rival, ours)]
                 rows.append((regime, score.words, method, *words))
                 estimates.append(rule.estimate(effects, groups))
@@ -86,7 +86,7 @@ def table(numbers: pd.DataFrame) -> Styler:
 
 def _cell(row: object) -> str:
     mean, low, high = (float(getattr(row, name)) for name in ("mean", "low", "high"))
-    effect = Effect(mean, 0, np.nan, np.nan, low, high)
+    effect = Effect(mean, 0, np.nan, np.nan, low, high, np.nan)
     value, interval = mean_and_interval(effect)
     text = value + f" ({interval})" * bool(interval)
     if low > 0 or high < 0:

@@ -1,6 +1,7 @@
 """What does smoothing do on long tails, with and without class weights?"""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from lsce import data
+from lsce.judging import arms
 from lsce.judging.claims import MAIN
 from lsce.measures import long_tail
 from lsce.studies import tables
@@ -15,6 +17,14 @@ from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import Epsilons, Parameters, Regime, Some, parameter
 from lsce.studies.study import Labelled, Study
 from lsce.training.methods import Method, Smoothing, WeightedSmoothing
+
+#: Groups of classes (see `lsce.measures.long_tail.groups`) and their words.
+SHOTS = {
+    "many": "many-shot",
+    "medium": "medium-shot",
+    "few": "few-shot",
+    "rare": "rarest fifth",
+}
 
 
 class WeightsParameters(Parameters):
@@ -51,21 +61,43 @@ class ClassWeights(Study):
         methods += [weighted(epsilon=p.judged, weighting="terms", convention="include-true")]
         methods += [weighted(epsilon=e, weighting="samples") for e in p.epsilons if e > 0]
         for imbalance in p.imbalances:
-            run = {f"imbalance {imbalance:g}": p.long_tail_run}
+            run = {_regime(imbalance): p.long_tail_run}
             yield from self.trained(MAIN, run, methods, imbalance=imbalance)
 
     def errors(self, main: Evidence) -> pd.DataFrame:
-        measures = {"top1_error": "top-1 error", "debiased_ce": "debiased CE"}
-        return tables.compared_measures(main.table, measures, self.chosen_by)
+        return tables.compared(main.table, "top1_error", self.chosen_by)
+
+    def calibration(self, main: Evidence) -> pd.DataFrame:
+        measures = {f"debiased_ce{end}": words for end, words in tables.BEFORE_AND_AFTER.items()}
+        numbers = tables.compared_measures(main.table, measures, self.chosen_by)
+        place = {regime: index for index, regime in enumerate(main.regimes)}
+        return numbers.sort_values("regime", key=lambda names: names.map(place), kind="stable")
 
     def shots(self, main: Evidence) -> pd.DataFrame:
-        measures = {
-            "many_accuracy": "many-shot",
-            "medium_accuracy": "medium-shot",
-            "few_accuracy": "few-shot",
-            "rare_accuracy": "rarest fifth",
-        }
+        measures = {f"{name}_accuracy": words for name, words in SHOTS.items()}
         return self._cases(main, measures).dropna(subset="value")
+
+    def images(self, main: Evidence) -> pd.DataFrame:
+        """What is behind each group of classes: columns imbalance, group, classes, training images
+        of each class (the range), test images, and the accuracy of plain networks on these (mean
+        over seeds, NaN if none was measured)."""
+        rows = []
+        for imbalance in self.parameters.imbalances:
+            counts, entry = self._counts(imbalance), data.entry(self.parameters.data_name)
+            plain = main.table[arms.plain(main.table)]
+            plain = plain[plain["regime"] == _regime(imbalance)]
+            for name, classes in long_tail.groups(counts).items():
+                number = int(classes.sum())
+                if not number:
+                    continue
+                sizes = [count for count, inside in zip(counts, classes, strict=True) if inside]
+                row = {"imbalance": imbalance, "group": SHOTS[name], "classes": number}
+                row["training images of each"] = f"{min(sizes):,} to {max(sizes):,}"
+                row["test images"] = number * entry.per_class("test")
+                accuracy = plain.get(f"{name}_accuracy")
+                row["plain accuracy"] = math.nan if accuracy is None else accuracy.mean()
+                rows.append(row)
+        return pd.DataFrame(rows)
 
     def trap(self, main: Evidence) -> pd.DataFrame:
         """How often the rarest classes are predicted, and how probable they are elsewhere."""
@@ -79,12 +111,21 @@ class ClassWeights(Study):
     def optimum(self) -> pd.DataFrame:
         """What class weights and smoothing ask for, see `lsce.measures.long_tail`."""
         p, rows = self.parameters, []
-        classes = data.entry(p.data_name).num_classes
-        largest = p.long_tail_run.images(p.data_name) // classes
         for imbalance, epsilon in itertools.product(p.imbalances, sorted(p.epsilons)):
-            counts = data.long_tail_counts(largest, classes, imbalance)
+            counts = self._counts(imbalance)
             row = {"imbalance": imbalance, "images": sum(counts)}
             row |= {"commonest, rarest class": f"{counts[0]}, {counts[-1]}", "ε": epsilon}
             elsewhere = long_tail.optimal_elsewhere(counts, epsilon)
             rows.append(row | {"rarest fifth elsewhere, at the optimum": elsewhere})
         return pd.DataFrame(rows)
+
+    def _counts(self, imbalance: float) -> list[int]:
+        """Training images of each class."""
+        p = self.parameters
+        classes = data.entry(p.data_name).num_classes
+        largest = p.long_tail_run.images(p.data_name) // classes
+        return data.long_tail_counts(largest, classes, imbalance)
+
+
+def _regime(imbalance: float) -> str:
+    return f"imbalance {imbalance:g}"

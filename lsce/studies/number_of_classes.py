@@ -1,28 +1,25 @@
 """Is smoothing of more use with more classes?"""
 
 import itertools
-from collections.abc import Iterator
-from typing import Annotated, Self
+import math
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Self
 
 import pandas as pd
 from pydantic import Field, model_validator
 
 from lsce import data, studies
-from lsce.judging import claims
-from lsce.judging.claims import MAIN
+from lsce.judging import judgements, rule
+from lsce.judging.claims import MAIN, Claim
+from lsce.results.run import Run
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import Parameters, Positive, Regime, Some, parameter
-from lsce.studies.study import Labelled, Study
+from lsce.studies.study import Labelled, Study, table_of
+from lsce.training import networks
 from lsce.training.spec import Superclasses, TrueLabels
 
 #: The names of the designs beside the main one of equal steps.
 EQUAL_EPOCHS, SAME_IMAGES = "equal epochs", "same images"
-
-#: Words for a gain → the claim whose effect it is.
-GAINS = {
-    "error, points": "more-with-more-classes",
-    "NLL gap, nats": "less-overfitting-with-more-classes",
-}
 
 
 class ClassesParameters(Parameters):
@@ -61,6 +58,7 @@ class NumberOfClasses(Study):
     Parameters = ClassesParameters
     columns = {
         "train_accuracy": "training accuracy",
+        "classes_per_feature": "classes ÷ width",
         "top1_error": "test error",
         "nll_gap": "NLL gap",
         "debiased_ce": "debiased CE",
@@ -85,9 +83,21 @@ class NumberOfClasses(Study):
         }.items():
             yield from self.smoothed(SAME_IMAGES, {words: run}, epsilons, labels=labels)
 
+    def table(self, pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
+        """With `classes_per_feature`: the classes over the network's penultimate features."""
+        pairs = list(pairs)
+        table = table_of(pairs)
+        widths = [networks.width(label.task.run.network) for label, _ in pairs]
+        return table.assign(classes_per_feature=table["classes"] / widths)
+
     def _designs(self, main: Evidence) -> dict[str, pd.DataFrame]:
-        others = {name: main.others[name].table for name in (EQUAL_EPOCHS, SAME_IMAGES)}
-        return {"equal steps": main.table} | others
+        """The tables of the designs, by the words that claims have for them."""
+        groups = {MAIN: main, **main.others}
+        return {words: groups[name].table for name, words in self._claims()[0].groups.items()}
+
+    def _claims(self) -> list[Claim]:
+        """The claims on a gain by the number of classes."""
+        return [claim for claim in studies.claims_of(self.notebook) if claim.contrast]
 
     def errors(self, main: Evidence) -> pd.DataFrame:
         parts = [table.assign(panel=design) for design, table in self._designs(main).items()]
@@ -95,16 +105,46 @@ class NumberOfClasses(Study):
         return pd.concat(parts)[columns].rename(columns={"top1_error": "value"})
 
     def gains(self, main: Evidence) -> pd.DataFrame:
-        """What the judged ε gains by the number of classes: columns panel, arm, classes, seed and
-        value. What an effect is, a claim says."""
-        claim_of = {claim.id: claim for claim in studies.claims_of(self.notebook)}
+        """What the judged ε gains by the number of classes, in the claims' units: columns row (the
+        measure), column (the design), claim, arm, classes, seed and value."""
         arm, parts = f"gain of ε = {self.judged:g}", []
-        for (words, name), (design, table) in itertools.product(
-            GAINS.items(), self._designs(main).items()
+        for claim, (design, table) in itertools.product(
+            self._claims(), self._designs(main).items()
         ):
-            claim, panel = claim_of[name], f"{design}: {words}"
+            name = self.columns[claim.measure].removeprefix("test ")
+            about = {"row": f"{name}, {claim.unit}", "column": design, "claim": claim.id}
             for classes, rows in table.groupby("classes"):
-                gain = claims.smoothing_effects(claim, rows, claim.measure, self.judged)
+                gain = judgements.smoothing_effects(claim, rows, claim.measure, self.judged)
                 effects = gain.rename("value").reset_index()
-                parts.append(effects.assign(panel=panel, arm=arm, classes=classes))
+                parts.append(effects.assign(**about, arm=arm, classes=classes))
         return pd.concat(parts, ignore_index=True)
+
+    def contrasts(self, main: Evidence) -> pd.DataFrame:
+        """How much more the judged ε gains with the most classes than with the fewest, a row a
+        claim and design, in the claim's unit.
+
+        Columns: measure and unit; design; fewest and most, the classes; per_fewest and per_most,
+        these over the penultimate width; gain_fewest and gain_most, means over seeds; difference,
+        low and high, with the interval of the verdict (NaN where nothing is judged); verdict; and
+        overall, the verdict over the designs.
+        """
+        gains = self.gains(main).groupby(["claim", "column", "classes"])["value"].mean()
+        rows = []
+        for claim in self._claims():
+            judgements = main.judgements.get(claim.id, [])
+            overall = rule.combine(each.verdict for each in judgements) if judgements else ""
+            for judgement in judgements:
+                design = judgement.regime.partition(": ")[0]
+                table = self._designs(main)[design]
+                ends = [table["classes"].min(), table["classes"].max()]
+                widths = table.groupby("classes")["classes_per_feature"].first()
+                row: dict[str, Any] = {"measure": self.columns[claim.measure]}
+                row |= {"unit": claim.unit, "design": design}
+                for end, classes in zip(("fewest", "most"), ends, strict=True):
+                    row |= {end: classes, f"per_{end}": widths[classes]}
+                    row[f"gain_{end}"] = gains.get((claim.id, design, classes), math.nan)
+                effect = judgement.effect
+                for name, field in {"difference": "mean", "low": "low", "high": "high"}.items():
+                    row[name] = getattr(effect, field) if effect else math.nan
+                rows.append(row | {"verdict": judgement.verdict, "overall": overall})
+        return pd.DataFrame(rows)

@@ -23,7 +23,7 @@ def tidy(
     left out.
     """
     kept = list(dict.fromkeys(["epsilon", x, "seed"]))
-    parts = [pd.DataFrame(columns=["panel", "arm", *kept, "value"])]
+    parts = [pd.DataFrame(columns=[*kept, "panel", "arm", "value"])]
     for column, panel, arm in columns:
         for regime, rows in table.groupby("regime", sort=False):
             if column in rows and rows[column].notna().any():

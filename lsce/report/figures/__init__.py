@@ -68,29 +68,41 @@ def histories(
     return style.label(figure, xlabel="epoch", legend=4, **labels)
 
 
-def slopes(
-    numbers: pd.DataFrame, *, x: str, line: str, logarithmic: bool = False, **labels: Any
-) -> Figure:
-    """Values against `x`, to scale; `numbers` has panel, arm, `x`, seed and value.
-
-    `line` joins the means ("means"), or is the mean of the seeds' least-squares lines ("fit"), by
-    log10 x where the axis is logarithmic.
-    """
+def slopes(numbers: pd.DataFrame, *, x: str, logarithmic: bool = False, **labels: Any) -> Figure:
+    """Values against `x`, to scale, with a line through the means; `numbers` has panel, arm, `x`,
+    seed and value."""
     figure, panels = style.panels(numbers, "panel", 3, 3.1, extra=0.6)
     for ax, part in panels:
         for rows, look in style.series(part, "arm", numbers["arm"].unique()):
             groups = rows.groupby(x)["value"]
             style.means(ax, dict(iter(groups)), upright=True, **look)
             heights = groups.mean()
-            if line == "fit":
-                places = np.log10(heights.index) if logarithmic else heights.index
-                heights[:] = np.polyval(np.polyfit(places, heights, 1), places)
             ax.plot(heights.index, heights, color=look["color"], linewidth=1.2)
-        if line == "fit":
-            ax.axhline(0, color="black", linewidth=1)
         if logarithmic:
             style.logarithmic_axis(ax, part[x], "{:g}")
     return style.label(figure, legend=2, **labels)
+
+
+def side_by_side(numbers: pd.DataFrame, *, x: str, xlabel: str) -> Figure:
+    """Means at each `x`, on a logarithmic axis, and no line through them: a panel for each value of
+    the columns `row` and `column`, with the same axis for a row of panels and for all of them;
+    `numbers` has these, arm, `x`, seed and value."""
+    rows, columns = numbers["row"].unique(), numbers["column"].unique()
+    shared = {"sharex": True, "sharey": "row"}
+    figure, axes = style.grid(len(rows), len(columns), 0.7 + 2.5 * len(rows), **shared)
+    for row_axes, row in zip(axes, rows, strict=True):
+        for ax, column in zip(row_axes, columns, strict=True):
+            part = numbers[(numbers["row"] == row) & (numbers["column"] == column)]
+            for points, look in style.series(part, "arm", numbers["arm"].unique()):
+                style.means(ax, dict(iter(points.groupby(x)["value"])), upright=True, **look)
+            ax.axhline(0, color="black", linewidth=1)
+            style.logarithmic_axis(ax, numbers[x], "{:g}")
+        row_axes[0].set_ylabel(row)
+    for ax, column in zip(axes[0], columns, strict=True):
+        ax.set_title(column)
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    return style.legend_below(figure, 2)
 
 
 def curves(
