@@ -230,7 +230,7 @@ def test_more_with_fewer_images_is_the_difference_between_fewest_and_most():
     parts = [part.assign(run=part["run"] + part["regime"]) for part in parts]
     parts[0]["nll_gap"] += 0.001 * parts[0]["seed"] ** 2 * (parts[0]["setting"] > 0)
     (judged,) = judge("more-with-fewer-images", pd.concat(parts))
-    assert judged.regime == "10,000 against 100"
+    assert judged.regime == "100 against 10,000"
     assert judged.effect.mean == pytest.approx(0.2 - 0.006) and judged.verdict == "supported"
 
 

@@ -134,7 +134,8 @@ def changes() -> pd.DataFrame:
 
 
 def changes_of(claim: Claim) -> pd.DataFrame:
-    """The rows of `changes` that touched a claim."""
+    """The rows of `changes` that touched a claim, from the day on which it was declared."""
     rows = changes()
+    rows = rows[rows["date"] >= claim.declared]
     touched = [{claim.id, claim.family, "all"} & set(each.split("; ")) for each in rows["claims"]]
-    return rows[[bool(each) for each in touched]]
+    return rows[list(map(bool, touched))]

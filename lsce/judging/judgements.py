@@ -118,8 +118,8 @@ def _judged(claim: Claim, judgement: Judgement, effect: Effect) -> Judgement:
 
 
 class _Part(NamedTuple):
-    """Runs in which two arms are compared, at one ε; of a contrast those with least of its column
-    come first and those with most second."""
+    """Runs in which two arms are compared, at one ε; of a contrast those where the effect is to be
+    larger come first."""
 
     regime: str
     at: str
@@ -139,7 +139,9 @@ def _parts(claim: Claim, words: str, table: pd.DataFrame, epsilon: float) -> Ite
             if sizes[0] == sizes[1]:
                 continue
             parts = [runs[runs[column] == size] for size in sizes]
-            regime = " against ".join(part["regime"].iloc[0] for part in reversed(parts))
+            if claim.contrast[0] == "more":
+                parts.reverse()
+            regime = " against ".join(part["regime"].iloc[0] for part in parts)
         name = ": ".join(filter(None, (words, regime)))
         both = pd.concat(parts)
         for treatment in _treatments(claim, both, epsilon):
@@ -257,12 +259,9 @@ def _compare(
 def _terms(claim: Claim, part: _Part, measures: Sequence[str]) -> Iterator[Term]:
     """The terms of the effects of all seeds that have every value; measures: of the treatment and
     of the control."""
-    signs = [1.0]
-    if claim.contrast is not None:
-        signs = [-1.0, 1.0] if claim.contrast[0] == "more" else [1.0, -1.0]
     columns = [
         (measure, claim.sign * sign * side, runs[of_arm(runs, arm)].set_index("seed"))
-        for runs, sign in zip(part.runs, signs, strict=True)
+        for runs, sign in zip(part.runs, (1.0, -1.0), strict=False)
         for arm, measure, side in zip(part.arms, measures, (1.0, -1.0), strict=True)
     ]
     known = [rows.index[rows[measure].notna()] for measure, _, rows in columns]
