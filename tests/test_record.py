@@ -329,6 +329,9 @@ def test_runs_that_are_compared_go_to_one_kind_of_device(every, monkeypatch):
     assert {run.seed for run in runs} == {plain.task.seed}
     # Smoothing; rivals are of another network, and the other regime is compared with weight decays.
     assert {run.method.kind for run in runs} == {"smoothing"}
+    rival = next(each for each in every.values() if each.task.run.method.kind == "MbLS")
+    rivals = [each.task.run for each in every.values() if each.block == rival.block]
+    assert {run.method.kind for run in rivals} > {"smoothing", "MaxSup", "Zipf-LS", "logit penalty"}
     assert len({run.recipe.augment for run in runs}) == 1
     crossed = next(each for each in every.values() if each.task.run.recipe.weight_decay == 0.002)
     of_decays = [each.task.run for each in every.values() if each.block == crossed.block]

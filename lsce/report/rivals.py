@@ -6,6 +6,7 @@ do not depend on how many rivals there are.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from pandas.io.formats.style import Styler
 from lsce.judging import arms, judgements, rule
 from lsce.judging.arms import Arm
 from lsce.judging.judgements import Term
-from lsce.judging.rule import Effect
+from lsce.judging.rule import Effect, Estimate
 from lsce.report.findings import mean_and_interval
 from lsce.report.tables import table as styled
 from lsce.studies.calibration import SCORES, chosen_by
@@ -24,39 +25,68 @@ from lsce.studies.evidence import Evidence
 SMOOTHING, PLAIN = "smoothing", "plain cross entropy"
 
 
+class _Difference(NamedTuple):
+    """A rival less label smoothing by a score, in one regime; `among`: how many settings there are
+    of both, beside one of them."""
+
+    regime: str
+    score: str
+    method: str
+    rival: str
+    smoothing: str
+    estimate: Estimate
+    of_images: bool
+    among: int
+
+
 def differences(peers: Evidence) -> pd.DataFrame:
     """Each rival less label smoothing, on the test images, by every one of `SCORES`, both at the
     setting that validation chose by it.
 
-    Columns regime, score (its words), method, rival and smoothing (the arms in words), mean, low,
-    high, n (paired seeds), in the score's unit; below 0 the rival is better. All intervals hold
-    together with probability `lsce.judging.rule.LEVEL`. They are NaN where there is one seed, and
-    where runs were recorded without how they vary between groups of test images.
+    Columns regime, score (its words), method, rival and smoothing (the arms in words), n (paired
+    seeds), mean, low, high, in the score's unit; below 0 the rival is better. All intervals hold
+    together with probability `lsce.judging.rule.LEVEL`, settings being chosen. They are NaN where
+    there is one seed, and where runs were recorded without how they vary between groups of test
+    images.
     """
+    found = list(_differences(peers))
+    sure = [each for each in found if each.of_images]
+    size = rule.family_size(0, [each.among for each in sure])
+    effects = iter(rule.intervals([each.estimate for each in sure], size))
+    rows = []
+    for each in found:
+        low, high = np.nan, np.nan
+        if each.of_images:
+            effect = next(effects)
+            low, high = effect.low, effect.high
+        rows.append((*each[:5], each.estimate.n, each.estimate.mean, low, high))
+    columns = ["regime", "score", "method", "rival", "smoothing", "n", "mean", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _differences(peers: Evidence) -> Iterator[_Difference]:
     table, by_group = peers.table, {run.task.id: run.by_group for run in peers.own_runs}
-    rows, estimates, known = [], [], []
     for name, score in SCORES.items():
         for regime, runs in arms.by_regime(table):
-            best = {each: arm for _, each, _, arm in arms.tuned(runs, chosen_by(table, name))}
+            tuned = list(arms.tuned(runs, chosen_by(table, name)))
+            best = {method: arm for _, method, _, arm in tuned}
+            tried = {method: part["setting"].nunique() for _, method, part, _ in tuned}
             for method, rival in best.items():
                 ours = best.get(SMOOTHING)
                 if method in (SMOOTHING, PLAIN) or rival is None or ours is None:
                     continue
                 terms = list(_terms(runs, (rival, ours), name, score.scale))
                 effects, groups = judgements.effects_of(terms, runs, by_group)
-                words = [arms.words_of(runs, arm) for arm in (rival, ours)]
-                rows.append((regime, score.words, method, *words))
-                estimates.append(rule.estimate(effects, groups))
-                known.append(groups is not None)
-    frame = pd.DataFrame(rows, columns=["regime", "score", "method", "rival", "smoothing"])
-    effects_of = rule.intervals(estimates)
-    lows_and_highs = [
-        (each.low, each.high) if sure else (np.nan, np.nan)
-        for each, sure in zip(effects_of, known, strict=True)
-    ]
-    frame["mean"], frame["n"] = [e.mean for e in estimates], [e.n for e in estimates]
-    frame[["low", "high"]] = np.array(lows_and_highs).reshape(-1, 2)
-    return frame
+                yield _Difference(
+                    regime,
+                    score.words,
+                    method,
+                    rival=arms.words_of(runs, rival),
+                    smoothing=arms.words_of(runs, ours),
+                    estimate=rule.estimate(effects, groups),
+                    of_images=groups is not None,
+                    among=tried[method] + tried[SMOOTHING] - 1,
+                )
 
 
 def _terms(runs: pd.DataFrame, both: tuple[Arm, Arm], score: str, scale: float) -> Iterator[Term]:
@@ -129,9 +159,9 @@ def summary(numbers: pd.DataFrame) -> Markdown:
         )
     else:
         below += (
-            f"Its {len(sure)} intervals hold together with {rule.LEVEL:.0%} probability; they are "
-            "a family of their own, apart from the claims of this page. Bold: all of the interval "
-            "is on one side of 0."
+            f"Its {len(sure)} intervals hold together with {rule.LEVEL:.0%} probability and allow "
+            "for the choice of settings; they are a family of their own, apart from the claims of "
+            "this page. Bold: all of the interval is on one side of 0."
         )
     counted = numbers["method"].nunique()
     start = f"Of {counted} rivals against label smoothing:\n\n"

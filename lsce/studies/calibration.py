@@ -147,7 +147,6 @@ class Calibration(Study):
 
     Parameters = CalibrationParameters
     by_image = True
-    chosen_by = "validation_nll_scaled"
     columns = {
         "ece": "ECE",
         "ece_scaled": "ECE, scaled",
