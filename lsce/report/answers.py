@@ -42,7 +42,7 @@ def designs(contrasts: pd.DataFrame) -> Markdown:
         ]
         overall = rows["overall"].iloc[0]
         lines.append(f"- {measure}: the gain {'; '.join(parts)}. Over the designs: **{overall}**.")
-    return Markdown("\n".join(lines) or "No design has runs with different numbers of classes.")
+    return Markdown("\n".join(lines))
 
 
 #: What each verdict of a contrast says of the gain.

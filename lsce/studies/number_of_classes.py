@@ -137,11 +137,11 @@ class NumberOfClasses(Study):
                 design = judgement.regime.partition(": ")[0]
                 table = self._designs(main)[design]
                 ends = [table["classes"].min(), table["classes"].max()]
-                widths = table.groupby("classes")["classes_per_feature"].first()
+                per_feature = table.groupby("classes")["classes_per_feature"].first()
                 row: dict[str, Any] = {"measure": self.columns[claim.measure]}
                 row |= {"unit": claim.unit, "design": design}
                 for end, classes in zip(("fewest", "most"), ends, strict=True):
-                    row |= {end: classes, f"per_{end}": widths[classes]}
+                    row |= {end: classes, f"per_{end}": per_feature[classes]}
                     row[f"gain_{end}"] = gains.get((claim.id, design, classes), math.nan)
                 effect = judgement.effect
                 for name, field in {"difference": "mean", "low": "low", "high": "high"}.items():
