@@ -53,7 +53,8 @@ def test_a_contrast_is_what_all_classes_gain_less_what_the_fewest_do():
     # Seeds 0, 1 and 2 gain 1, 1.01 and 1.02 times as much.
     assert list(rows["gain_fewest"]) == pytest.approx([1.01, 3.03, 2.02])
     assert list(rows["gain_most"]) == pytest.approx([2.02] * 3)
-    assert list(rows["difference"]) == pytest.approx([1.01, -1.01, 0])
+    differences = [effect.mean for effect in rows["effect"]]
+    assert differences == pytest.approx([1.01, -1.01, 0], abs=1e-9)
     width = networks.width("resnet6")
     assert list(rows["per_fewest"] * width) == list(rows["fewest"]) and rows["most"].eq(10).all()
     assert set(page.numbers(found).data["classes ÷ width"]) == {"0.039", "0.078"}
@@ -77,8 +78,9 @@ def test_gains_stand_side_by_side_on_equal_axes_without_a_line():
 def contrast(design: str, verdict: str, overall: str, low: float = -1.0) -> dict[str, object]:
     row: dict[str, object] = {"measure": "test error", "unit": "points", "design": design}
     row |= {"fewest": 5, "most": 100, "per_fewest": 5 / 128, "per_most": 100 / 128}
-    row |= {"gain_fewest": 0.25, "gain_most": -0.01, "difference": -0.26}
-    return row | {"low": low, "high": 0.5, "verdict": verdict, "overall": overall}
+    effect = rule.Effect(-0.26, 3, 0.1, 0.1, low=low, high=0.5)
+    row |= {"gain_fewest": 0.25, "gain_most": -0.01, "effect": effect}
+    return row | {"verdict": verdict, "overall": overall}
 
 
 def test_designs_are_named_by_what_they_say_of_the_gain():
@@ -95,9 +97,9 @@ def test_designs_are_named_by_what_they_say_of_the_gain():
         "**depends**."
     )
     rows = answers.contrasts(frame).data
-    assert list(rows["difference"]) == ["−0.3 (−1.0 to +0.5)"] * 2 + ["−0.3"]
+    assert list(rows["difference"]) == ["−0.3 (−1.0 to +0.5)"] * 2 + ["−0.26"]
     assert list(rows.loc[0, ["classes", "÷ width"]]) == ["5 → 100", "0.039 → 0.78"]
-    assert rows.loc[0, "gain with these"] == "+0.2 → +0.0"  # no negative zero
+    assert rows.loc[0, "gain with these"] == "+0.25 → −0.01"
     assert list(rows["gain"]) == ["test error, points", "", ""]
 
 
