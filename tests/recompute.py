@@ -25,8 +25,8 @@ for file in sorted((root / "figures").glob("[01]*.json")):
         values = [w * runs.at[r, m] for r, m, w in zip(terms.run, terms.measure, terms.weight)]
         effects = pd.Series(values).groupby(terms["seed"]).sum().to_numpy()
         n, mean, margin = len(effects), effects.mean(), page["margins"][claim]
-        tail = 0.05 / 2 / len(every)
-        half = stats.t.isf(tail, n - 1) * effects.std(ddof=1) / n**0.5 if n > 1 else np.nan
+        tail = 0.05 / 2 / judged["effect"]["family"]
+        half = stats.t.isf(tail, n - 1) * effects.std(ddof=1) / n**0.5
         if judged["effect"]["se_images"] is not None:  # else it is not of test images
             parts = [w * groups[r, m] for r, m, w in zip(terms.run, terms.measure, terms.weight)]
             by = np.stack(

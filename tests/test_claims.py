@@ -6,7 +6,7 @@ import pytest
 from made_up import GRID, REGIMES, build, shown
 
 from lsce import studies
-from lsce.judging import claims, preconditions, rule
+from lsce.judging import claims, judgements, preconditions, rule
 from lsce.judging.claims import MAIN
 from lsce.machine import paths
 from lsce.measures.jackknife import GROUPS
@@ -33,7 +33,7 @@ def made_up(arms: dict, measure: str = "top1_error", **more) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def outcomes(*tables: pd.DataFrame, spread: float = 0.0) -> claims.ByGroup:
+def outcomes(*tables: pd.DataFrame, spread: float = 0.0) -> judgements.ByGroup:
     """How every measure of every run varies between groups of test images: like `spread`, the same
     way in all runs of an arm."""
     table, known = pd.concat(tables), {}
@@ -47,7 +47,7 @@ def judge(claim, table: pd.DataFrame, epsilon: float = 0.1, spread: float = 0.0,
     claim = DECLARED[claim] if isinstance(claim, str) else claim
     tables = groups or {next(iter(claim.groups)): table}
     known = outcomes(*tables.values(), spread=spread)
-    return claims.judge([claim], tables, epsilon, known)[claim.id]
+    return judgements.judge([claim], tables, epsilon, known)[claim.id]
 
 
 def smoothed(gains: dict) -> dict:
@@ -131,20 +131,65 @@ def test_as_good_as_any_other_compares_with_the_best_other_by_validation(rival, 
 def test_another_epsilon_is_one_beside_0_and_the_judged_one():
     """Against ε = 0 alone it would be the claim of a lower error once more."""
     table = made_up(smoothed({0.1: [0.01] * 5}))
-    assert claims.judge([DECLARED["epsilon-0.1"]], {MAIN: table}, 0.1, outcomes(table)) == {}
+    assert judgements.judge([DECLARED["epsilon-0.1"]], {MAIN: table}, 0.1, outcomes(table)) == {}
 
 
 def test_settings_of_rivals_are_chosen_on_validation():
     arms = smoothed({0.1: [0.01] * 5, 0.3: [0.02] * 5})
-    arms |= {("weight decay", 0.002): [0.03, 0.031, 0.03, 0.029, 0.03]}
-    table = made_up(arms | {("weight decay", 0.1): [0.0] * 5})
+    arms |= {("mixup", 0.4): [0.03, 0.031, 0.03, 0.029, 0.03]}
+    table = made_up(arms | {("mixup", 1.0): [0.0] * 5})
     # The test error of what validation rejects does not matter.
-    table.loc[table["arm"] == "weight decay 0.1", "top1_error"] = 0.1
-    judged = {each.at: each for each in judge("better-than-weight-decay", table)}
+    table.loc[table["arm"] == "mixup 1", "top1_error"] = 0.1
+    changes = {"group": MAIN, "control": ["mixup"]}
+    claim = claims.Claim(**vars(DECLARED["lower-error"]) | changes)
+    judged = {each.at: each for each in judge(claim, table)}
     assert judged["chosen"].treatment == "ε = 0.3"
-    assert {each.control for each in judged.values()} == {"weight decay 0.002"}
+    assert {each.control for each in judged.values()} == {"mixup 0.4"}
     assert judged["chosen"].effect.mean == pytest.approx(-1.0)
     assert judged["chosen"].verdict == "opposite"
+
+
+def crossed(gains: dict) -> pd.DataFrame:
+    """Gains of each (ε, weight decay), by seed."""
+    arms = {(f"ε = {epsilon:g}", decay): gain for (epsilon, decay), gain in gains.items()}
+    table = made_up(arms)
+    table = table[table["method"] != "smoothing"]
+    return table.assign(epsilon=table["method"].str.removeprefix("ε = ").astype(float))
+
+
+def test_smoothing_and_none_each_have_the_weight_decay_of_their_best_validation_value():
+    some = np.array([0.001, 0.0, -0.001, 0.0, 0.0])
+    gains = {(0.0, 1e-3): 0.03, (0.0, 2e-3): 0.01, (0.1, 1e-3): 0.02, (0.1, 2e-3): 0.04}
+    gains |= {(0.4, 1e-3): 0.05, (0.4, 2e-3): 0.0}
+    table = crossed({arm: gain + some * (arm[0] > 0) for arm, gain in gains.items()})
+    judged = judge("better-than-weight-decay", table)
+    assert [(each.at, each.treatment) for each in judged] == [
+        ("judged", "ε = 0.1 0.002"),
+        ("chosen", "ε = 0.4 0.001"),
+    ]
+    assert {each.control for each in judged} == {"ε = 0 0.001"}
+    assert [each.effect.mean for each in judged] == pytest.approx([1, 2])
+    assert {each.verdict for each in judged} == {"supported"}
+    # The test error of what validation rejects does not matter.
+    rejected = table["arm"].isin(["ε = 0 0.002", "ε = 0.1 0.001", "ε = 0.4 0.002"])
+    table.loc[rejected, "top1_error"] = 0.1
+    assert judge("better-than-weight-decay", table) == judged
+    # What diverged once is not chosen.
+    lost = (table["arm"] == "ε = 0.4 0.001") & (table["seed"] == 2)
+    table.loc[lost, ["top1_error", "validation_accuracy", "status"]] = [np.nan, np.nan, "diverged"]
+    (both,) = judge("better-than-weight-decay", table)
+    assert (both.at, both.treatment) == ("both", "ε = 0.1 0.002")
+
+
+def test_without_smoothing_there_is_nothing_beside_a_tuned_weight_decay():
+    """And with a single ε validation chooses its weight decay alone."""
+    none = {(0.0, 1e-3): [0.0] * 5, (0.0, 2e-3): [0.01] * 5}
+    assert judge("better-than-weight-decay", crossed({**none, (0.1, 1e-3): [0.02] * 5}))[0].at == (
+        "judged"
+    )
+    table = crossed(none)
+    claim = DECLARED["better-than-weight-decay"]
+    assert judgements.judge([claim], {"weight decay": table}, 0.1, outcomes(table)) == {}
 
 
 def test_an_arm_that_diverged_once_is_not_chosen():
@@ -185,7 +230,7 @@ def test_more_with_fewer_images_is_the_difference_between_fewest_and_most():
     parts = [part.assign(run=part["run"] + part["regime"]) for part in parts]
     parts[0]["nll_gap"] += 0.001 * parts[0]["seed"] ** 2 * (parts[0]["setting"] > 0)
     (judged,) = judge("more-with-fewer-images", pd.concat(parts))
-    assert judged.regime == "10,000 against 100"
+    assert judged.regime == "100 against 10,000"
     assert judged.effect.mean == pytest.approx(0.2 - 0.006) and judged.verdict == "supported"
 
 
@@ -210,7 +255,7 @@ def test_designs_that_disagree_make_a_claim_depend():
 
 def test_what_a_study_lacks_is_not_judged():
     table = made_up({}).drop(columns="top1_error")
-    assert claims.judge(DECLARED.values(), {MAIN: table}, 0.1, {}) == {}
+    assert judgements.judge(DECLARED.values(), {MAIN: table}, 0.1, {}) == {}
 
 
 def test_a_method_may_be_named_with_the_rule_for_its_epsilon():
@@ -274,14 +319,14 @@ def test_a_claim_is_not_judged_where_a_temperature_was_not_fitted():
 
 def test_a_claim_is_not_judged_without_outcomes_of_test_images():
     table = made_up(GAIN)
-    judged = claims.judge([DECLARED["lower-error"]], {MAIN: table}, 0.1, {})["lower-error"]
+    judged = judgements.judge([DECLARED["lower-error"]], {MAIN: table}, 0.1, {})["lower-error"]
     assert [(each.verdict, each.reason) for each in judged] == [
         ("not testable here", preconditions.NO_OUTCOMES)
     ]
     # A measure of training images needs none.
     tight = DECLARED["tighter-clusters"]
     table = made_up(smoothed({0.1: [0.1, 0.11, 0.12, 0.1, 0.1]}), tight.measure)
-    (judged,) = claims.judge([tight], {MAIN: table}, 0.1, {})[tight.id]
+    (judged,) = judgements.judge([tight], {MAIN: table}, 0.1, {})[tight.id]
     assert judged.verdict == "supported" and np.isnan(judged.effect.se_images)
 
 
@@ -289,7 +334,9 @@ def test_a_study_may_object():
     table = made_up(GAIN)
     objection = lambda claim, regime, arms: f"{claim.id}, {regime}, {arms[0][1]:g} is masked"  # noqa: E731
     family = [DECLARED["lower-error"]]
-    (judged,) = claims.judge(family, {MAIN: table}, 0.1, outcomes(table), objection)["lower-error"]
+    (judged,) = judgements.judge(family, {MAIN: table}, 0.1, outcomes(table), objection)[
+        "lower-error"
+    ]
     assert (judged.verdict, judged.reason) == ("not testable here", "lower-error, r, 0.1 is masked")
 
 
@@ -355,6 +402,6 @@ def test_a_verdict_says_effect_interval_and_n_and_what_the_recorded_runs_say():
     [(0.13, "+0.52 (+0.39 to +0.65)"), (0.31, "+0.5 (+0.2 to +0.8)"), (0.0062, "+0.521 (")],
 )
 def test_an_interval_decides_the_digits(half, shown):
-    effect = rule.Effect(0.5214, 5, 0.1, 0.1, low=0.5214 - half, high=0.5214 + half)
+    effect = rule.Effect(0.5214, 5, 0.1, 0.1, low=0.5214 - half, high=0.5214 + half, family=1.0)
     mean, interval = findings.mean_and_interval(effect)
     assert f"{mean} ({interval})".startswith(shown)

@@ -11,7 +11,7 @@ from tiny_dataset import registered
 
 from lsce import data, studies
 from lsce.data import datasets
-from lsce.judging import statistics
+from lsce.judging import rule
 from lsce.machine import paths
 from lsce.results.run import Run
 from lsce.results.store import Store
@@ -103,7 +103,7 @@ def test_a_page(tiny, tmp_path, monkeypatch):
     assert len(shown.table) == 8
     (judged,) = shown.judgements.values()
     assert [each.effect.n for each in judged] == [2, 2]
-    assert all(each.verdict in statistics.VERDICTS for each in judged)
+    assert all(each.verdict in rule.VERDICTS for each in judged)
     del sys.modules["lsce.studies.batch_size"]
     studies.of.cache_clear()
     studies.claims_of.cache_clear()

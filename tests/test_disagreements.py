@@ -208,6 +208,7 @@ def test_attacked_networks_lose_a_share_of_what_they_got_right():
 
 def test_the_best_setting_is_chosen_on_validation():
     given = dict(data_name="built-in", focal_gammas=[1.0, 2.0], seeds=[0, 1])
+    given |= dict(mixup_alphas=[0.2, 1.0], maxsup_weights=[0.1, 0.3])
     page = shown(build("03_calibration", **given))
     for label, run in page.others["peers"].pairs:
         run.scalars["validation_accuracy"] = 0.5 + 0.1 * (label.setting == 2.0)

@@ -124,7 +124,8 @@ def test_a_seed_that_is_not_complete_is_left_out():
     keep(lambda spec: (spec.seed, spec.recipe.weight_decay) != (1, 0.002))
     (found,) = evidence.recorded(PAGE)
     assert found.seeds == [0, 1, 2] and len(found.pairs) == 3 * 6
-    assert found.others["alternatives"].seeds == [0, 2]
+    assert found.others["weight decay"].seeds == [0, 2]
+    assert found.others["early stopping"].seeds == [0, 1, 2]
     assert found.others["fractions"].seeds == [0, 1, 2]
     keep(lambda spec: (spec.images, spec.seed, spec.method.setting) != (200, 1, 0.1))
     (found,) = evidence.recorded(PAGE)
@@ -160,7 +161,7 @@ def test_a_page_s_other_runs_are_set_apart():
     known = found.others["known posterior"].own_runs
     assert len(found.own_runs) == 18 and {run.spec.data for run in known} == {"built-in"}
     assert {run.spec.data for run in found.own_runs} == {"tiny"}
-    assert len(found.all_runs) == 18 + 2 + 3 * 6
+    assert len(found.all_runs) == 18 + 2 + 3 * 3
 
 
 def test_what_a_page_keeps_of_a_run_must_be_recorded():

@@ -55,6 +55,55 @@ def test_what_diverged_is_named():
     assert notes.divergence(shown(rows[1:], columns)).data == "No run diverged."
 
 
+COLUMNS = ["setting", "seed", "train_nll", "test_nll", "nll_scaled", "validation_nll"]
+COLUMNS += ["validation_accuracy"]
+RUNS = [
+    (0.0, 0, 0.1, 2.0, 1.5, 2.0, 0.50),
+    (0.0, 1, 0.3, 2.2, 1.5, 2.2, 0.50),
+    (0.1, 0, 0.5, 1.9, 1.5, 1.9, 0.48),
+    (0.1, 1, 0.7, 2.1, 1.5, 2.1, 0.48),
+    (0.3, 0, 0.9, 1.4, 1.7, 1.4, 0.49),
+    (0.3, 1, 1.1, 1.6, 1.7, 1.6, 0.49),
+]
+
+
+def smoothed(runs: list[tuple]) -> SimpleNamespace:
+    table = pd.DataFrame(runs, columns=COLUMNS).assign(regime="few", method="smoothing")
+    table = table.assign(nll_gap=table["test_nll"] - table["train_nll"], status="completed")
+    table["arm"] = table["setting"].map("ε = {:g}".format)
+    return SimpleNamespace(table=table, study=SimpleNamespace(judged=0.1))
+
+
+def test_which_side_of_the_gap_moved():
+    lines = notes.over_fitting(smoothed(RUNS)).data.splitlines()
+    assert lines == [
+        "- *few*, ε = 0.1: the gap narrows by 0.500; training NLL rises by 0.400, and test NLL "
+        "falls by 0.100. After temperature scaling test NLL stays the same.",
+        "- *few*, ε = 0.3, which validation NLL chooses: the gap narrows by 1.400; training NLL "
+        "rises by 0.800, and test NLL falls by 0.600. After temperature scaling test NLL rises by "
+        "0.200.",
+    ]
+    # Pairs alone count: without the second run of ε = 0 the first seed is left.
+    (line, _) = notes.over_fitting(smoothed([RUNS[0], *RUNS[2:]])).data.splitlines()
+    assert "narrows by 0.500" in line
+    (line,) = notes.over_fitting(smoothed(RUNS[:4])).data.splitlines()
+    assert line.startswith("- *few*, ε = 0.1: ")
+    assert notes.over_fitting(smoothed(RUNS[2:])).data == "No pair of runs was completed."
+
+
+def test_measures_choose_an_epsilon_each():
+    def row(runs: list[tuple], **changes) -> list[str]:
+        found = smoothed(runs)
+        found.table = found.table.assign(**changes)
+        return notes.chosen(found).data.iloc[0].tolist()
+
+    assert row(RUNS) == ["few", "0.3 (0 is better)", "0.3", "–", "–"]
+    errors = [0.3, 0.3, 0.1, 0.1, 0.2, 0.2]
+    assert row(RUNS, validation_debiased_ce=errors)[4] == "0.1"
+    assert row(RUNS, validation_debiased_ce=[*errors[:5], None])[4] == "–"
+    assert row(RUNS[:4]) == ["few", "–", "–", "–", "–"]  # a single ε
+
+
 def test_estimators_are_compared_with_the_truth():
     rows = [("ε = 0", "ECE", 100, 0.3, 0.1), ("ε = 0", "ECE", 2000, 0.05, 0.1)]
     numbers = pd.DataFrame(rows, columns=["panel", "estimator", "images", "mean", "truth"])

@@ -104,6 +104,8 @@ def test_the_worst_case_is_no_better_than_any_attack_and_grows_with_the_radius(t
     )
     worst = attacked(details, "worst case")
     assert worst[0.01] < worst[0.03] == found["worst_error"]
+    for radius, error in attacked(details, "AutoAttack").items():
+        assert error >= attacked(details, "Square")[radius]
     for row in details:
         if row["quantity"] in ("attack", "masking") and row["x"] in worst:
             assert row["value"] <= worst[row["x"]]
@@ -142,6 +144,22 @@ def test_masked_gradients_are_exposed(test_set):
         for table in [masking.checks(pd.DataFrame(rows), given.longest, 0.1, 100)]
     ]
     assert failed[0] > {"another loss finds no more than cross entropy"} and not failed[1]
+
+
+def test_square_does_the_same_with_a_third_of_the_passes(test_set, monkeypatch):
+    found, passes = [], []
+    images, labels = robustness.to_float(test_set[0][:40]), test_set[1][:40]
+    remembering = robustness._remembering
+    for wrap in (remembering, lambda predict: predict):
+        monkeypatch.setattr(robustness, "_remembering", wrap)
+        tried, counted = network(), []
+        tried.register_forward_hook(lambda module, given, out, n=counted: n.append(len(out)))
+        target = robustness._Target(tried, images, labels)
+        with robustness._quiet_and_seeded(0):
+            found.append(target.square(0.03 / 255, 60))
+        passes.append(sum(counted))
+    assert np.array_equal(*found) and not np.array_equal(found[0], target.x)
+    assert passes[0] < 0.45 * passes[1]
 
 
 def test_nothing_right_is_an_error_of_1_throughout(test_set):

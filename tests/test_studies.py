@@ -16,7 +16,7 @@ from lsce.judging import arms
 from lsce.judging.claims import MAIN
 from lsce.measures import calibration, features
 from lsce.report import figures, notes, page
-from lsce.studies.calibration import KNOWN_POSTERIOR
+from lsce.studies.calibration import KNOWN_POSTERIOR, RIVALS
 from lsce.studies.evidence import Evidence, grouped
 from lsce.studies.number_of_classes import EQUAL_EPOCHS, SAME_IMAGES
 from lsce.studies.profiles import Profile
@@ -83,7 +83,7 @@ def test_a_network_that_is_not_known_is_named():
 def over_fitting(**changes) -> Study:
     given = GRID | dict(more_regimes={}, seeds=[3], fractions=[0.25, 1.0], fraction_epsilons=[0.0])
     given |= dict(fraction_run={"network": "resnet6", "train_size": 2000, "epochs": 2})
-    given |= dict(compared_regimes=["few"], compared_epsilons=[0.1], weight_decays=[0.01])
+    given |= dict(compared_regimes=["few"], weight_decays=[5e-4, 0.01])
     return build("02_epsilon_study", **given | changes)
 
 
@@ -92,43 +92,89 @@ def test_with_fewer_images_there_are_as_many_steps():
     assert sizes == [(500, 8), (2000, 2)]
 
 
-def test_alternatives_keep_the_epoch_that_validation_chose():
-    found = group(over_fitting(), "alternatives")
-    tuned = [(s.method.epsilon, s.recipe.weight_decay) for s in found]
-    assert tuned == [(0.0, 5e-4), (0.1, 5e-4), (0.0, 0.01)]
-    assert {s.keep for s in found} == {frozenset({"selected"})}
+def test_plain_networks_beside_early_stopping_keep_the_epoch_that_validation_chose():
+    study = over_fitting(epsilons=[0.0, 0.1, 0.3])
+    kept = [(s.method.epsilon, set(s.keep)) for s in group(study, "early stopping")]
+    assert kept == [(0.0, {"selected"}), (0.1, set()), (0.3, set())]
+    few = {s.id for s in group(study, MAIN) if s.images == 300}
+    assert {s.id for s in group(study, "early stopping")} == few
+
+
+def test_weight_decay_is_crossed_with_epsilon_and_the_usual_one_costs_nothing():
+    study = over_fitting(epsilons=[0.0, 0.1, 0.3], crossed_epsilons=[0.0, 0.3])
+    labels = study.groups()["weight decay"]
+    cells = [(s.method.epsilon, s.recipe.weight_decay) for s in group(study, "weight decay")]
+    assert cells == [(0.0, 5e-4), (0.3, 5e-4), (0.0, 0.01), (0.3, 0.01)]
+    named = [(label.method, label.setting, label.arm) for label in labels]
+    assert named[-1] == ("ε = 0.3", 0.01, "ε = 0.3, weight decay 0.01")
+    main = {s.id for s in group(study, MAIN)}
+    assert [s.id in main for s in group(study, "weight decay")] == [True, True, False, False]
+    with pytest.raises(ValueError, match=r"crossed_epsilons is \[0.1\]; it must hold 0"):
+        over_fitting(crossed_epsilons=[0.1])
+
+
+def test_effects_at_each_weight_decay_are_of_pairs():
+    found = shown(over_fitting(seeds=[3, 4, 5]))
+    for run in found.all_runs:
+        spec, of_seed = run.spec, (0.1, 0.3, 0.2)[run.spec.seed - 3]
+        gain = (0.01 if spec.recipe.weight_decay == 0.01 else 0.02) * (spec.method.epsilon > 0)
+        run.scalars.update(top1_error=0.5 + of_seed - gain, nll=of_seed + spec.method.epsilon)
+    numbers = found.study.crossed(found)
+    assert list(numbers["panel"].unique()) == [
+        "top-1 error",
+        "NLL",
+        "NLL after temperature scaling",
+        "top-1 error, less that at ε = 0",
+        "NLL, less that at ε = 0",
+        "NLL after temperature scaling, less that at ε = 0",
+    ]
+    less = numbers[numbers["panel"] == "top-1 error, less that at ε = 0"]
+    values = less.groupby(["arm", "weight_decay"])["value"].agg(["min", "max"])
+    assert values.loc[("ε = 0.1", 5e-4)].tolist() == pytest.approx([-2, -2])
+    assert values.loc[("ε = 0.1", 0.01)].tolist() == pytest.approx([-1, -1])
+    assert values.loc["ε = 0"].abs().to_numpy().max() == 0
+    alone = shown(over_fitting(crossed_epsilons=[0.0]))
+    assert alone.study.crossed(alone)["panel"].nunique() == 3
+
+
+def peers(**changes) -> Study:
+    given = dict(compared_epsilons=[0.1], focal_gammas=[2.0], mixup_alphas=[0.4])
+    return build("03_calibration", **GRID | given | {"maxsup_weights": [0.2]} | changes)
 
 
 def test_every_method_is_tuned_over_as_many_settings():
-    with pytest.raises(ValueError, match=r"weight_decays is \[0.01, 0.02\]; it must be 1 values"):
-        over_fitting(weight_decays=[0.01, 0.02])
+    with pytest.raises(ValueError, match=r"mixup_alphas is \[0.2, 0.4\]; it must be 1 values"):
+        peers(mixup_alphas=[0.2, 0.4])
     with pytest.raises(ValueError, match=r"compared_epsilons is \[0.0\]; .* above 0"):
-        over_fitting(compared_epsilons=[0.0])
+        peers(compared_epsilons=[0.0])
     with pytest.raises(ValueError, match=r"compared_regimes is \['some'\]; .*few, many"):
-        over_fitting(compared_regimes=["some"])
+        peers(compared_regimes=["some"])
 
 
 @pytest.mark.parametrize(
-    ("epsilons", "decays", "tuned"),
+    ("epsilons", "alphas", "tuned"),
     [
-        ([0.0, 0.05, 0.1, 0.3, 0.6], [0.01, 0.02], ([0.1, 0.3], [0.01, 0.02])),
-        ([0.0, 0.1, 0.2], [0.01, 0.02], ([0.1, 0.2], [0.01, 0.02])),
-        ([0.0, 0.02, 0.1], [0.01, 0.02], ([0.1, 0.02], [0.01, 0.02])),
-        ([0.0, 0.3], [0.01, 0.02], ([0.3], [0.01])),
+        ([0.0, 0.05, 0.1, 0.3, 0.6], [0.2, 0.4], ([0.1, 0.3], [0.2, 0.4])),
+        ([0.0, 0.1, 0.2], [0.2, 0.4], ([0.1, 0.2], [0.2, 0.4])),
+        ([0.0, 0.02, 0.1], [0.2, 0.4], ([0.1, 0.02], [0.2, 0.4])),
+        ([0.0, 0.3], [0.2, 0.4], ([0.3], [0.2])),
     ],
 )
-def test_what_follows_from_other_parameters_follows_them(epsilons, decays, tuned):
+def test_what_follows_from_other_parameters_follows_them(epsilons, alphas, tuned):
     """One parameter is changed: the values of ε, or how many rivals there are."""
-    derived = dict.fromkeys(("judged_epsilon", "fraction_epsilons", "compared_epsilons"))
-    study = over_fitting(epsilons=epsilons, weight_decays=decays, compared_regimes=None, **derived)
+    derived = dict.fromkeys(("judged_epsilon", "compared_regimes"))
     judged = 0.1 if 0.1 in epsilons else 0.3
+    study = over_fitting(epsilons=epsilons, **derived, fraction_epsilons=None)
     assert study.judged == judged
-    assert {s.method.epsilon for s in group(study, "fractions")} == {0.0, judged}
-    rivals = group(study, "alternatives")
-    smoothed = [s.method.epsilon for s in rivals if s.method.epsilon > 0]
-    plain = [s.recipe.weight_decay for s in rivals if s.recipe.weight_decay != 5e-4]
-    assert (smoothed, plain) == tuned
-    assert {s.images for s in rivals} == {300}  # the first regime
+    for name in ("fractions", "weight decay"):
+        assert {s.method.epsilon for s in group(study, name)} == {0.0, judged}
+    rivals = dict.fromkeys(("focal_gammas", "mixup_alphas", "maxsup_weights"), alphas)
+    given = derived | rivals | {"compared_epsilons": None}
+    found = group(peers(epsilons=epsilons, seeds=[3], **given), "peers")
+    smoothed = [s.method.epsilon for s in found if s.method.kind == "smoothing"]
+    mixed = [s.method.alpha for s in found if s.method.kind == "mixup"]
+    assert ([epsilon for epsilon in smoothed if epsilon], mixed) == tuned
+    assert {s.images for s in found} == {300}  # the first regime
 
 
 def test_the_calibration_study_adds_runs_with_a_known_posterior_and_peers():
@@ -147,6 +193,28 @@ def test_the_calibration_study_adds_runs_with_a_known_posterior_and_peers():
     in_full = {label.task.method.words for label in study.groups()["peers"] if study.in_full(label)}
     assert in_full == {"ε = 0", "ε = 0.1"}
     assert all(study.in_full(label) for label in study.groups()[KNOWN_POSTERIOR])
+
+
+def test_rivals_have_as_many_settings_each_and_may_have_a_network_of_their_own():
+    given = GRID | dict(seeds=[3], epsilons=[0.0, 0.1, 0.3], peer_run=RUN)
+    given |= {name: [0.1, 0.3] for name in RIVALS}
+    study = build("03_calibration", **given)
+    labels = study.groups()["peers"]
+    assert {label.regime for label in labels} == {"resnet6, 3 epochs"}
+    assert {label.task.epochs for label in labels} == {3}
+    settings: dict[str, list[float]] = {}
+    for label in labels:
+        settings.setdefault(label.method, []).append(label.setting)
+    assert settings.pop("smoothing") == [0.0, 0.1, 0.3]
+    assert len(settings) == len(RIVALS) and all(each == [0.1, 0.3] for each in settings.values())
+    words = {label.arm for label in labels}
+    assert words >= {"ε = 0.3 to 0.6", "MaxSup, weight 0.1 to 0.2", "MbLS, margin 0.3"}
+    for claim in studies.claims_of("03_calibration")[-2:]:
+        assert set(claim.control) == set(settings)
+    with pytest.raises(ValueError, match=r"zipf_weights is \[0.1\]; it must be 2 values"):
+        build("03_calibration", **given | {"zipf_weights": [0.1]})
+    with pytest.raises(ValueError, match=r"scheduled_epsilons.1 is 0.6; it must be at most 0.5"):
+        build("03_calibration", **given | {"scheduled_epsilons": [0.1, 0.6]})
 
 
 @pytest.mark.parametrize(
@@ -531,7 +599,8 @@ def test_epsilon_0_in_every_table_is_plain_cross_entropy(notebook):
     for run in whole.runs.values():
         accuracies = (0.9, 0.8) if plainly_trained(run.spec) else (0.2, 0.1)
         run.scalars.update(zip(("train_accuracy", "test_accuracy"), accuracies, strict=True))
-    for part in (whole, *whole.others.values()):
+    crossed = whole.others.get("weight decay")  # whose arms are of a weight decay
+    for part in (whole, *(other for other in whole.others.values() if other is not crossed)):
         found = page.regimes(part).data["train, test accuracy at ε = 0"]
         assert set(found) == {"90.0%, 80.0%"}
         assert set(part.table[arms.plain(part.table)]["train_accuracy"]) == {0.9}

@@ -144,7 +144,8 @@ def wanted(profile: Profile) -> dict[str, Wanted]:
     for position, (notebook, study) in enumerate(profile.studies()):
         for label in study.labelled:
             for task in (label.task.run, label.task):  # pages show the run of an evaluation, too
-                rank = (not study.decisive(label), position, _distance(label), task.seed)
+                decisive = study.decisive(label)
+                rank = (not decisive, position, 0.0 if decisive else _distance(label), task.seed)
                 entry = tasks.setdefault(task.id, Wanted(task, False, rank, task.id))
                 if isinstance(entry.task, RunSpec):
                     entry.task = entry.task.keeping(*task.keep)
@@ -221,7 +222,7 @@ def _widths(profile: Profile, runs: Iterable[str]) -> dict[tuple[str, str], floa
             for claim, judgements in shown.judgements.items():
                 for judgement in judgements:
                     effect = judgement.effect
-                    if effect is not None and effect.n > 1:
+                    if effect is not None and not math.isnan(effect.low):
                         widths[claim, judgement.regime] = effect.high - effect.low
     return widths
 

@@ -38,8 +38,8 @@ MOST_NOTEBOOKS, NOTEBOOK_MEMORY = 4, 2**30
 #: For the estimate: seconds that a notebook and the report take, and bytes of the report.
 SECONDS_PER_NOTEBOOK, SECONDS_TO_BUILD, REPORT_SIZE = 8, 10, 20 * 2**20
 
-#: Notebooks that summarise the others, and are executed after them.
-LATER = ("00_overview", "11_summary")
+#: Notebooks that read what the others found, and are executed after them.
+LATER = ("00_overview", "11_summary", "A2_verdicts")
 
 
 def find_data(profile: Profile, source: Path | None) -> tuple[str, str | None, str]:

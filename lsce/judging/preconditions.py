@@ -19,6 +19,8 @@ ERRORS = 4
 #: By how much plain networks must be more accurate on their training images than guessing is.
 LEARNED = 0.05
 
+NO_PAIRS = "no pair of runs has a value of each measure"
+
 NO_OUTCOMES = (
     "the runs were recorded without how they did on groups of test images, which the interval needs"
 )

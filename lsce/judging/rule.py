@@ -15,6 +15,8 @@ where it lies below it, and else undecided. Where a precondition fails nothing i
 is "not testable here" (`lsce.judging.preconditions`). `lsce.judging.simulation` tries the rule.
 """
 
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,61 +50,101 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Effect(Estimate):
-    """An estimate with its interval, which holds together with all of its family; NaN without."""
+    """An estimate with its interval, which holds together with all of its family, of that
+    `family_size`; NaN without."""
 
     low: float
     high: float
+    family: float
 
 
 def estimate(effects: ArrayLike, by_group: ArrayLike | None = None) -> Estimate:
     """An effect's mean with the variance that seeds and test images give it.
 
-    effects: floats (n,), of each seed. by_group: floats (n, G), for each seed how the effect varies
-    between G groups of test images (see `lsce.measures.jackknife.by_group`), an image being in the
-    same group for all seeds; None for a measure that is not of test images. Raises ValueError for
-    no effect, or for one that is not finite.
-
-    The jackknife's pseudo-values of seeds × groups are analysed as two crossed random factors, as
-    readers × cases are in radiology (Dorfman, Berbaum & Metz 1992, Investigative Radiology 27):
-    the variances of the means over either factor both hold that of what neither explains, which is
-    taken off the images' part. Of a mean over images this is the closed form of the crossed
-    bootstrap (Owen 2007, Annals of Applied Statistics 1), which counts it twice.
+    effects: floats (n,), of each seed. by_group: floats (n, G >= 2), for each seed how the effect
+    varies between G groups of test images (see `lsce.measures.jackknife.by_group`), an image being
+    in the same group for all seeds; None for a measure that is not of test images. Raises
+    ValueError for no effect, or for a number that is not finite.
     """
     values = np.asarray(effects, dtype=np.float64)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(f"effects must be one or more finite numbers (n,), but are {values!r}")
     n, mean = len(values), float(values.mean())
+    groups = np.zeros((n, 2)) if by_group is None else np.asarray(by_group, dtype=np.float64)
+    if groups.ndim != 2 or groups.shape[0] != n or groups.shape[1] < 2:
+        raise ValueError(f"by_group must have shape ({n}, G) with G >= 2, but has {groups.shape}")
+    if not np.isfinite(groups).all():
+        raise ValueError("by_group must be finite, but some numbers are NaN or infinite")
     if n == 1:
         return Estimate(mean, 1, np.nan, np.nan)
-    se_seeds = float(values.std(ddof=1) / np.sqrt(n))
-    if by_group is None:
-        return Estimate(mean, n, se_seeds, np.nan)
-    deviations = np.asarray(by_group, dtype=np.float64)
-    groups, of_groups = deviations.shape[1], deviations.mean(0)
-    rest = deviations - deviations.mean(1, keepdims=True) - of_groups + deviations.mean()
-    both = float((rest**2).sum()) / ((n - 1) * (groups - 1) * n * groups)
-    of_images = max(float(of_groups.var(ddof=1)) / groups - both, 0.0)
-    return Estimate(mean, n, se_seeds, float(np.sqrt(of_images)))
+    of_seeds, of_images = map(float, standard_errors(values, groups))
+    return Estimate(mean, n, of_seeds, np.nan if by_group is None else of_images)
 
 
-def intervals(estimates: Sequence[Estimate], level: float = LEVEL) -> list[Effect]:
-    """Two-sided intervals that hold together with probability `level`.
+def standard_errors(effects: np.ndarray, by_group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of the standard errors of means over seeds that seeds and test images have, both of
+    shape (...).
+
+    effects: floats (..., n >= 2). by_group: floats (..., n, G >= 2), see `estimate`.
+
+    The jackknife's pseudo-values of seeds × groups are analysed as two crossed random factors, as
+    readers × cases are in radiology (Dorfman, Berbaum & Metz 1992, Investigative Radiology 27):
+    with the mean squares of seeds, groups and what neither explains, the variance of the mean is
+    (MS_seeds + MS_groups − MS_rest) / nG, for the first two both hold the rest. It is taken off the
+    images' part. (The crossed bootstrap of Owen 2007, Annals of Applied Statistics 1, adds MS_rest
+    instead, so that of the mean of a complete table it counts the rest three times.)
+    """
+    n, groups = by_group.shape[-2:]
+    of_groups = by_group.mean(-2, keepdims=True)
+    of_seeds = by_group.mean(-1, keepdims=True)
+    rest = by_group - of_seeds - of_groups + of_groups.mean(-1, keepdims=True)
+    both = (rest**2).sum((-2, -1)) / ((n - 1) * (groups - 1) * n * groups)
+    of_images = of_groups[..., 0, :].var(-1, ddof=1) / groups - both
+    return effects.std(-1, ddof=1) / np.sqrt(n), np.sqrt(np.maximum(of_images, 0.0))
+
+
+def family_size(effects: int, chosen_among: Iterable[int] = ()) -> float:
+    """For how many effects the intervals of a page have to hold.
+
+    effects: how many are judged whatever validation says. chosen_among: for each that may be judged
+    beside them at a setting that validation chooses, among how many other settings k. What chance
+    did to a seed's validation value it also did to its test value; so it may have raised any of k
+    effects into the tail above, while the choice makes the tail below none the likelier. Such an
+    effect counts (k + 1) / 2 times, whether or not validation chose another setting.
+    """
+    return effects + sum((k + 1) / 2 for k in chosen_among)
+
+
+def intervals(
+    estimates: Sequence[Estimate], size: float | None = None, level: float = LEVEL
+) -> list[Effect]:
+    """Two-sided intervals that hold together with probability `level`. size: `family_size`, by
+    default the number of estimates.
 
     Half an interval's width is √(t²_seeds se²_seeds + t²_images se²_images), each part with the t
     quantile of its own degrees of freedom (Banerjee 1960, Sankhyā 22): such an interval holds at
     least as often as it says, also where chance makes one part small. The quantiles are
     Bonferroni's, so that it does not matter how the effects of a page depend on each other.
     """
-    effects = []
+    effects, family = [], float(size or len(estimates))
     for each in estimates:
-        half = np.nan
+        half = math.nan
         if each.se_seeds > 0:  # without any spread between seeds there is no saying
-            tail = (1 - level) / (2 * len(estimates))
-            of_seeds = stats.t.isf(tail, each.n - 1) * each.se_seeds
-            of_images = stats.t.isf(tail, GROUPS - 1) * np.nan_to_num(each.se_images)
-            half = float(np.hypot(of_seeds, of_images))
-        effects.append(Effect(**vars(each), low=each.mean - half, high=each.mean + half))
+            tail = (1 - level) / (2 * family)
+            of_images = 0.0 if math.isnan(each.se_images) else each.se_images
+            half = math.hypot(
+                _quantile(tail, each.n - 1) * each.se_seeds,
+                _quantile(tail, GROUPS - 1) * of_images,
+            )
+        low, high = each.mean - half, each.mean + half
+        effects.append(Effect(**vars(each), low=low, high=high, family=family))
     return effects
+
+
+@functools.cache
+def _quantile(tail: float, freedom: int) -> float:
+    """What Student's t exceeds with probability `tail`."""
+    return float(stats.t.isf(tail, freedom))
 
 
 def verdict(effect: Effect, margin: float, not_worse: bool = False) -> str:

@@ -124,7 +124,7 @@ def _slack(differ: float, images: int) -> float:
     does not make it smaller. The level is divided by the number of checks (Bonferroni).
     """
     z = NormalDist().inv_cdf(1 - LEVEL / (len(comparisons("")) + 1))
-    return z * math.sqrt(differ / images)
+    return z * math.sqrt(max(differ, 0.0) / images)  # a mean can be below 0 by a rounding
 
 
 def _independent(error: float, other: float, clean: float) -> float:

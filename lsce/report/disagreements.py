@@ -21,7 +21,7 @@ import yaml
 from pandas.io.formats.style import Styler
 
 from lsce import studies
-from lsce.judging import claims, statistics
+from lsce.judging import judgements, statistics
 from lsce.judging.arms import Arm, best_arm, by_regime
 from lsce.judging.claims import MAIN
 from lsce.judging.statistics import Interval
@@ -168,10 +168,12 @@ def effects(question: Disagreement, here: Here, shown: Evidence) -> dict[str, pd
         treatment = _arm(here.treatment, part, shown.study.judged)
         if treatment is None:
             continue
-        effect = claims.values(part, treatment, here.measure)
+        effect = judgements.values(part, treatment, here.measure)
         if here.control is not None:
             control = _arm(here.control, part, shown.study.judged)
-            effect = effect - claims.values(part, control, here.measure) if control else effect[:0]
+            effect = (
+                effect - judgements.values(part, control, here.measure) if control else effect[:0]
+            )
         effect = question.sign * effect.dropna()
         if len(effect):
             by_seed[regime] = effect

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from lsce import data, studies
 from lsce.judging import rule
-from lsce.judging.claims import MAIN, Claim, Judgement, Term
+from lsce.judging.claims import MAIN, Claim
+from lsce.judging.judgements import Judgement, Term
 from lsce.judging.rule import Effect
 from lsce.machine import paths
 from lsce.report import reproduction

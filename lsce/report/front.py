@@ -11,7 +11,8 @@ from pandas.io.formats.style import Styler
 
 from lsce import studies
 from lsce.judging import claims, rule
-from lsce.judging.claims import Claim, Judgement
+from lsce.judging.claims import Claim
+from lsce.judging.judgements import Judgement
 from lsce.machine import paths
 from lsce.machine.values import Value
 from lsce.report import figures, findings

@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
 from lsce import data
-from lsce.judging import arms
+from lsce.judging import arms, judgements
 from lsce.measures import temperature
 from lsce.report.findings import signed
 from lsce.report.tables import table
@@ -43,6 +43,72 @@ def edges(table: pd.DataFrame, chosen_by: str) -> Markdown:
         "Chosen was the least or the greatest setting tried, so that a better one may lie beyond:"
         "\n\n" + "\n".join(lines)
     )
+
+
+def chosen(shown: Evidence) -> Styler:
+    """The ε above 0 of the best mean validation value by several measures, in each regime, and
+    whether 0 is better still; – where a completed run lacks the measure, or with a single ε."""
+    measures = {
+        "validation_accuracy": "accuracy",
+        "validation_nll": "NLL",
+        "validation_nll_scaled": "NLL, scaled",
+        "validation_debiased_ce": "calibration error",
+    }
+    rows = []
+    for regime, runs in arms.by_regime(shown.table[shown.table["method"] == "smoothing"]):
+        row = {"regime": regime}
+        for measure, words in measures.items():
+            epsilon = _chosen(runs, measure)
+            row[words] = "–" if epsilon is None else f"{epsilon:g}"
+            if epsilon is not None and arms.best_arm(runs, measure) == ("smoothing", 0.0):
+                row[words] += " (0 is better)"
+        rows.append(row)
+    return table(pd.DataFrame(rows), wrapped=["regime"], numeric=[*measures.values()])
+
+
+def _chosen(runs: pd.DataFrame, measure: str) -> float | None:
+    """The ε above 0 of the best mean of a validation measure; None where a completed run lacks it,
+    where there is a single ε, and where every ε diverged."""
+    completed, smoothed = runs[runs["status"] != "diverged"], runs[runs["setting"] > 0]
+    if measure not in runs or completed[measure].isna().any() or smoothed["arm"].nunique() < 2:
+        return None
+    best = arms.best_arm(smoothed, measure)
+    return best and best[1]
+
+
+def over_fitting(shown: Evidence) -> Markdown:
+    """By how much smoothing changes the gap between test and training NLL, and which side moves:
+    in each regime at the judged ε and at that of the best validation NLL. Nats, means over paired
+    seeds."""
+    judged, lines = shown.study.judged, []
+    for regime, runs in arms.by_regime(shown.table[shown.table["method"] == "smoothing"]):
+        best = _chosen(runs, "validation_nll")
+        for epsilon in dict.fromkeys([judged, judged if best is None else best]):
+            words = ", which validation NLL chooses" * (epsilon == best)
+            gap, train, test, scaled = (
+                _change(runs, epsilon, measure)
+                for measure in ("nll_gap", "train_nll", "test_nll", "nll_scaled")
+            )
+            if not math.isnan(gap):
+                lines.append(
+                    f"- *{regime}*, ε = {epsilon:g}{words}: the gap "
+                    f"{_moves(gap, 'widens', 'narrows')}; training NLL {_moves(train)}, and test "
+                    f"NLL {_moves(test)}. After temperature scaling test NLL {_moves(scaled)}."
+                )
+    return Markdown("\n".join(lines) or "No pair of runs was completed.")
+
+
+def _change(runs: pd.DataFrame, epsilon: float, measure: str) -> float:
+    """The mean paired difference that smoothing makes to a measure; NaN without a pair."""
+    plain, smoothed = (judgements.values(runs, ("smoothing", e), measure) for e in (0.0, epsilon))
+    return float((smoothed - plain).mean())
+
+
+def _moves(change: float, up: str = "rises", down: str = "falls") -> str:
+    if math.isnan(change):
+        return "is not known"
+    size = f"{abs(change):.3f}"
+    return "stays the same" if float(size) == 0 else f"{up if change > 0 else down} by {size}"
 
 
 def divergence(shown: Evidence) -> Markdown:

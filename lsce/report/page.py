@@ -16,7 +16,8 @@ from pandas.io.formats.style import Styler
 
 from lsce import data, studies
 from lsce.judging import arms
-from lsce.judging.claims import Claim, Judgement, changes_of
+from lsce.judging.claims import Claim, changes_of
+from lsce.judging.judgements import Judgement
 from lsce.machine import provenance
 from lsce.machine.values import Value, unknown
 from lsce.report import figures, findings

@@ -22,7 +22,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from lsce import studies
-from lsce.judging import claims, statistics
+from lsce.judging import judgements, statistics
 from lsce.judging.arms import by_regime
 from lsce.judging.claims import Claim
 from lsce.judging.rule import Effect
@@ -90,11 +90,11 @@ def _by_seed(runs: pd.DataFrame, judged: float) -> dict[tuple[str, str, str], pd
         for claim in declared():
             # Of the others the rival is chosen, and perhaps another one each time.
             if claim.is_plain:
-                effects = claims.smoothing_effects(claim, part, claim.measure, judged)
+                effects = judgements.smoothing_effects(claim, part, claim.measure, judged)
                 numbers[regime, f"effect: {claim.words}", claim.unit] = effects
         for column, (words, scale, unit) in LEVELS.items():
             for epsilon in (0.0, judged):
-                values = claims.values(part, ("smoothing", epsilon), column)
+                values = judgements.values(part, ("smoothing", epsilon), column)
                 numbers[regime, f"{words}, ε = {epsilon:g}", unit] = scale * values
     return numbers
 
@@ -172,7 +172,7 @@ def with_published(shown: Evidence, declared: Iterable[Claim]) -> pd.DataFrame:
             for regime, part in by_regime(runs):
                 wanted = {_compared_at(row["epsilon"], judged) for row in theirs}
                 for epsilon in sorted({_nearest(part, epsilon) for epsilon in wanted}):
-                    effects = claims.smoothing_effects(claim, part, measure, epsilon)
+                    effects = judgements.smoothing_effects(claim, part, measure, epsilon)
                     if len(effects):
                         ours.append(_ours(regime, epsilon, statistics.mean_interval(effects)))
         else:

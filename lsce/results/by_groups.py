@@ -60,6 +60,7 @@ def of_samples(run: Run, groups: np.ndarray, bins: int) -> dict[str, np.ndarray]
                     f"overconfidence{suffix}": calibration.overconfidence(*sure, bins),
                     f"underconfidence{suffix}": calibration.underconfidence(*sure, bins),
                     f"confident_errors{suffix}": calibration.confident_errors(*sure),
+                    f"excess_aurc{suffix}": selective.excess_aurc(selective.risk_coverage(*sure)),
                 }
             if f"nll{suffix}" in samples:
                 values[f"nll{suffix}"] = float(samples[f"nll{suffix}"][of].mean())

@@ -1,29 +1,94 @@
 """Does smoothing improve calibration, beside temperature scaling and other losses?"""
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from lsce import data
+from lsce.judging import arms
 from lsce.measures import calibration
 from lsce.studies import tables
 from lsce.studies.evidence import Evidence
 from lsce.studies.parameters import (
     ComparedParameters,
+    EachOnce,
     Epsilons,
     Positive,
+    Regime,
     Settings,
+    Share,
     Some,
     equal_effort,
     parameter,
 )
 from lsce.studies.study import Labelled, Study
-from lsce.training.methods import Focal, MaxSup, Method, Mixup
+from lsce.training.methods import (
+    Focal,
+    LogitPenalty,
+    MaxSup,
+    MbLS,
+    Method,
+    Mixup,
+    OnlineSmoothing,
+    Smoothing,
+    ZipfLS,
+)
 
 #: The group of runs on data whose posterior is known.
 KNOWN_POSTERIOR = "known posterior"
+
+#: The group of runs by label smoothing and its rivals.
+PEERS = "peers"
+
+#: The parameters with settings of rivals, and the rival with one of them. A schedule goes from the
+#: setting to twice as much, as Zhou et al. (2025) have it: from 0.1 to 0.2.
+RIVALS: dict[str, Callable[[float], Method]] = {
+    "focal_gammas": lambda gamma: Focal(gamma=gamma),
+    "mixup_alphas": lambda alpha: Mixup(alpha=alpha),
+    "maxsup_weights": lambda weight: MaxSup(weight=weight),
+    "scheduled_weights": lambda weight: MaxSup(weight=weight, final_weight=2 * weight),
+    "scheduled_epsilons": lambda epsilon: Smoothing(epsilon=epsilon, final_epsilon=2 * epsilon),
+    "online_alphas": lambda alpha: OnlineSmoothing(alpha=alpha),
+    "zipf_weights": lambda weight: ZipfLS(weight=weight),
+    "penalty_betas": lambda beta: LogitPenalty(beta=beta),
+    "mbls_margins": lambda margin: MbLS(margin=margin),
+}
+
+
+class Score(NamedTuple):
+    """What peers are compared by: its words, its unit and factor in tables, and what settings are
+    chosen by for it on the validation split, the first of these columns that all runs have."""
+
+    words: str
+    chosen_by: tuple[str, ...]
+    unit: str = ""
+    scale: float = 1.0
+
+    @property
+    def heading(self) -> str:
+        return self.words + f" ({self.unit})" * bool(self.unit)
+
+
+#: The claims of this page about peers choose by the same columns.
+SCORES = {
+    "debiased_ce": Score("debiased CE", ("validation_debiased_ce", "validation_nll")),
+    "debiased_ce_scaled": Score(
+        "debiased CE, scaled", ("validation_debiased_ce_scaled", "validation_nll_scaled")
+    ),
+    "nll_scaled": Score("NLL, scaled", ("validation_nll_scaled",), "nats"),
+    "top1_error": Score("top-1 error", ("validation_accuracy",), "points", 100.0),
+}
+
+
+def chosen_by(table: pd.DataFrame, score: str) -> str:
+    """The column of a table of runs that settings are chosen by for one of `SCORES`."""
+    completed, columns = table[table["status"] != "diverged"], SCORES[score].chosen_by
+    known = (name for name in columns if name in table and completed[name].notna().all())
+    return next(known, columns[-1])
+
 
 #: Estimator → its function and the norm of the gap that it aims at.
 ESTIMATORS = {
@@ -41,22 +106,43 @@ class CalibrationParameters(ComparedParameters):
     truth_epsilons: Epsilons | None = parameter(
         None, "ε that are trained on the built-in data, too; None: 0 and the judged one"
     )
+    peer_run: Regime | None = parameter(
+        None, "what runs by smoothing and its rivals are; None: those of the compared regimes"
+    )
     compared_epsilons: Epsilons | None = parameter(
-        None, "ε beside other methods; None: as many as these have settings"
+        None, "ε beside its rivals; None: as many as these have settings"
     )
-    focal_gammas: Settings = parameter((1.0, 3.0), "focal loss: γ ≥ 0")
+    # Published: γ = 3 on CIFAR-100 (Mukhoti et al. 2020); α = 0.2 on ImageNet, 1 on CIFAR (Zhang et
+    # al. 2018); MaxSup 0.1, rising to 0.2 (Zhou et al. 2025); online label smoothing 0.5 (Zhang et
+    # al. 2021); Zipf-LS 0.1 on CIFAR-100, 1 on Tiny-ImageNet (command lines of Liang et al. 2022);
+    # margin 10 (code of Liu et al. 2022); β = 6e-4 on ImageNet (Kornblith et al. 2021, recalled).
+    focal_gammas: Settings = parameter((3.0,), "focal loss: γ ≥ 0")
     mixup_alphas: Some[Positive] = parameter(
-        (0.2, 1.0), "mixup: shares are drawn from Beta(α, α), α > 0"
+        (0.2,), "mixup: shares are drawn from Beta(α, α), α > 0"
     )
-    maxsup_weights: Settings = parameter((0.1, 0.3), "MaxSup: weight of its penalty, at least 0")
+    maxsup_weights: Settings = parameter((0.1,), "MaxSup: weight of its penalty, at least 0")
+    scheduled_weights: EachOnce[Positive] = parameter(
+        (), "MaxSup with a weight that grows to twice this"
+    )
+    scheduled_epsilons: EachOnce[Annotated[float, Field(gt=0, le=0.5)]] = parameter(
+        (), "label smoothing with an ε in (0, 0.5] that grows to twice this"
+    )
+    online_alphas: EachOnce[Share] = parameter(
+        (), "online label smoothing: share of the plain cross entropy, in (0, 1]"
+    )
+    zipf_weights: EachOnce[Positive] = parameter((), "Zipf-LS: weight of its divergence")
+    penalty_betas: EachOnce[Positive] = parameter((), "penalty on the squared logits: β > 0")
+    mbls_margins: EachOnce[Positive] = parameter(
+        (), "MbLS: margin between logits that costs nothing"
+    )
 
 
 class Calibration(Study):
     """Every ε in every regime; and two groups of runs beside it.
 
     `KNOWN_POSTERIOR`: the first regime and seed on data whose true posterior is known, for each of
-    `truth_epsilons`. "peers": the compared regimes with focal loss, mixup and MaxSup, and with
-    `compared_epsilons`.
+    `truth_epsilons`. `PEERS`: `peer_run`, or the compared regimes, with plain cross entropy,
+    `compared_epsilons` and every rival that has settings, all with as many of them.
     """
 
     Parameters = CalibrationParameters
@@ -81,14 +167,19 @@ class Calibration(Study):
         first = {name: regime.fitted(known) for name, regime in [*p.regimes.items()][:1]}
         epsilons, seeds = p.truth_epsilons or (0.0, p.judged), p.seeds[:1]
         yield from self.smoothed(KNOWN_POSTERIOR, first, epsilons, data_name=known, seeds=seeds)
-        rivals = ("focal_gammas", "mixup_alphas", "maxsup_weights")
-        tuned, gammas, alphas, weights = equal_effort(p, *rivals)
-        yield from self.smoothed("peers", p.compared, [0.0, *tuned])
-        peers: list[Method] = [Focal(gamma=gamma) for gamma in gammas]
-        peers += [Mixup(alpha=alpha) for alpha in alphas]
-        peers += [MaxSup(weight=weight) for weight in weights]
-        for (name, regime), method in itertools.product(p.compared.items(), peers):
-            yield from self.trained("peers", {name: regime}, [method])
+        rivals = [name for name in RIVALS if getattr(p, name)]
+        tuned, *settings = equal_effort(p, *rivals)
+        yield from self.smoothed(PEERS, self._peer_runs(), [0.0, *tuned])
+        for name, values in zip(rivals, settings, strict=True):
+            yield from self.trained(PEERS, self._peer_runs(), [RIVALS[name](v) for v in values])
+
+    def _peer_runs(self) -> dict[str, Regime]:
+        """The regimes of `PEERS` by their names."""
+        p = self.parameters
+        if (run := p.peer_run) is None:
+            compared: dict[str, Regime] = p.compared
+            return compared
+        return {f"{run.network}, {run.epochs} epochs": run}
 
     def reliability(self, main: Evidence) -> pd.DataFrame:
         """`lsce.measures.calibration.reliability_table` of the first seed's runs, as trained and
@@ -204,11 +295,28 @@ class Calibration(Study):
         return pd.DataFrame(rows, columns=["panel", "arm", "epsilon", "seed", "value"])
 
     def peers(self, main: Evidence) -> pd.DataFrame:
-        measures = {
-            "nll_scaled": "NLL after temperature scaling",
-            "debiased_ce": "debiased CE as trained",
-            "debiased_ce_scaled": "debiased CE after temperature scaling",
-        }
-        numbers = tables.compared_measures(main.others["peers"].table, measures, self.chosen_by)
-        numbers["panel"] = numbers["regime"] + ": " + numbers["words"]
-        return numbers.drop(columns=["regime", "words"])
+        """Scores by arm, see `lsce.report.figures.arms`. The method whose chosen setting has the
+        least debiased calibration error comes first, and each one's settings ascend."""
+        table = _by_rank(main.others[PEERS].table, "debiased_ce")
+        parts = []
+        for name, score in SCORES.items():
+            part = tables.compared(table, name, chosen_by(table, name))
+            parts.append(part.assign(words=score.heading, value=score.scale * part["value"]))
+        numbers = pd.concat(parts, ignore_index=True).rename(columns={"panel": "regime"})
+        return tables.panelled(numbers, "regime", "words").drop(columns=["regime", "words"])
+
+
+def _by_rank(table: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The rows of a table of runs by regime, then by method, in the order of their scores in the
+    first regime at the setting that validation chose, then by setting."""
+    means: dict[str, float] = {}
+    for _, method, runs, best in arms.tuned(table, chosen_by(table, score)):
+        mean = runs.loc[arms.of_arm(runs, best), score].mean() if best else np.inf
+        means.setdefault(method, float(mean))
+    regimes = list(table["regime"].unique())
+    keys = table.assign(
+        regime=table["regime"].map(regimes.index),
+        method=table["method"].mask(arms.plain(table), "plain cross entropy").map(means),
+    )
+    order = keys.sort_values(["regime", "method", "setting"], kind="stable").index
+    return table.loc[order]

@@ -4,11 +4,14 @@ stopping?"""
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import pandas as pd
+from pydantic import model_validator
 
 from lsce import data
+from lsce.judging.arms import by_regime, plain
 from lsce.judging.claims import MAIN
 from lsce.results.run import WIDTHS
 from lsce.studies import tables
@@ -20,7 +23,6 @@ from lsce.studies.parameters import (
     Settings,
     Share,
     Some,
-    equal_effort,
     parameter,
 )
 from lsce.studies.study import Labelled, Study
@@ -43,19 +45,29 @@ class EpsilonParameters(ComparedParameters):
     fraction_epsilons: Epsilons | None = parameter(
         None, "the values of ε at each share; None: 0 and the judged one"
     )
-    compared_epsilons: Epsilons | None = parameter(
-        None, "ε beside other methods; None: as many as these have settings"
+    weight_decays: Settings = parameter(
+        (0.0005, 0.002), "weight decays in the compared regimes, the usual one among them"
     )
-    weight_decays: Settings = parameter((0.0005, 0.002), "weight decays for plain cross entropy")
+    crossed_epsilons: Epsilons | None = parameter(
+        None, "the values of ε at each weight decay; None: 0 and the judged one"
+    )
+
+    @model_validator(mode="after")
+    def _check_crossed(self) -> Self:
+        crossed = list(self.crossed_epsilons or (0.0,))
+        if 0 not in crossed:
+            raise ValueError(f"crossed_epsilons is {crossed}; it must hold 0, to compare with")
+        return self
 
 
 class EpsilonStudy(Study):
-    """Every ε in every regime; and two groups of runs beside it.
+    """Every ε in every regime; and three groups of runs beside it.
 
     "fractions": `fraction_run` with these fractions of its training images, for as many more
-    epochs, so that all take the same number of steps. "alternatives": the compared regimes with
-    plain cross entropy and each of `weight_decays`, and with `compared_epsilons`; these keep the
-    epoch that validation chose.
+    epochs, so that all take the same number of steps. "early stopping": every ε in the compared
+    regimes, where plain cross entropy keeps the epoch that validation chose. "weight decay": there,
+    too, each of `crossed_epsilons` with each of `weight_decays`; an ε is a method here, and the
+    weight decay its setting.
     """
 
     Parameters = EpsilonParameters
@@ -65,6 +77,7 @@ class EpsilonStudy(Study):
         "train_accuracy": "train accuracy",
         "train_nll": "train NLL",
         "test_nll": "test NLL",
+        "nll_scaled": "test NLL, scaled",
         "nll_gap": "gap",
     }
     percent = {"top1_error", "top5_error", "train_accuracy"}
@@ -74,15 +87,21 @@ class EpsilonStudy(Study):
         yield from self.smoothed(MAIN, p.regimes | p.more_regimes, p.epsilons)
         epsilons = p.fraction_epsilons or (0.0, p.judged)
         yield from self.smoothed("fractions", self._fractions(), epsilons)
-        tuned, decays = equal_effort(p, "weight_decays")
-        group, keep = "alternatives", ("selected",)
-        yield from self.smoothed(group, p.compared, [0.0, *tuned], keep=keep)
-        for (name, regime), decay in itertools.product(p.compared.items(), decays):
+        for epsilon in p.epsilons:
+            keep = ("selected",) if epsilon == 0 else ()
+            yield from self.smoothed("early stopping", p.compared, [epsilon], keep=keep)
+        yield from self._crossed()
+
+    def _crossed(self) -> Iterator[Labelled]:
+        p = self.parameters
+        epsilons = p.crossed_epsilons or (0.0, p.judged)
+        for (name, regime), decay in itertools.product(p.compared.items(), p.weight_decays):
             recipe = regime.recipe.model_copy(update={"weight_decay": decay})
             words = f"weight decay {decay:g}".replace("-", "−")
             decayed = {name: regime.changed(recipe=recipe)}
-            for label in self.smoothed(group, decayed, [0.0], keep=keep):
-                yield replace(label, method="weight decay", setting=decay, arm=words)
+            for label in self.smoothed("weight decay", decayed, epsilons):
+                arm = f"{label.arm}, {words}"
+                yield replace(label, method=label.arm, setting=decay, arm=arm)
 
     def _fractions(self) -> dict[str, Regime]:
         p, run = self.parameters, self.parameters.fraction_run
@@ -100,12 +119,18 @@ class EpsilonStudy(Study):
         return tables.tidy(main.table, [(*names, "{regime}") for names in columns])
 
     def both_sides(self, main: Evidence) -> pd.DataFrame:
+        """NLL on both sides of the gap, the gap itself, and accuracy on both sides: three panels a
+        regime."""
         columns = [
-            (f"{split}_{measure}", f"{{regime}}: {words}", arm)
-            for measure, words in (("nll", "NLL"), ("accuracy", "accuracy"))
-            for split, arm in (("train", "training"), ("test", "test"))
+            ("train_nll", "{regime}: NLL", "training"),
+            ("test_nll", "{regime}: NLL", "test"),
+            ("nll_scaled", "{regime}: NLL", "test, temperature scaled"),
+            ("nll_gap", "{regime}: gap in NLL", "test − training"),
+            ("train_accuracy", "{regime}: accuracy", "training"),
+            ("test_accuracy", "{regime}: accuracy", "test"),
         ]
-        return tables.tidy(main.table, columns)
+        parts = [tables.tidy(rows, columns) for _, rows in by_regime(main.table)]
+        return pd.concat(parts, ignore_index=True)
 
     def histories(self, main: Evidence) -> pd.DataFrame:
         numbers = tables.mean_histories(main, ["train_nll", "validation_nll"])
@@ -143,12 +168,37 @@ class EpsilonStudy(Study):
         numbers = tables.tidy(main.others["fractions"].table, columns, x="train_size")
         return numbers.assign(arm=numbers["epsilon"].map("ε = {:g}".format))
 
-    def alternatives(self, main: Evidence) -> pd.DataFrame:
-        """The error by ε, by weight decay, and stopped early."""
-        table = main.others["alternatives"].table
-        smoothed = table[table["method"] == "smoothing"]
+    def stopped(self, main: Evidence) -> pd.DataFrame:
+        """The error by ε, and of plain cross entropy that is stopped early."""
+        table = main.others["early stopping"].table
         chosen_by = "selected_validation_accuracy"
-        stopped = tables.compared(smoothed, "top1_error_selected", chosen_by)
+        stopped = tables.compared(table[plain(table)], "top1_error_selected", chosen_by)
         stopped = stopped.assign(method="early stopping", arm=stopped["arm"] + ", stopped early")
         numbers = tables.compared(table, "top1_error", self.chosen_by)
         return pd.concat([numbers, stopped], ignore_index=True)
+
+    def crossed(self, main: Evidence) -> pd.DataFrame:
+        """Error (percent) and NLL by weight decay and ε; then the same less that of ε = 0 with the
+        same weight decay and seed."""
+        table = main.others["weight decay"].table
+        measures = {
+            "error": "top-1 error",
+            "nll": "NLL",
+            "nll_scaled": "NLL after temperature scaling",
+        }
+        table = table.assign(weight_decay=table["setting"], error=100 * table["top1_error"])
+        shown = {"": table}
+        if (table["epsilon"] > 0).any():
+            pair, names, less = ["regime", "weight_decay", "seed"], [*measures], table.copy()
+            unsmoothed = table[table["epsilon"] == 0].set_index(pair)[names]
+            less[names] -= unsmoothed.loc[pd.MultiIndex.from_frame(table[pair])].to_numpy()
+            shown[", less that at ε = 0"] = less
+        parts = [
+            tables.tidy(part, [(name, "{regime}", words + ending)], x="weight_decay")
+            for ending, part in shown.items()
+            for name, words in measures.items()
+        ]
+        numbers = pd.concat(parts, ignore_index=True)
+        numbers = numbers.rename(columns={"panel": "regime", "arm": "words"})
+        numbers["arm"] = numbers["epsilon"].map("ε = {:g}".format)
+        return tables.panelled(numbers, "regime", "words")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from lsce import data, studies
-from lsce.judging import claims
+from lsce.judging import judgements
 from lsce.judging.claims import MAIN
 from lsce.results import measure
 from lsce.results.recorded import Recorded, results
@@ -64,10 +64,10 @@ class Evidence:
         return pd.concat(parts, ignore_index=True)
 
     @functools.cached_property
-    def judgements(self) -> dict[str, list[claims.Judgement]]:
+    def judgements(self) -> dict[str, list[judgements.Judgement]]:
         """Every claim of this page, by its id, judged in each regime."""
         study, groups = self.study, {MAIN: self, **self.others}
-        return claims.judge(
+        return judgements.judge(
             studies.claims_of(study.notebook),
             {name: part.table for name, part in groups.items()},
             study.judged,

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from lsce import data, studies
-from lsce.judging import claims, rule
+from lsce.judging import judgements, rule
 from lsce.judging.claims import MAIN, Claim
 from lsce.results.run import Run
 from lsce.studies.evidence import Evidence
@@ -114,7 +114,7 @@ class NumberOfClasses(Study):
             name = self.columns[claim.measure].removeprefix("test ")
             about = {"row": f"{name}, {claim.unit}", "column": design, "claim": claim.id}
             for classes, rows in table.groupby("classes"):
-                gain = claims.smoothing_effects(claim, rows, claim.measure, self.judged)
+                gain = judgements.smoothing_effects(claim, rows, claim.measure, self.judged)
                 effects = gain.rename("value").reset_index()
                 parts.append(effects.assign(**about, arm=arm, classes=classes))
         return pd.concat(parts, ignore_index=True)

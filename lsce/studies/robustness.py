@@ -154,16 +154,19 @@ class Robustness(Study):
         return table
 
     def measured_as(self, shown: Evidence, regime: str, measure: str) -> str:
-        if measure not in AT_RADIUS:
+        judged = self.judged_radii(shown.pairs).get(regime)
+        if judged is None or measure not in AT_RADIUS:
             return measure
-        return at_radius(measure, self.judged_radii(shown.pairs)[regime].radius)
+        return at_radius(measure, judged.radius)
 
     def objection(
         self, shown: Evidence, claim: Claim, regime: str, arms: tuple[Arm, Arm]
     ) -> str | None:
         if claim.measure == "corrupted_error":
             return None
-        judged = self.judged_radii(shown.pairs)[regime]
+        judged = self.judged_radii(shown.pairs).get(regime)
+        if judged is None:
+            return "every plain network diverged"
         if not judged.testable:
             kept = f"plain networks keep {judged.kept:.0%} of their accuracy"
             return f"at {judged.radius:g}/255 {kept}, where less or more cannot show"
