@@ -1,21 +1,17 @@
 """What the pages on classes, distillation and class weights say first, computed from their runs."""
 
-import math
-
 import pandas as pd
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
 from lsce import studies
 from lsce.judging import rule, statistics
+from lsce.judging.rule import Effect
 from lsce.report import findings
 from lsce.report.findings import signed
 from lsce.report.tables import table
 from lsce.studies.distillation import DIFFERENCE, TEACHER, DistillationStudy
 from lsce.studies.evidence import Evidence
-
-#: How `contrasts` writes an interval's bounds, by the unit.
-DECIMALS = {"points": 1}
 
 
 def verdicts(shown: Evidence) -> Markdown:
@@ -42,7 +38,7 @@ def designs(contrasts: pd.DataFrame) -> Markdown:
         ]
         overall = rows["overall"].iloc[0]
         lines.append(f"- {measure}: the gain {'; '.join(parts)}. Over the designs: **{overall}**.")
-    return Markdown("\n".join(lines) or "No design has runs with different numbers of classes.")
+    return Markdown("\n".join(lines))
 
 
 #: What each verdict of a contrast says of the gain.
@@ -59,12 +55,9 @@ def contrasts(frame: pd.DataFrame) -> Styler:
     """The table of `lsce.studies.number_of_classes.NumberOfClasses.contrasts` to show."""
     rows = []
     for row in frame.to_dict("records"):
-        digits = DECIMALS.get(row["unit"], 2)
-        fewest, most, mean, low, high = (
-            _number(row[name], digits)
-            for name in ("gain_fewest", "gain_most", "difference", "low", "high")
-        )
-        judged = not math.isnan(row["low"])
+        fewest, most = (signed(row[name]) for name in ("gain_fewest", "gain_most"))
+        effect: Effect | None = row["effect"]
+        difference, interval = findings.mean_and_interval(effect) if effect else ("–", "")
         rows.append(
             {
                 "gain": f"{row['measure']}, {row['unit']}",
@@ -72,7 +65,7 @@ def contrasts(frame: pd.DataFrame) -> Styler:
                 "classes": f"{row['fewest']} → {row['most']}",
                 "÷ width": f"{row['per_fewest']:.2g} → {row['per_most']:.2g}",
                 "gain with these": f"{fewest} → {most}",
-                "difference": mean + f" ({low} to {high})" * judged,
+                "difference": difference + f" ({interval})" * bool(interval),
                 "verdict": row["verdict"],
             }
         )
@@ -122,11 +115,6 @@ def temperatures(numbers: pd.DataFrame) -> Markdown:
         "“clearly” means that the 95% t interval over seeds lies on one side of 0:\n\n"
     )
     return Markdown(words + "\n".join(lines) if lines else "There is no smoothed teacher.")
-
-
-def _number(value: float, digits: int) -> str:
-    text = f"{round(value, digits) + 0.0:+.{digits}f}"  # no negative zero
-    return "–" if math.isnan(value) else text.replace("-", "−")
 
 
 def _joined(words: list[str]) -> str:

@@ -124,8 +124,8 @@ class NumberOfClasses(Study):
         claim and design, in the claim's unit.
 
         Columns: measure and unit; design; fewest and most, the classes; per_fewest and per_most,
-        these over the penultimate width; gain_fewest and gain_most, means over seeds; difference,
-        low and high, with the interval of the verdict (NaN where nothing is judged); verdict; and
+        these over the penultimate width; gain_fewest and gain_most, means over seeds; effect, the
+        difference as `lsce.judging.rule.Effect` (None without a complete pair); verdict; and
         overall, the verdict over the designs.
         """
         gains = self.gains(main).groupby(["claim", "column", "classes"])["value"].mean()
@@ -137,14 +137,12 @@ class NumberOfClasses(Study):
                 design = judgement.regime.partition(": ")[0]
                 table = self._designs(main)[design]
                 ends = [table["classes"].min(), table["classes"].max()]
-                widths = table.groupby("classes")["classes_per_feature"].first()
+                per_feature = table.groupby("classes")["classes_per_feature"].first()
                 row: dict[str, Any] = {"measure": self.columns[claim.measure]}
                 row |= {"unit": claim.unit, "design": design}
                 for end, classes in zip(("fewest", "most"), ends, strict=True):
-                    row |= {end: classes, f"per_{end}": widths[classes]}
+                    row |= {end: classes, f"per_{end}": per_feature[classes]}
                     row[f"gain_{end}"] = gains.get((claim.id, design, classes), math.nan)
-                effect = judgement.effect
-                for name, field in {"difference": "mean", "low": "low", "high": "high"}.items():
-                    row[name] = getattr(effect, field) if effect else math.nan
-                rows.append(row | {"verdict": judgement.verdict, "overall": overall})
+                row |= {"effect": judgement.effect, "verdict": judgement.verdict}
+                rows.append(row | {"overall": overall})
         return pd.DataFrame(rows)
