@@ -32,7 +32,7 @@ def plant(evidence: Evidence, claim: Claim, margins: float) -> None:
         effect = margins * margin * sign if label.setting else 0.0
         run.scalars[claim.measure] = middle + effect + 0.05 * margin * random.normal()
         run.by_group[claim.measure] = 0.05 * margin * random.normal(size=GROUPS)
-        run.scalars |= {"train_accuracy": 0.9, "temperature_converged": 1.0}
+        run.scalars.update(train_accuracy=0.9, temperature_converged=1.0)
 
 
 @pytest.mark.parametrize("claim", PLAIN, ids=lambda claim: claim.id)
