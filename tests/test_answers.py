@@ -78,7 +78,7 @@ def test_gains_stand_side_by_side_on_equal_axes_without_a_line():
 def contrast(design: str, verdict: str, overall: str, low: float = -1.0) -> dict[str, object]:
     row: dict[str, object] = {"measure": "test error", "unit": "points", "design": design}
     row |= {"fewest": 5, "most": 100, "per_fewest": 5 / 128, "per_most": 100 / 128}
-    effect = rule.Effect(-0.26, 3, 0.1, 0.1, low=low, high=0.5)
+    effect = rule.Effect(-0.26, 3, 0.1, 0.1, low=low, high=0.5, family=6)
     row |= {"gain_fewest": 0.25, "gain_most": -0.01, "effect": effect}
     return row | {"verdict": verdict, "overall": overall}
 
