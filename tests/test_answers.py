@@ -193,9 +193,15 @@ def test_the_profiles_cross_three_teachers_with_their_temperatures():
 # ---- class weights ----
 
 
+def long_tails() -> Evidence:
+    """The page of the profile cpu, of one seed."""
+    study = Profile("cpu").study("09_class_weights")
+    return shown(study.part(label for label in study.labelled if label.task.seed == 0))
+
+
 def test_behind_each_group_of_classes_are_so_many_test_images():
     """CIFAR-100-LT of 45,000 images: class k keeps ⌊450 ρ^(−k/99)⌋."""
-    found = shown(Profile("cpu").study("09_class_weights"))
+    found = long_tails()
     for run in found.own_runs:
         run.scalars["few_accuracy"] = 0.25 if run.spec.method.kind == "smoothing" else 0.75
     rows = found.study.images(found).set_index(["imbalance", "group"])
@@ -214,7 +220,7 @@ def test_behind_each_group_of_classes_are_so_many_test_images():
 
 
 def test_calibration_as_trained_stands_beside_calibration_after_scaling():
-    found = shown(Profile("cpu").study("09_class_weights"))
+    found = long_tails()
     numbers = found.study.calibration(found)
     scores = ("as trained", "after temperature scaling")
     panels = [f"imbalance {imbalance}: {score}" for imbalance in (10, 50) for score in scores]
