@@ -78,7 +78,7 @@ def test_gains_stand_side_by_side_on_equal_axes_without_a_line():
 def contrast(design: str, verdict: str, overall: str, low: float = -1.0) -> dict[str, object]:
     row: dict[str, object] = {"measure": "test error", "unit": "points", "design": design}
     row |= {"fewest": 5, "most": 100, "per_fewest": 5 / 128, "per_most": 100 / 128}
-    effect = rule.Effect(-0.26, 3, 0.1, 0.1, low=low, high=0.5)
+    effect = rule.Effect(-0.26, 3, 0.1, 0.1, low=low, high=0.5, family=6)
     row |= {"gain_fewest": 0.25, "gain_most": -0.01, "effect": effect}
     return row | {"verdict": verdict, "overall": overall}
 
@@ -193,9 +193,15 @@ def test_the_profiles_cross_three_teachers_with_their_temperatures():
 # ---- class weights ----
 
 
+def long_tails() -> Evidence:
+    """The page of the profile cpu, of one seed."""
+    study = Profile("cpu").study("09_class_weights")
+    return shown(study.part(label for label in study.labelled if label.task.seed == 0))
+
+
 def test_behind_each_group_of_classes_are_so_many_test_images():
     """CIFAR-100-LT of 45,000 images: class k keeps ⌊450 ρ^(−k/99)⌋."""
-    found = shown(Profile("cpu").study("09_class_weights"))
+    found = long_tails()
     for run in found.own_runs:
         run.scalars["few_accuracy"] = 0.25 if run.spec.method.kind == "smoothing" else 0.75
     rows = found.study.images(found).set_index(["imbalance", "group"])
@@ -214,7 +220,7 @@ def test_behind_each_group_of_classes_are_so_many_test_images():
 
 
 def test_calibration_as_trained_stands_beside_calibration_after_scaling():
-    found = shown(Profile("cpu").study("09_class_weights"))
+    found = long_tails()
     numbers = found.study.calibration(found)
     scores = ("as trained", "after temperature scaling")
     panels = [f"imbalance {imbalance}: {score}" for imbalance in (10, 50) for score in scores]
