@@ -26,7 +26,9 @@ def plant(evidence: Evidence, claim: Claim, margins: float) -> None:
     """Give a measure's effect a true size, in margins, that seeds and test images blur a little."""
     random, margin = np.random.default_rng(0), claim.matters / claim.scale
     least, most = (bound if isinstance(bound, float) else None for bound in claim.bounds)
-    middle = 0.5 if most is not None or least is None else least + 20 * margin
+    middle = 0.5 if least is None or most is not None else least + 20 * margin
+    if least is not None and most is not None:
+        middle = (least + most) / 2
     sign = 1 if claim.better == "higher" else -1
     for label, run in evidence.pairs:
         effect = margins * margin * sign if label.setting else 0.0

@@ -163,7 +163,7 @@ def test_what_is_merged_is_not_recorded_again(results, checkout, monkeypatch):
     assert not (checkout / "other").exists()
     monkeypatch.setattr(preconditions, "failed", lambda *_: None)  # nothing is learned so soon
     widths = record._widths(Profile("tiny"), [run.task.id for run in Recorded()])
-    assert {regime for _, regime in widths} == {"few", "resnet6-half from resnet6", "teachers"}
+    assert {regime for _, regime in widths} == {"few", "teachers"}  # the teachers are too weak
     assert all(width >= 0 for width in widths.values())
 
 
