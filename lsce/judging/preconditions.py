@@ -21,9 +21,7 @@ LEARNED = 0.05
 
 NO_PAIRS = "no pair of runs has a value of each measure"
 
-NO_OUTCOMES = (
-    "the runs were recorded without how they did on groups of test images, which the interval needs"
-)
+NO_OUTCOMES = "it is not recorded how these runs did on groups of test images"
 
 
 def failed(claim: "Claim", runs: pd.DataFrame, arms: tuple[Arm, Arm]) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
@@ -82,19 +82,23 @@ def verdicts(collected: Collected) -> Styler:
     return table(pd.DataFrame(rows), wrapped=["claim", "runs compared"], width="12em")
 
 
-def changes() -> Styler:
-    """What was changed after runs had been seen."""
-    words = {"change": "what was changed", "seen": "what had been seen"}
-    return table(claims.changes().rename(columns=words), wrapped=list(words.values()), width="14em")
+def changes() -> HTML:
+    """What was changed after runs had been seen, folded away."""
+    rows, words = claims.changes(), {"change": "what was changed", "seen": "what had been seen"}
+    shown = table(rows.rename(columns=words), wrapped=[*words.values(), "claims"], width="14em")
+    summary = f"{len(rows)} changes after runs had been seen"
+    return HTML(f"<details><summary>{summary}</summary>{shown.to_html()}</details>")
 
 
 def effects(collected: Collected) -> Styler:
-    """Every claim's effect and verdict in each regime of its page; a claim links to its figure, and
-    has the verdict over all regimes."""
+    """Every claim's effect and verdict in each regime of its page, or why it is not testable there;
+    a claim links to its figure, and has the verdict over all regimes."""
     rows = []
     for claim, finding, judgements in _claims(collected):
         words = f"{_link(claim, claim.claim)} <b>{findings.words(claim, finding)}</b>"
         for judged in judgements:
+            if judged.verdict == rule.UNTESTABLE:
+                continue
             compared = f"{judged.regime}: {judged.treatment} against {judged.control}"
             compared += {"chosen": " (chosen)", "both": " (also chosen)"}.get(judged.at, "")
             row: dict[str, Any] = {"claim": words, "regime": compared}
@@ -102,11 +106,18 @@ def effects(collected: Collected) -> Styler:
                 mean, interval = findings.mean_and_interval(judged.effect)
                 row |= {"effect": f"{mean} {claim.unit}", "interval": interval}
                 row |= {"n": judged.effect.n}
-            reason = f": {judged.reason}" * bool(judged.reason)
-            rows.append(row | {"verdict": judged.verdict + reason})
+            rows.append(row | {"verdict": judged.verdict})
+            words = ""
+        untestable = [judged for judged in judgements if judged.verdict == rule.UNTESTABLE]
+        for reason in dict.fromkeys(judged.reason for judged in untestable):
+            regimes = {judged.regime for judged in untestable if judged.reason == reason}
+            where = regimes.pop() if len(regimes) == 1 else f"{len(regimes)} regimes"
+            verdict = f"{rule.UNTESTABLE}: {reason}"
+            rows.append({"claim": words, "regime": where, "verdict": verdict})
             words = ""
     wrapped = ["claim", "regime", "verdict"]
-    return table(pd.DataFrame(rows), {"n": "{:.0f}"}, wrapped=wrapped, width="12em")
+    numbers = pd.DataFrame(rows, columns=["claim", "regime", "effect", "interval", "n", "verdict"])
+    return table(numbers, {"n": "{:.0f}"}, wrapped=wrapped, width="12em")
 
 
 def publish_effects(name: str, collected: Collected) -> None:
@@ -156,7 +167,9 @@ def guide(collected: Collected) -> Markdown:
     open_: dict[str, dict[str, list[str]]] = {rule.UNDECIDED: {}, rule.UNTESTABLE: {}}
     for claim, finding, _ in _claims(collected):
         first, second = (findings.overall(claim, finding, at) for at in findings.AT)
-        verdict, at = (first, findings.AT[0]) if first not in open_ else (second, findings.AT[1])
+        verdict, at = first, findings.AT[0]
+        if first in open_ and second not in open_:
+            verdict, at = second, findings.AT[1]
         span = findings.span_of_effects(claim, finding, at)
         if verdict in open_:
             link = _link(claim, claim.claim.removesuffix("."))
