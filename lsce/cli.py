@@ -46,6 +46,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     record.add_argument("--profile", help="whose runs to record (gpu with a GPU, else cpu)")
     record.add_argument("--budget", type=_duration, required=True, help="such as 9m")
     record.add_argument("--out", type=_folder, help="folder of the results (data/recorded)")
+    plan = command(
+        _plan, "what the runs of a profile take, in the order in which they are recorded"
+    )
+    plan.add_argument("--profile", default="cpu", help="whose runs (cpu)")
     merge = command(_merge, "add what `record` left to data/recorded")
     merge.add_argument("folders", type=_folder, nargs="+", metavar="DIR")
     verify = command(_verify, "retrain recorded runs drawn at random and compare")
@@ -86,6 +90,12 @@ def _record(arguments: argparse.Namespace) -> None:
     usual = "gpu" if default_device().type == "cuda" else "cpu"
     record.step_aside()
     record.record(arguments.profile or usual, arguments.budget, arguments.out, arguments.data)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from lsce.commands import plan
+
+    plan.plan(arguments.profile)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from lsce.results.run import Run
 from lsce.results.store import Store
 from lsce.studies import evidence
 from lsce.studies.profiles import Profile
-from lsce.studies.study import Labelled
+from lsce.studies.study import Labelled, Study
 from lsce.sweeps import sweep
 from lsce.training import precision
 from lsce.training.spec import RunSpec, Task
@@ -137,11 +137,18 @@ def _size(folder: Path) -> str:
 # ---- which runs, in which order ----
 
 
+def ordered(profile: Profile) -> list[tuple[str, Study]]:
+    """A profile's pages with their studies, those first that it wants to be recorded first."""
+    first = profile.content.recorded_first
+    pages = list(profile.studies())
+    return sorted(pages, key=lambda page: first.index(page[0]) if page[0] in first else len(first))
+
+
 def wanted(profile: Profile) -> dict[str, Wanted]:
     """Every task of a profile by its id."""
     tasks: dict[str, Wanted] = {}
     pages, compared = defaultdict[str, set[str]](set), defaultdict[Any, set[str]](set)
-    for position, (notebook, study) in enumerate(profile.studies()):
+    for position, (notebook, study) in enumerate(ordered(profile)):
         for label in study.labelled:
             for task in (label.task.run, label.task):  # pages show the run of an evaluation, too
                 decisive = study.decisive(label)

@@ -30,6 +30,8 @@ class Content(Value):
     data: DataName
     note: str = ""
     """What has to be known of it before it is run, a sentence."""
+    recorded_first: list[str] = []
+    """The pages in the order in which they are recorded; those left out come after them."""
     shared: dict[str, Any] = {}
     notebooks: dict[str, dict[str, Any]] = {}
     budgets: dict[str, Regime] = {}
@@ -58,6 +60,7 @@ class Profile:
         for whose, what, given, known in (
             ("notebooks", "page", self.content.notebooks, list(pages)),
             ("shared", "parameter", self.content.shared, sorted(taken)),
+            ("recorded_first", "page", self.content.recorded_first, list(pages)),
         ):
             for name in given:
                 if name not in known:
