@@ -8,6 +8,8 @@ A folder holds, of what `lsce.results.run` describes::
     histories.parquet     one row a run and epoch
     details.parquet       measurements that are more than a number
     histograms.parquet    test images by confidence and by logit gap: run, quantity, bin, count
+    groups.parquet        how measures vary between groups of test images: run, measure, and a
+                          value, float16, for each group in order
     samples.safetensors   `<id>.correct`, a bit an image; where figures show single images also
                           `<id>.confidence`, `.scaled`, `.true_probability`, uint16 in units of
                           1/65535, `.nll`, `.nll_scaled`, float16; where features were kept
