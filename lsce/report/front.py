@@ -68,11 +68,13 @@ def verdicts(collected: Collected) -> Styler:
     """Every claim and its verdict on its page, with a link to its figure and how many runs were
     compared for it; where pages differ in it, also where these come from."""
     sources = {finding.source(finding.profile) for finding in collected.values()}
+    mixed = len({finding.recorded for finding in collected.values()}) > 1
     rows = []
     for claim, finding, judgements in _claims(collected):
         compared = str(len({run for judgement in judgements for run in judgement.runs}))
         if len(sources) > 1:
-            compared += f", {finding.source(finding.profile_of(claim))}"
+            profile = finding.profile_of(claim)
+            compared += f", {finding.source(profile) if mixed else profile}"
         row = {"claim": claim.claim}
         for at in findings.AT:
             known = findings.judgements(claim, finding, at)
