@@ -72,14 +72,17 @@ def judge(
     by_group: ByGroup,
     objection: Objection = lambda claim, regime, arms: None,
     measured_as: Callable[[str, str], str] = lambda regime, measure: measure,
+    planned: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, list[Judgement]]:
     """Judge a family of claims, by id, in every regime, with intervals that hold for all of them.
 
     tables: of runs, by the study's groups (see `lsce.studies.study.table_of`). Claims whose measure
     or group the study lacks are left out. epsilon: the judged one. objection: what the study itself
     has against testing a claim. measured_as: the column and scalar that a measure is in a regime.
+    planned: every run that the page is to have, see `lsce.studies.study.Study.plan`: intervals hold
+    for all that will be judged, however much of it is there.
     """
-    compared = {}
+    compared, family = {}, list(family)
     for claim in family:
         parts = [
             _compare(claim, part, measured_as, by_group, objection)
@@ -91,7 +94,10 @@ def judge(
             compared[claim] = parts
     testable = [part for parts in compared.values() for part in parts if part.estimate]
     estimates = [part.estimate for part in testable if part.estimate]
-    effects = iter(rule.intervals(estimates, _family_size(testable)))
+    sizes = [_family_size((part.judgement.at, part.among) for part in testable)]
+    if planned is not None:
+        sizes.append(_family_size(_to_be_judged(family, planned, epsilon)))
+    effects = iter(rule.intervals(estimates, max(sizes)))
     return {
         claim.id: [
             _judged(claim, part.judgement, next(effects)) if part.estimate else part.judgement
@@ -101,15 +107,27 @@ def judge(
     }
 
 
-def _family_size(parts: Sequence[_Comparison]) -> float:
+def _family_size(judged: Iterable[tuple[str, tuple[int, int]]]) -> float:
     """See `lsce.judging.rule.family_size`: a treatment that was chosen may have been raised by
-    chance, and a control that was chosen the same."""
+    chance, and a control that was chosen the same. judged: `Judgement.at` and `_Part.among`."""
     fixed, among = 0, []
-    for part in parts:
-        of_epsilon = part.judgement.at in ("chosen", "both")  # the judged one is judged anyway
-        fixed += part.judgement.at == "both"
-        among.append(sum(part.among) - 1 - of_epsilon)
+    for at, (treatments, controls) in judged:
+        fixed += at == "both"
+        others = treatments - (at in ("chosen", "both"))  # the judged one is judged anyway
+        among.append(others + controls - 1)
     return rule.family_size(fixed, among)
+
+
+def _to_be_judged(
+    family: Iterable[Claim], planned: Mapping[str, pd.DataFrame], epsilon: float
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """What `_family_size` takes, of runs that need not be there, whatever validation chooses."""
+    for claim in family:
+        for group, words in claim.groups.items():
+            if group in planned:
+                table = planned[group].assign(status="completed", **{claim.chosen_by[0]: 0.0})
+                for part in _parts(claim, words, table, epsilon):
+                    yield part.at, part.among
 
 
 def _judged(claim: Claim, judgement: Judgement, effect: Effect) -> Judgement:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -157,11 +158,21 @@ def overall(claim: Claim, page: Finding | Evidence, at: At) -> str:
 
 
 def words(claim: Claim, page: Finding | Evidence) -> str:
-    """The verdict over all regimes at the judged ε, and at the chosen one if that is another."""
-    first, second = (overall(claim, page, at) for at in AT)
+    """The verdict over all regimes at the judged ε, and at the chosen one if that is another; of an
+    undecided one also what was decided in some regimes."""
+    first, second = (_in_regimes(claim, page, at) for at in AT)
     if first == second or not judgements(claim, page, "chosen"):
         return first
     return f"{first} at the judged ε, {second} at the chosen ε"
+
+
+def _in_regimes(claim: Claim, page: Finding | Evidence, at: At) -> str:
+    word = overall(claim, page, at)
+    counts = Counter(judged.verdict for judged in judgements(claim, page, at))
+    decided = [part for part in counts if part not in (rule.UNDECIDED, rule.UNTESTABLE)]
+    if word != rule.UNDECIDED or not decided:
+        return word
+    return f"{word} ({', '.join(f'{part} in {counts[part]}' for part in decided)})"
 
 
 def span_of_effects(claim: Claim, page: Finding | Evidence, at: At) -> str:

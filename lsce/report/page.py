@@ -241,10 +241,10 @@ def numbers(shown: Evidence) -> Styler:
 
 RULE = (
     "Each claim is judged by the paired difference between runs that share a seed. Its interval "
-    "counts both the seeds and the test images that were drawn, and all intervals of a page hold "
-    "together with 95% probability. The claim is *supported* if the interval lies above 0 and the "
-    "effect reaches the smallest one that matters, *opposite* if the same holds below 0, "
-    "*negligible* if the whole interval is smaller than what matters, and otherwise *undecided*; "
+    "counts the seeds and, where test images are measured, which of these were drawn; all that the "
+    "page is to have hold together with 95% probability. The claim is *supported* if the interval "
+    "lies above 0 and the effect reaches the smallest one that matters, *opposite* if the same "
+    "holds below 0, *negligible* if the whole interval is smaller than what matters, and otherwise *undecided*; "
     "where a precondition fails it is *not testable here*. A claim of *as well as* is supported if "
     "the interval stays above the loss that matters. Over several regimes it is *depends* if "
     "decided verdicts differ. Claims about smoothing are judged twice: at the ε that is usual and "

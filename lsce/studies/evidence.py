@@ -43,6 +43,8 @@ class Evidence:
     others: Mapping[str, "Evidence"] = field(default_factory=dict)
     #: Runs that the profile asks for on this page and that are not recorded yet.
     lacking: int = 0
+    #: The study with every run that the profile asks for; None if these are they.
+    complete: Study | None = None
 
     @property
     def pairs(self) -> list[tuple[Labelled, Run]]:
@@ -74,6 +76,7 @@ class Evidence:
             {run.task.id: run.by_group for run in self.all_runs},
             functools.partial(study.objection, self),
             functools.partial(study.measured_as, self),
+            (self.complete or study).plan(),
         )
 
     @property
@@ -171,7 +174,8 @@ def recorded(notebook: str) -> list[Evidence]:
         if MAIN in study.groups():
             runs = {task.id: have.load(task) for task in study.tasks}
             lacking = len(have.missing(complete.tasks))
-            sets.append(replace(grouped(study, runs, True, name), lacking=lacking))
+            shown = grouped(study, runs, True, name)
+            sets.append(replace(shown, lacking=lacking, complete=complete))
     sets.sort(key=lambda shown: -min(len(shown.seeds), SEEDS))
     others: dict[str, Evidence] = {}
     for shown in reversed(sets):

@@ -18,7 +18,7 @@ from lsce.judging.claims import MAIN, Claim
 from lsce.results.run import Run
 from lsce.studies.parameters import Parameters, Regime
 from lsce.training.methods import Method, Smoothing
-from lsce.training.spec import Balanced, Task, TrueLabels
+from lsce.training.spec import Balanced, RunSpec, Task, TrueLabels
 
 if TYPE_CHECKING:
     from lsce.studies.evidence import Evidence
@@ -95,6 +95,14 @@ class Study:
     def tasks(self) -> list[Task]:
         return [label.task for label in self.labelled]
 
+    def plan(self) -> dict[str, pd.DataFrame]:
+        """Every run of each group, as `table_of` has it, but for what is measured."""
+        rows = {
+            name: [about(label) | _material(label.task.run) for label in labelled]
+            for name, labelled in self.groups().items()
+        }
+        return {name: pd.DataFrame(part) for name, part in rows.items()}
+
     def decisive(self, label: Labelled) -> bool:
         """Whether it is plain cross entropy or smoothed with the judged ε."""
         return label.smoothed and label.setting in (0.0, self.judged)
@@ -160,12 +168,14 @@ def table_of(pairs: Iterable[tuple[Labelled, Run]]) -> pd.DataFrame:
 
 
 def _row(label: Labelled, run: Run) -> dict[str, Any]:
-    return about(label) | {
-        "train_size": run.spec.sample.train_size,
-        "noise": getattr(run.spec.labels, "noise", None),
-        "noise_rate": getattr(run.spec.labels, "rate", 0.0),
-        "classes": run.spec.num_classes,
-        "run": run.task.id,
-        "status": run.status,
-        **run.scalars,
+    of_run = {"run": run.task.id, "status": run.status, **run.scalars}
+    return about(label) | _material(run.spec) | of_run
+
+
+def _material(spec: RunSpec) -> dict[str, Any]:
+    return {
+        "train_size": spec.sample.train_size,
+        "noise": getattr(spec.labels, "noise", None),
+        "noise_rate": getattr(spec.labels, "rate", 0.0),
+        "classes": spec.num_classes,
     }
