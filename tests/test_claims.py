@@ -358,10 +358,42 @@ def test_every_claim_is_complete():
         assert f'"name": "{claim.figure}"' in notebook and "page.verdicts(main)" in notebook
 
 
-def test_a_misspelt_field_of_a_claim_is_refused(tmp_path):
-    (tmp_path / "some.yaml").write_text("family: some\none: {mesure: nll}")
-    with pytest.raises(ValueError, match="Claim has no parameter 'mesure'; did you mean 'measure'"):
-        claims.declared(tmp_path / "some.yaml", "00_some")
+GIVEN = """
+  claim: It helps.
+  declared: "2026-11-28"
+  figure: fig
+  measure: nll
+  words: NLL
+  unit: nats
+  better: lower
+  smallest: 0.1
+  reason: It is.
+  advice: {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("mesure: nll", "Claim has no parameter 'mesure'; did you mean 'measure'"),
+        ("treatment: tunned", "treatment.* is 'tunned'; it must be 'smoothing' or 'judged'"),
+        ("control: plane", "control.* is 'plane'; it must be 'plain', 'tuned' or"),
+        ("control: []", r"control.* is \[\]; it must be"),
+        ("treatment: {a: smoothing, b: smoothing}", "it must be one method with its ε"),
+        ("scale: -1.0", "scale is -1"),
+        ("bounds: [1, 0]", "bounds is .*; the second must be above the first"),
+        ("contrast: [mor, classes]", "contrast is .*; it must be .more or fewer, a column"),
+        ("chosen_by: []", "chosen_by is"),
+        ("not_worse_by: 0.1", "one of smallest and not_worse_by must be given, and not both"),
+    ],
+)
+def test_a_claim_that_cannot_be_judged_is_refused_by_name(tmp_path, change, sentence):
+    file = tmp_path / "some.yaml"
+    file.write_text(f"family: some\none:{GIVEN}", encoding="utf-8")
+    assert len(claims.declared(file, "00_some")) == 1
+    file.write_text(f"family: some\none:{GIVEN}  {change}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"some.yaml, one: .*{sentence}"):
+        claims.declared(file, "00_some")
 
 
 def test_what_was_changed_after_runs_had_been_seen_is_dated_and_in_order():

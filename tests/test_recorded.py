@@ -311,3 +311,13 @@ def test_the_results_that_come_with_the_project_are_complete_and_small():
     shown = {each.task.id for each in every if each.in_full}
     assert {run.task.id for run in found if set(run.samples) > {"correct"}} <= shown
     assert sum(file.stat().st_size for file in paths.RECORDED.iterdir()) <= 12e6
+
+
+@pytest.mark.parametrize("groups", [np.zeros(49), np.full(50, np.nan)])
+def test_a_measure_needs_a_number_of_each_group(tmp_path, groups):
+    run = run_of(spec(), images=10_000)
+    run.by_group["nll"] = groups
+    recorded.write([run], tmp_path)
+    sentence = "groups.parquet: nll of run .* must be 50 finite numbers, one a group, but is"
+    with pytest.raises(ValueError, match=sentence):
+        Recorded(tmp_path).load(run.task)

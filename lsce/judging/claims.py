@@ -5,7 +5,7 @@ changed after runs had been seen. `lsce.judging.judgements` judges them.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pandas as pd
 from pydantic import Field, model_validator
@@ -23,8 +23,15 @@ CONTROLS = {"_selected": "stopped early", "_scaled": "temperature scaled"}
 #: best smoothing but for ε = 0 and for the judged one; a list of methods: the best of these; a
 #: method with "smoothing", "same" (the treatment's ε) or "plain": that with this ε; `ANY` with
 #: "smoothing" or "plain": of all arms with this ε the best.
-Rule = str | list[str] | dict[str, str]
 ANY = "any"
+Methods = Annotated[list[str], Field(min_length=1)]
+Treatment = Literal["smoothing", "judged"] | Methods | dict[str, Literal["smoothing"]]
+Control = Literal["plain", "tuned", "another ε"] | Methods | dict[str, Literal["plain", "same"]]
+Rule = Treatment | Control
+
+
+#: Lengths and first words of `Claim.contrast`.
+CONTRASTS = ((2, "more"), (2, "fewer"))
 
 
 class Published(Value):
@@ -48,7 +55,7 @@ class Claim(Value):
     measure: str
     words: str
     unit: str
-    scale: float = 1.0
+    scale: float = Field(1.0, gt=0)
     better: Literal["lower", "higher"]
     #: The margin: the smallest effect that matters, or the loss that a claim of "not worse" allows;
     #: and why it is that.
@@ -65,13 +72,13 @@ class Claim(Value):
     #: The group of runs that it is judged in, see `lsce.studies.study.Labelled`; or several, with
     #: the words for each.
     group: str | dict[str, str] = MAIN
-    treatment: Rule = "smoothing"
-    control: Rule = "plain"
+    treatment: Treatment = "smoothing"
+    control: Control = "plain"
     #: The control's measure, if it is another one.
     control_measure: str | None = None
     #: What settings are chosen by, on the validation split: of these columns the first that all
     #: runs have. Those of an accuracy are better when higher, others when lower.
-    chosen_by: list[str] = ["validation_accuracy"]
+    chosen_by: Methods = ["validation_accuracy"]
     #: ["more" or "fewer", a column]: the effect is how much larger it is where there is most of
     #: that than where there is least, or the other way round.
     contrast: list[str] | None = None
@@ -82,7 +89,15 @@ class Claim(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.smallest is None) == (self.not_worse_by is None):
-            raise ValueError(f"{self.id}: either smallest or not_worse_by must be given")
+            raise ValueError("one of smallest and not_worse_by must be given, and not both")
+        least, most = (bound if isinstance(bound, float) else None for bound in self.bounds)
+        if least is not None and most is not None and least >= most:
+            raise ValueError(f"bounds is {self.bounds}; the second must be above the first")
+        if self.contrast and (len(self.contrast), self.contrast[0]) not in CONTRASTS:
+            raise ValueError(f"contrast is {self.contrast}; it must be [more or fewer, a column]")
+        for name in ("treatment", "control"):
+            if isinstance(value := getattr(self, name), dict) and len(value) != 1:
+                raise ValueError(f"{name} is {value}; it must be one method with its ε")
         return self
 
     def __hash__(self) -> int:
@@ -117,14 +132,20 @@ class Claim(Value):
 
 
 def declared(file: Path, notebook: str) -> list[Claim]:
-    """The claims of a page, none if there is no such file."""
+    """The claims of a page, none if there is no such file. Raises ValueError, naming file and
+    claim, for a field that is not what it must be."""
     if not file.is_file():
         return []
     import yaml  # part of what the report is made with, which recording does without
 
     entries = yaml.safe_load(file.read_text(encoding="utf-8"))
-    common = {"notebook": notebook, "family": entries.pop("family")}
-    return [Claim(id=name, **common, **fields) for name, fields in entries.items()]
+    common, claims = {"notebook": notebook, "family": entries.pop("family")}, []
+    for name, fields in entries.items():
+        try:
+            claims.append(Claim(id=name, **common, **fields))
+        except ValueError as error:
+            raise ValueError(f"{file.name}, {name}: {error}") from error
+    return claims
 
 
 def changes() -> pd.DataFrame:

@@ -38,8 +38,9 @@ from safetensors.numpy import load as load_samples
 from safetensors.numpy import save as save_samples
 
 from lsce.machine import paths
-from lsce.results.run import DETAILS, MONITORED, WIDTHS, Run
-from lsce.training.spec import Evaluation, RunSpec, Task, task_of
+from lsce.results.complete import COUNTS, check, check_groups, shape_of
+from lsce.results.run import DETAILS, MONITORED, Run
+from lsce.training.spec import Evaluation, Task, task_of
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -55,13 +56,6 @@ UNIT = 65535
 #: Types of columns; all others are float32.
 TYPES = {"epoch": "int16", "bin": "int16", "count": "int32"}
 TYPES |= dict.fromkeys(("run", "quantity", "case", "measure"), "category")
-
-#: Scalars without which a run, or an evaluation, is incomplete.
-NEEDED = {"train_nll", "validation_nll", "test_nll", "top1_error", "debiased_ce", "temperature"}
-NEEDED_OF_EVALUATION = {"corrupted_error", "worst_error"}
-
-#: The samples that are counts, uint8; all others of that type are packed bits.
-COUNTS = "survived_corruptions"
 
 
 class Recorded:
@@ -148,6 +142,7 @@ class Recorded:
         if BY_GROUP in self._rows:
             for measure, rows in self._rows[BY_GROUP](name).groupby("measure", observed=True):
                 run.by_group[str(measure)] = rows["value"].to_numpy(dtype=float)
+            check_groups(run, self.folder / BY_GROUP)
         for quantity, values in self._samples.get(name, {}).items():
             if quantity.startswith("projection."):
                 run.projections[quantity.removeprefix("projection.")] = values
@@ -185,19 +180,9 @@ def _unpacked(values: np.ndarray, name: str, task: Task) -> np.ndarray:
     if name == COUNTS:
         return values
     if values.dtype == np.uint8:
-        shape = _shape(name, task)
+        shape = shape_of(name, task)
         return np.unpackbits(values, count=math.prod(shape)).astype(bool).reshape(shape)
     return values.astype(float) if values.dtype == np.float16 else values / UNIT
-
-
-def _shape(name: str, task: Task) -> tuple[int, ...]:
-    """That of a task's samples."""
-    if isinstance(task, RunSpec):
-        return (task.images_of("test"),)
-    protocol = task.protocol
-    if name == COUNTS:
-        return (protocol.corrupted_images,)
-    return len(protocol.radii), protocol.attacked_images
 
 
 def results() -> Recorded:
@@ -367,34 +352,3 @@ def check_folder(folder: Path) -> None:
         )
     if not os.access(existing, os.W_OK):
         raise OSError(f"OUT is {folder}, but {existing} cannot be written to")
-
-
-def check(run: Run) -> None:
-    """Raise ValueError, saying why, unless a run is complete and of the pinned data."""
-    spec, pinned = run.spec, run.spec.entry.checksum
-    if spec.data_checksum != pinned:
-        raise ValueError(
-            f"its data_checksum is {spec.data_checksum[:12]}…, but that of {spec.data} is "
-            f"{pinned[:12]}…"
-        )
-    if run.status not in ("completed", "diverged"):
-        raise ValueError(f"its status is {run.status!r}; it must be completed or diverged")
-    if run.diverged:
-        return
-    needed = NEEDED if isinstance(run.task, RunSpec) else NEEDED_OF_EVALUATION
-    if missing := sorted(needed - run.scalars.keys()):
-        raise ValueError(f"its {missing[0]} is missing")
-    for name, values in run.samples.items():
-        if values.shape != (shape := _shape(name, run.task)):
-            raise ValueError(f"its {name} has the shape {values.shape} instead of {shape}")
-    if isinstance(run.task, Evaluation):
-        return
-    if list(run.history["epoch"]) != list(range(1, spec.epochs + 1)):
-        raise ValueError(f"its history has {len(run.history)} epochs instead of {spec.epochs}")
-    images = {quantity: int(counts.sum()) for quantity, counts in run.counts.items()}
-    expected = spec.images_of("test")
-    for name, count in images.items():
-        if count != expected:
-            raise ValueError(f"its {name} is of {count:,} test images instead of {expected:,}")
-    if missing := sorted(WIDTHS.keys() - run.counts.keys()):
-        raise ValueError(f"its histogram of {missing[0]} is missing")
