@@ -103,7 +103,11 @@ def test_the_chosen_epsilon_is_that_of_the_claims_own_measure_where_all_runs_hav
     table.loc[3, "validation_debiased_ce"] = np.nan  # of a run with ε = 0: not to be chosen
     assert [each.at for each in judge("better-calibration", table)] == ["both"]
     table.loc[7, "validation_debiased_ce"] = np.nan
-    assert [each.at for each in judge("better-calibration", table)] == ["judged", "chosen"]
+    judged = judge("better-calibration", table)
+    assert [(each.at, each.chosen_by) for each in judged] == [
+        ("judged", ""),
+        ("chosen", "validation_nll"),
+    ]
 
 
 def test_intervals_hold_for_all_claims_of_a_page_in_all_regimes():
@@ -345,6 +349,11 @@ def test_what_cannot_be_tested_does_not_widen_the_others():
     hopeless = table.assign(regime="hopeless", train_accuracy=0.01, run=table["run"] + " again")
     (alone,), both = judge("lower-error", table), judge("lower-error", pd.concat([table, hopeless]))
     assert both[0].effect == alone.effect and both[1].verdict == "not testable here"
+
+
+def test_a_page_says_by_what_epsilon_was_chosen():
+    columns = {name for claim in DECLARED.values() for name in claim.chosen_by}
+    assert columns == set(page.CHOSEN_BY)
 
 
 def test_every_claim_is_complete():

@@ -49,6 +49,8 @@ class Judgement:
     effect: Effect | None
     terms: tuple[Term, ...]
     reason: str = ""
+    #: The column that ε was chosen by, "" where it was not.
+    chosen_by: str = ""
 
     @property
     def runs(self) -> frozenset[str]:
@@ -143,8 +145,9 @@ class _Part(NamedTuple):
     at: str
     runs: list[pd.DataFrame]
     arms: tuple[Arm, Arm]
-    #: Among how many each of these was chosen.
+    #: Among how many each of these was chosen, and the column that ε was chosen by.
     among: tuple[int, int]
+    by: str
 
 
 def _parts(claim: Claim, words: str, table: pd.DataFrame, epsilon: float) -> Iterator[_Part]:
@@ -169,14 +172,16 @@ def _parts(claim: Claim, words: str, table: pd.DataFrame, epsilon: float) -> Ite
             arms = treatment.arm, control.arm
             if all(of_arm(each, arm).any() for each in parts for arm in arms):
                 among = treatment.among, control.among
-                yield _Part(name, treatment.at, parts, arms, among)
+                yield _Part(name, treatment.at, parts, arms, among, treatment.by)
 
 
 class _Choice(NamedTuple):
-    """An arm, among how many validation chose it (1: it did not), and `Judgement.at`."""
+    """An arm, among how many validation chose it (1: it did not) and by which column, and
+    `Judgement.at`."""
 
     arm: Arm
     among: int = 1
+    by: str = ""
     at: str = ""
 
 
@@ -237,8 +242,12 @@ def _arm(what: Rule, claim: Claim, runs: pd.DataFrame, epsilon: float, to: Arm) 
 def _best(claim: Claim, runs: pd.DataFrame) -> _Choice | None:
     """The best arm of some runs, by what the claim's settings are chosen by; None if there is none
     that never diverged."""
-    arm = None if runs.empty else best_arm(runs, _chosen_by(claim, runs))
-    return _Choice(arm, runs.groupby(["method", "setting"], dropna=False).ngroups) if arm else None
+    if runs.empty:
+        return None
+    by = _chosen_by(claim, runs)
+    arm = best_arm(runs, by)
+    settings = runs.groupby(["method", "setting"], dropna=False).ngroups
+    return _Choice(arm, settings, by) if arm else None
 
 
 def _compare(
@@ -256,11 +265,12 @@ def _compare(
     for ending, words in CONTROLS.items():
         if (claim.control_measure or "").endswith(ending):
             control += f", {words}"
+    by = part.by if part.at in ("chosen", "both") else ""
     names = part.regime, part.at, treatment, control
     if not terms:
-        judgement = Judgement(*names, rule.UNTESTABLE, None, terms, preconditions.NO_PAIRS)
+        judgement = Judgement(*names, rule.UNTESTABLE, None, terms, preconditions.NO_PAIRS, by)
         return _Comparison(judgement, None)
-    judgement = Judgement(*names, rule.UNDECIDED, None, terms)
+    judgement = Judgement(*names, rule.UNDECIDED, None, terms, chosen_by=by)
     effects, groups = effects_of(terms, both, by_group if claim.sampled == "test images" else None)
     reasons = [preconditions.failed(claim, runs, part.arms) for runs in part.runs]
     reasons.append(objection(claim, part.regime, part.arms))

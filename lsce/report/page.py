@@ -254,6 +254,16 @@ RULE = (
 )
 
 
+#: What ε is chosen by, in words.
+CHOSEN_BY = {
+    "validation_accuracy": "accuracy",
+    "validation_nll": "NLL",
+    "validation_nll_scaled": "NLL after scaling",
+    "validation_debiased_ce": "calibration error",
+    "validation_debiased_ce_scaled": "calibration error after scaling",
+}
+
+
 def verdicts(shown: Evidence) -> None:
     """Display how claims are judged, and the verdict on every claim of the page."""
     display(Markdown(RULE))
@@ -308,7 +318,8 @@ def _line(claim: Claim, judgement: Judgement, group: str) -> str:
         text += f", interval {interval}" * bool(interval)
         text += f", n = {effect.n} paired seed" + "s" * (effect.n > 1)
     text += f" → **{judgement.verdict}**" + f": {judgement.reason}" * bool(judgement.reason)
-    chosen = {"chosen": ", chosen on validation", "both": ", which validation chose, too"}
+    by = f"validation {CHOSEN_BY.get(judgement.chosen_by, '')}"
+    chosen = {"chosen": f", chosen by {by}", "both": f", which {by} chose, too"}
     compared = f"{judgement.treatment}{chosen.get(judgement.at, '')} against {judgement.control}"
     return f"- *{judgement.regime}*{group}, {compared}: {text}"
 
