@@ -24,6 +24,10 @@ from lsce.studies.parameters import Shown, Shows
 Collected = Mapping[str, Finding]
 
 
+#: Numbers of an effect's figure.
+EFFECT = ("effect", "low", "high")
+
+
 class SummaryParameters(Value):
     """The parameters of the summary."""
 
@@ -142,6 +146,8 @@ def publish_effects(name: str, collected: Collected) -> None:
         for judged in judgements
         if judged.effect is not None and judged.verdict != rule.UNTESTABLE
     )
+    if numbers.empty:  # where nothing can be tested
+        numbers = pd.DataFrame(columns=["claim", "regime", "treatment", "verdict", *EFFECT])
     _publish(figures.effects(numbers), name, numbers, collected)
 
 

@@ -291,6 +291,8 @@ def effects(numbers: pd.DataFrame) -> Figure:
     smallest effect that matters and positive values favour the claim.
     """
     figure, [[ax]] = style.grid(1, 1, 1.0 + 0.2 * (len(numbers) + numbers["claim"].nunique()))
+    if numbers.empty:
+        return style.label(figure, xlabel="no claim could be tested")
     names = numbers["regime"] + ", " + numbers["treatment"]
     numbers = numbers.assign(at=_name_below_headings(ax, numbers["claim"], names))
     colours = {rule.SUPPORTED: COLOURS[2], rule.OPPOSITE: COLOURS[1], rule.NEGLIGIBLE: COLOURS[0]}
