@@ -21,7 +21,7 @@ from lsce.sweeps import sweep
 PAGES = ("01_loss", "02_epsilon_study", "11_summary", "12_reproduction")
 REPRODUCE = ("reproduce", "--profile", "tiny")
 #: Two seeds: without smoothing, with it, and with more weight decay.
-RUNS = 6
+RUNS = 8
 
 STOPPED = "lsce: stopped; finished runs are kept, and the same command goes on from there"
 
@@ -151,7 +151,7 @@ def test_figures_come_with_their_numbers_and_pages_with_what_they_found(reproduc
     assert common == {"loss_targets", "loss_gap", "loss_optimal_gap"}
     for name in names:
         for ending in ("svg", "png", "csv"):
-            assert (figures / f"{name}.{ending}").stat().st_size > 100
+            assert (figures / f"{name}.{ending}").stat().st_size > 40
 
 
 @pytest.mark.slow

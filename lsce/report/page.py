@@ -249,8 +249,8 @@ RULE = (
     "supported if "
     "the interval stays above the loss that matters. Over several regimes it is *depends* if "
     "decided verdicts differ. Claims about smoothing are judged twice: at the ε that is usual and "
-    "at the one that validation chose. [How verdicts are drawn](A2_verdicts.ipynb) has the details "
-    "and how often this errs."
+    'at the one that validation chose. <a href="A2_verdicts.ipynb">How verdicts are drawn</a> has '
+    "the details and how often this errs."
 )
 
 
