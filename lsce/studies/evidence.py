@@ -20,8 +20,8 @@ from lsce.studies.profiles import Profile
 from lsce.studies.study import Labelled, Study, about
 from lsce.sweeps import sweep
 
-#: A set of this many seeds comes before one of fewer: it has intervals.
-SEEDS = 3
+#: A set of this many seeds comes before one of fewer: its intervals can decide something.
+SEEDS = 5
 
 
 class NothingToShow(RuntimeError):
