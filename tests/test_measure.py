@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lsce import data
 from lsce.data import datasets, synthetic
 from lsce.measures import calibration, conformal, features, information
+from lsce.measures.jackknife import GROUPS, groups_of
 from lsce.measures.temperature import fit_temperature
 from lsce.results import measure
 from lsce.results.run import WIDTHS, Run
@@ -72,12 +73,15 @@ def test_bins_change_the_binned_errors_alone(outputs):
 
 
 def test_image_by_image_it_says_what_the_logits_say(outputs):
-    samples, labels = measured(outputs).samples, outputs["test_labels"].numpy()
+    run, labels = measured(outputs), outputs["test_labels"].numpy()
+    samples, groups = run.samples, groups_of(labels)
     assert (samples["correct"] == (outputs["test_logits"].argmax(1).numpy() == labels)).all()
     for arm, nll, temperature in (("confidence", "nll", 1.0), ("scaled", "nll_scaled", 2.0)):
         probs = calibration.softmax(outputs["test_logits"], temperature)
         assert np.array_equal(samples[arm], probs.max(axis=1))
-        assert samples[nll] == pytest.approx(-np.log(probs[np.arange(500), labels]))
+        likely = -np.log(probs[np.arange(500), labels])
+        lost = [likely.mean() - likely[groups != group].mean() for group in range(GROUPS)]
+        assert run.by_group[nll] == pytest.approx((GROUPS - 1) * np.array(lost))
     assert "true_probability" not in samples
 
 

@@ -146,7 +146,7 @@ def test_it_stops_within_its_budget_and_goes_on_the_next_time(results, checkout)
     assert {run.task.id for run in found} == set(wanted) and len(wanted) == RUNS
     assert all(each.task in found for each in wanted.values())
     shown = {each.task.id for each in wanted.values() if each.in_full}
-    assert {run.task.id for run in found if "nll" in run.samples} == shown
+    assert {run.task.id for run in found if "scaled" in run.samples} == shown
     runs = [run for run in found if isinstance(run.task, RunSpec)]
     assert 0 < len(shown) < len(runs) / 2 and all("correct" in run.samples for run in runs)
     assert all(run.origin["seconds"]["training"] > 0 for run in runs)

@@ -30,10 +30,6 @@ Control = Literal["plain", "tuned", "another ε"] | Methods | dict[str, Literal[
 Rule = Treatment | Control
 
 
-#: Lengths and first words of `Claim.contrast`.
-CONTRASTS = ((2, "more"), (2, "fewer"))
-
-
 class Published(Value):
     """What the literature measured: pairs of `data/published.csv`, without and with smoothing."""
 
@@ -93,7 +89,8 @@ class Claim(Value):
         least, most = (bound if isinstance(bound, float) else None for bound in self.bounds)
         if least is not None and most is not None and least >= most:
             raise ValueError(f"bounds is {self.bounds}; the second must be above the first")
-        if self.contrast and (len(self.contrast), self.contrast[0]) not in CONTRASTS:
+        contrast = ["more", ""] if self.contrast is None else self.contrast
+        if len(contrast) != 2 or contrast[0] not in ("more", "fewer"):
             raise ValueError(f"contrast is {self.contrast}; it must be [more or fewer, a column]")
         for name in ("treatment", "control"):
             if isinstance(value := getattr(self, name), dict) and len(value) != 1:

@@ -4,7 +4,7 @@ Claims are declared in `lsce.judging.claims`; `lsce.judging.rule` turns effects 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -134,7 +134,7 @@ def _to_be_judged(
 
 def _judged(claim: Claim, judgement: Judgement, effect: Effect) -> Judgement:
     word = rule.verdict(effect, claim.matters, claim.not_worse_by is not None)
-    return Judgement(**vars(judgement) | {"effect": effect, "verdict": word})
+    return replace(judgement, effect=effect, verdict=word)
 
 
 class _Part(NamedTuple):
@@ -279,8 +279,8 @@ def _compare(
     if reason := next(filter(None, reasons), None):
         alone = rule.estimate(effects)
         effect = Effect(**vars(alone), low=np.nan, high=np.nan)
-        fields = {"effect": effect, "verdict": rule.UNTESTABLE, "reason": reason}
-        return _Comparison(Judgement(**vars(judgement) | fields), None)
+        untestable = replace(judgement, effect=effect, verdict=rule.UNTESTABLE, reason=reason)
+        return _Comparison(untestable, None)
     return _Comparison(judgement, rule.estimate(effects, groups), part.among)
 
 

@@ -1,7 +1,6 @@
 """How a run's measures of test images vary between groups of these (`Run.by_group`)."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +18,7 @@ AT_RADIUS = ("fgsm_error", "worst_error", "overstated")
 Measures = Callable[[np.ndarray], Mapping[str, float]]
 
 
-def of_images(
-    spec: RunSpec, labels: Tensor, *, others: Literal["", "unseen", "far"] | str = ""
-) -> np.ndarray:
+def of_images(spec: RunSpec, labels: Tensor, *, others: str = "") -> np.ndarray:
     """The group of each test image of a run, by its label, int64 (N,): an image has the same in all
     runs with classes (see `lsce.measures.jackknife`). others: "unseen" for images of the classes
     that it never sees, "far" for those of another data set."""
@@ -45,28 +42,26 @@ def means(by_image: Mapping[str, np.ndarray]) -> Measures:
     return lambda of: {name: float(values[of].mean()) for name, values in by_image.items()}
 
 
-def of_samples(run: Run, groups: np.ndarray, bins: int) -> dict[str, np.ndarray]:
-    """What a run's samples say of `Run.by_group`, groups being `of_images`."""
-    samples, suffixes = run.samples, {"": "confidence", "_scaled": "scaled"}
+def of_samples(
+    samples: Mapping[str, np.ndarray], groups: np.ndarray, bins: int
+) -> dict[str, np.ndarray]:
+    """`Run.by_group` of errors, proper scores and calibration. samples: `Run.samples`, with `nll`
+    and `nll_scaled`, floats (N,) in nats; groups: `of_images`."""
 
     def measures(of: np.ndarray) -> dict[str, float]:
         correct = samples["correct"][of]
         values = {"top1_error": float(1 - correct.mean())}
-        for suffix, score in suffixes.items():
-            if score in samples:
-                sure = samples[score][of], correct
-                values |= {
-                    f"debiased_ce{suffix}": calibration.debiased_calibration_error(*sure, bins),
-                    f"overconfidence{suffix}": calibration.overconfidence(*sure, bins),
-                    f"underconfidence{suffix}": calibration.underconfidence(*sure, bins),
-                    f"confident_errors{suffix}": calibration.confident_errors(*sure),
-                    f"excess_aurc{suffix}": selective.excess_aurc(selective.risk_coverage(*sure)),
-                }
-            if f"nll{suffix}" in samples:
-                values[f"nll{suffix}"] = float(samples[f"nll{suffix}"][of].mean())
-        if "nll" in values:
-            values["nll_gap"] = values["nll"]
-            values["nll_calibration"] = values["nll"] - values["nll_scaled"]
+        for suffix, score in {"": "confidence", "_scaled": "scaled"}.items():
+            sure = samples[score][of], correct
+            values |= {
+                f"debiased_ce{suffix}": calibration.debiased_calibration_error(*sure, bins),
+                f"overconfidence{suffix}": calibration.overconfidence(*sure, bins),
+                f"underconfidence{suffix}": calibration.underconfidence(*sure, bins),
+                f"confident_errors{suffix}": calibration.confident_errors(*sure),
+                f"nll{suffix}": float(samples[f"nll{suffix}"][of].mean()),
+            }
+        values["nll_gap"] = values["nll"]
+        values["nll_calibration"] = values["nll"] - values["nll_scaled"]
         return values
 
     return jackknife.by_group(measures, groups)[1]

@@ -175,14 +175,15 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
     probs = calibration.softmax(logits)
     scaled = calibration.softmax(logits, run.scalars["temperature"])
     predicted, images, classes = logits.argmax(axis=1), np.arange(len(labels)), logits.shape[1]
-    least = np.exp(-LARGEST_NLL)
     run.samples.update(
         confidence=probs.max(axis=1),
         scaled=scaled.max(axis=1),
         correct=predicted == labels,
-        nll=-np.log(np.maximum(probs[images, labels], least)),
-        nll_scaled=-np.log(np.maximum(scaled[images, labels], least)),
     )
+    nll = {
+        f"nll{suffix}": -np.log(np.maximum(values[images, labels], np.exp(-LARGEST_NLL)))
+        for suffix, values in {"": probs, "_scaled": scaled}.items()
+    }
     entry, groups = run.spec.entry, by_groups.of_images(run.spec, outputs["test_labels"])
     if classes == entry.num_classes:
         if entry.posterior is not None:
@@ -202,7 +203,7 @@ def of_test_images(run: Run, outputs: Mapping[str, Tensor], bins: int = BINS) ->
     for score in ("nll", "brier"):
         part = run.scalars[score] - run.scalars[f"{score}_scaled"]
         run.scalars[f"{score}_calibration"] = part
-    run.by_group.update(by_groups.of_samples(run, groups, bins))
+    run.by_group.update(by_groups.of_samples(run.samples | nll, groups, bins))
 
 
 def _summary(probs: Values, labels: Values, suffix: str, bins: int = BINS) -> dict[str, float]:

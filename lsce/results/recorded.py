@@ -12,9 +12,9 @@ A folder holds, of what `lsce.results.run` describes::
                           value, float16, for each group in order
     samples.safetensors   `<id>.correct`, a bit an image; where figures show single images also
                           `<id>.confidence`, `.scaled`, `.true_probability`, uint16 in units of
-                          1/65535, `.nll`, `.nll_scaled`, float16; where features were kept
-                          `<id>.projection.similar.train`, …, float32 (3, P, 2); of evaluations
-                          `<id>.survived_fgsm`, `.survived_worst`, a bit an image and radius, and
+                          1/65535; where features were kept `<id>.projection.similar.train`, …,
+                          float32 (3, P, 2); of evaluations `<id>.survived_fgsm`,
+                          `.survived_worst`, a bit an image and radius, and
                           `.survived_corruptions`, uint8
 
 The same runs make the same bytes, in whatever order they came. A writer can be killed at any
@@ -146,7 +146,7 @@ class Recorded:
         for quantity, values in self._samples.get(name, {}).items():
             if quantity.startswith("projection."):
                 run.projections[quantity.removeprefix("projection.")] = values
-            else:
+            elif values.dtype != np.float16:  # the NLL, recorded before 28 November 2026
                 run.samples[quantity] = _unpacked(values, quantity, task)
         return run
 
@@ -182,7 +182,7 @@ def _unpacked(values: np.ndarray, name: str, task: Task) -> np.ndarray:
     if values.dtype == np.uint8:
         shape = shape_of(name, task)
         return np.unpackbits(values, count=math.prod(shape)).astype(bool).reshape(shape)
-    return values.astype(float) if values.dtype == np.float16 else values / UNIT
+    return values / UNIT
 
 
 def results() -> Recorded:
@@ -298,8 +298,6 @@ def _samples(runs: Sequence[Run]) -> dict[str, np.ndarray]:
                 packed = np.packbits(values)
             elif name == COUNTS:
                 packed = values
-            elif name.startswith("nll"):
-                packed = values.astype(np.float16)
             else:
                 packed = np.rint(values * UNIT).astype(np.uint16)
             samples[f"{run.task.id}.{name}"] = packed

@@ -52,13 +52,13 @@ class Run:
     #: int64 counts in bins of `WIDTHS`, up to the last one that holds an image.
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     #: For each test image: `confidence` and, after temperature scaling, `scaled`, floats (N,) in
-    #: [0, 1]; `nll` and `nll_scaled`, floats (N,) in nats; `correct`, bool (N,); where the
-    #: posterior is known `true_probability`, that of the predicted class. Most recorded runs have
-    #: `correct` alone, and those recorded before 27 November 2026 none. For each image that an
-    #: evaluation tried, in the order of `lsce.data.subset` with seed 0: `survived_fgsm` and
-    #: `survived_worst`, bool (radii, n), whether it is right after the attack, after the worst of
-    #: all; `survived_corruptions`, uint8 (n,), after how many of the kinds and severities. Those
-    #: recorded before 28 November 2026 have none.
+    #: [0, 1]; `correct`, bool (N,); where the posterior is known `true_probability`, that of the
+    #: predicted class. Most recorded runs have `correct` alone, and those recorded before
+    #: 27 November 2026 none. For each image that an evaluation tried, in the order of
+    #: `lsce.data.subset` with seed 0: `survived_fgsm` and `survived_worst`, bool (radii, n),
+    #: whether it is right after the attack, after the worst of all; `survived_corruptions`,
+    #: uint8 (n,), after how many of the kinds and severities. Those recorded before
+    #: 28 November 2026 have none.
     samples: dict[str, np.ndarray] = field(default_factory=dict)
     #: Where features were kept: "similar.train", … "unlike.validation" → float32 (3, P, 2), the
     #: first P examples of three classes on the plane of their templates, see

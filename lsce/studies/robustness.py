@@ -154,10 +154,10 @@ class Robustness(Study):
         return table
 
     def measured_as(self, shown: Evidence, regime: str, measure: str) -> str:
-        judged = self.judged_radii(shown.pairs).get(regime)
-        if judged is None or measure not in AT_RADIUS:
-            return measure
-        return at_radius(measure, judged.radius)
+        table = shown.table
+        radius = table.loc[table["regime"] == regime, "judged_radius"].max()  # NaN without one
+        known = measure in AT_RADIUS and radius > 0
+        return at_radius(measure, float(radius)) if known else measure
 
     def objection(
         self, shown: Evidence, claim: Claim, regime: str, arms: tuple[Arm, Arm]

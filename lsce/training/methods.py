@@ -54,7 +54,13 @@ class Method(Value):
     @property
     def name(self) -> str:
         """The method's name in tables."""
-        return self.kind
+        return self.kind + ", scheduled" * (self.final is not None)
+
+    @property
+    def final(self) -> float | None:
+        """What its parameter moves to in equal steps, one an epoch, which one epoch more would
+        reach: the field that is named as the parameter after `final_`. None if it stays."""
+        return getattr(self, f"final_{self.parameter[0]}", None) if self.parameter else None
 
     @property
     def setting(self) -> float:
@@ -81,7 +87,13 @@ class Method(Value):
         return self.loss(self.setting)
 
     def begin_epoch(self, criterion: nn.Module, epoch: int, epochs: int) -> None:
-        """Change the loss, by its buffers in place, for an epoch counted from 0 of so many."""
+        """Change the loss, by its buffers in place, for an epoch counted from 0 of so many.
+
+        A parameter with a `final` value is first + (final − first)·t/T in epoch t of T. So in Zhou
+        et al. (2025, appendix F) and in their code for ResNets, from 0.1 to 0.2."""
+        if self.parameter and (final := self.final) is not None:
+            value = self.setting + (final - self.setting) * epoch / epochs
+            criterion.get_buffer(self.parameter[0]).fill_(value)
 
     def mixer(self, num_classes: int, teach: Teach | None) -> Mixer | None:
         """What each batch goes through before the step; its labels are then probabilities."""
@@ -122,13 +134,6 @@ def _up_to(final: float | None) -> str:
     return "" if final is None else f" to {_number(final)}"
 
 
-def _between(first: float, final: float, epoch: int, epochs: int) -> float:
-    """A value that moves linearly from `first` to `final`, which it would reach one epoch after the
-    last: first + (final − first)·t/T in epoch t of T, counted from 0. So in Zhou et al. (2025,
-    appendix F) and in their code for ResNets, from 0.1 to 0.2."""
-    return first + (final - first) * epoch / epochs
-
-
 class Smoothing(Method):
     """Label smoothing; below 0 it sharpens the targets (Wei et al. 2022, ICML)."""
 
@@ -145,7 +150,7 @@ class Smoothing(Method):
     def name(self) -> str:
         words = "negative smoothing" if self.epsilon < 0 else "smoothing"
         words += ", warmed up" * bool(self.warmup_epochs)
-        return words + ", scheduled" * (self.final_epsilon is not None)
+        return words + ", scheduled" * (self.final is not None)
 
     @property
     def words(self) -> str:
@@ -167,9 +172,7 @@ class Smoothing(Method):
     def begin_epoch(self, criterion: nn.Module, epoch: int, epochs: int) -> None:
         if self.warmup_epochs and epoch in (0, self.warmup_epochs):
             criterion.get_buffer("epsilon").fill_(self.epsilon if epoch else 0.0)
-        if (final := self.final_epsilon) is not None:
-            epsilon = _between(self.epsilon, final, epoch, epochs)
-            criterion.get_buffer("epsilon").fill_(epsilon)
+        super().begin_epoch(criterion, epoch, epochs)
 
 
 class WeightedSmoothing(Method):
@@ -222,17 +225,8 @@ class MaxSup(Method):
     """What the weight moves to in equal steps, one an epoch, which one epoch more would reach."""
 
     @property
-    def name(self) -> str:
-        return self.kind + ", scheduled" * (self.final_weight is not None)
-
-    @property
     def words(self) -> str:
         return f"{self.kind}, weight {_number(self.weight)}" + _up_to(self.final_weight)
-
-    def begin_epoch(self, criterion: nn.Module, epoch: int, epochs: int) -> None:
-        if (final := self.final_weight) is not None:
-            weight = _between(self.weight, final, epoch, epochs)
-            criterion.get_buffer("weight").fill_(weight)
 
 
 class OnlineSmoothing(Method):
