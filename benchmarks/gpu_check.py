@@ -148,7 +148,8 @@ def steps(
     for way in ways:
         captured = way == "captured"
         trainer = Trainer(name, 100, device, compiled=way != "eager", captured=captured)
-        trainer.network.precision = "float32"
+        trainer.network.precision = "float32"  # and not TF32, which cuDNN would take
+        torch.backends.cudnn.allow_tf32 = False
         criterion = begin(trainer, len(given), BATCH, method)
         losses[way] = []
         with trainer.stream():

@@ -313,6 +313,17 @@ def test_a_compiled_step_is_reused_by_every_run_of_its_shape(monkeypatch):
     assert (fast.mode, fast.fallbacks, plain.mode) == ("compiled", [], "eager")
 
 
+def test_a_process_compiles_as_many_networks_as_a_profile_has(monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for classes in range(10, 20):
+        trainer = Trainer("resnet6-half", classes, CPU, compiled=True)
+        begin(trainer, RECIPE, LabelSmoothingCrossEntropy(0.1))
+        losses(trainer, batches(1))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10
+
+
 def test_a_compiled_step_has_local_logits_and_its_warm_up_leaves_no_trace_in_the_loss(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch._dynamo.reset()

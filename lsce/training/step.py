@@ -23,6 +23,10 @@ from lsce.training.spec import Recipe
 #: Steps before a capture: they choose kernels, and allocate what the optimizer keeps.
 WARMUP_STEPS = 3
 
+#: Networks, by number of classes and batch size, that a process compiles at most; PyTorch's own
+#: limit, 8, is less than a profile has, and the others would be run eagerly.
+COMPILED = 64
+
 #: PyTorch's global generator is shared by threads, and a capture waits for the whole device.
 _one_at_a_time = threading.Lock()
 
@@ -97,6 +101,7 @@ class Trainer:
         self.network = built(network, num_classes, device)
         self._forward: Callable[..., Any] = self.network
         if on_cuda if compiled is None else compiled:
+            torch._dynamo.config.recompile_limit = COMPILED
             self._forward = torch.compile(self.network, dynamic=False)
         self._captures = on_cuda if captured is None else captured
         self.fallbacks: list[str] = []
