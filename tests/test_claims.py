@@ -321,6 +321,17 @@ def test_a_claim_is_not_judged_where_a_temperature_was_not_fitted():
     assert judged.reason == "the fit of the temperature ended at its bound in 1 of 10 runs"
 
 
+@pytest.mark.parametrize(("damage", "testable"), [(0.003, True), (0.001, False), (-0.003, False)])
+def test_nothing_is_repaired_where_there_is_no_damage(damage, testable):
+    table = made_up(smoothed({0.1: [0.0001 * seed for seed in range(5)]}), "excess_aurc_scaled")
+    table["excess_aurc"] = 0.05 + damage * (table["setting"] > 0)
+    (judged,) = judge("costs-selective-scaled", table)
+    assert (judged.verdict != "not testable here") == testable
+    value = f"{50 + 1000 * damage:.3g}"
+    sentence = f"too little to repair: the treatment's value is {value} before and the control's 50"
+    assert testable or sentence in judged.reason
+
+
 def test_a_claim_is_not_judged_without_outcomes_of_test_images():
     table = made_up(GAIN)
     judged = judgements.judge([DECLARED["lower-error"]], {MAIN: table}, 0.1, {})["lower-error"]

@@ -123,6 +123,7 @@ def reproduction_runs(gain):
     given = dict(data_name="cifar-100", regimes=regimes, epsilons=[0.0, 0.05, 0.1], seeds=range(5))
     page = shown(build("12_reproduction", **given | {"seeds": [0, 1, 2]}))
     for label, run in page.pairs:
+        run.scalars["test_accuracy"] = 0.64 if label.regime == "few" else 0.5
         run.scalars["ece"] = 0.2 - (label.setting == 0.05) * gain * (1 + 0.01 * run.spec.seed) / 100
     return page
 
@@ -152,6 +153,17 @@ def test_runs_settle_a_question_and_the_others_stay_open(gain, outcome):
     assert few.startswith(f"few: +{gain * 1.01:.2f} (+") and many.startswith("many: ")
     html = disagreements.table_of(rows).to_html()
     assert outcome in html and words in html
+
+
+def test_weak_networks_settle_nothing():
+    page = reproduction_runs(9.0)
+    for _, run in page.pairs:
+        run.scalars["test_accuracy"] = 0.38
+    rows = disagreements.answers({"12_reproduction": [page]})
+    outcomes = dict(zip(QUESTIONS, rows["outcome"], strict=True))
+    assert outcomes["ece-at-0.05"] == (
+        "still open: plain networks get but 38% of the test images right"
+    )
 
 
 def test_without_any_runs_every_question_is_open():

@@ -65,6 +65,8 @@ class Claim(Value):
     bounds: list[float | Literal["guessing"] | None] = Field(
         [None, None], min_length=2, max_length=2
     )
+    #: The measure in which there must be damage, for the claim says that it is repaired.
+    repairs: str | None = None
     #: The group of runs that it is judged in, see `lsce.studies.study.Labelled`; or several, with
     #: the words for each.
     group: str | dict[str, str] = MAIN

@@ -29,7 +29,11 @@ def failed(claim: "Claim", runs: pd.DataFrame, arms: tuple[Arm, Arm]) -> str | N
     control."""
     compared = runs[of_arm(runs, arms[0]) | of_arm(runs, arms[1])]
     measures = {claim.measure, claim.control_measure or claim.measure}
-    checks = [_learned(runs, arms[1]), _bounded(claim, runs, arms[1])]
+    checks = [
+        _learned(runs, arms[1]),
+        _bounded(claim, runs, arms[1]),
+        _damaged(claim, runs, arms),
+    ]
     if any(measure.endswith("_scaled") for measure in measures):
         checks.append(_converged(compared))
     return next(filter(None, checks), None)
@@ -70,6 +74,19 @@ def _bounded(claim: "Claim", runs: pd.DataFrame, control: Arm) -> str | None:
                 f"an effect of {wanted} to show"
             )
     return None
+
+
+def _damaged(claim: "Claim", runs: pd.DataFrame, arms: tuple[Arm, Arm]) -> str | None:
+    """What a claim says is repaired, the treatment does damage, by the margin at least."""
+    if claim.repairs is None:
+        return None
+    treatment, control = (float(runs.loc[of_arm(runs, arm), claim.repairs].mean()) for arm in arms)
+    if claim.sign * (treatment - control) <= -claim.matters:
+        return None
+    return (
+        f"there is too little to repair: the treatment's value is {claim.scale * treatment:.3g} "
+        f"before and the control's {claim.scale * control:.3g}"
+    )
 
 
 def _converged(compared: pd.DataFrame) -> str | None:

@@ -5,10 +5,11 @@ mean over the published effects that it names (or a level, where its papers repo
 decides lies between the two: 0 if one is a gain and the other a loss, else half way. Of ours, an
 interval in each regime answers as a side says if it lies wholly on that side of it.
 
-*Settled* is a question that every regime answers alike. Where the sides differ in a condition (the
-strength of a probe, the temperature of a teacher), ours are measured in each: each side may be
-right in its own condition, or one of them in both. Anything else is *still open*: there are no such
-runs, an interval decides nothing, or our regimes disagree.
+*Settled* is a question that every regime answers alike, and in one of them at least plain networks
+get `STRONG` of the test images right. Where the sides differ in a condition (the strength of a
+probe, the temperature of a teacher), ours are measured in each: each side may be right in its own
+condition, or one of them in both. Anything else is *still open*: there are no such runs, an
+interval decides nothing, our regimes disagree, or our networks are too weak.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from pandas.io.formats.style import Styler
 
 from lsce import studies
 from lsce.judging import judgements, statistics
-from lsce.judging.arms import Arm, best_arm, by_regime
+from lsce.judging.arms import Arm, best_arm, by_regime, plain
 from lsce.judging.claims import MAIN
 from lsce.judging.statistics import Interval
 from lsce.machine.values import Value
@@ -37,6 +38,9 @@ from lsce.sweeps.workers import SweepFailed
 LEVEL = 0.95
 
 SETTLED, OPEN = "settled", "still open"
+
+#: The test accuracy from which plain networks settle something.
+STRONG = 0.6
 
 #: A method and its setting: a number, the judged ε, or the best by validation accuracy.
 Rule = dict[str, float | Literal["judged", "tuned"]]
@@ -107,13 +111,14 @@ class Disagreement(Value):
 @dataclass(frozen=True)
 class Position:
     """A side: its papers, what they report, and ours in the same condition: the words for our runs
-    and their effects by regime."""
+    and their effects by regime, and the test accuracy of the plain ones, see `STRONG`."""
 
     papers: str
     reported: float
     words: str
     here: Mapping[str, Interval]
     profile: str = ""
+    accuracy: float = 1.0
 
 
 def declared() -> dict[str, Disagreement]:
@@ -139,6 +144,8 @@ def decide(first: Position, second: Position, there: str = "are recorded") -> st
         undecided = [f"“{regime}”" for regime, above in lie_above.items() if above is None]
         if undecided:
             return f"{OPEN}: undecided for {side.words} in {' and '.join(undecided)}"
+        if not side.accuracy >= STRONG:  # or none of them is known
+            return f"{OPEN}: plain networks get but {side.accuracy:.0%} of the test images right"
         answers.append({above == (first.reported > limit) for above in lie_above.values()})
     if any(len(answer) > 1 for answer in answers):
         return f"{OPEN}: our regimes disagree"
@@ -239,7 +246,7 @@ def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded")
     }
     count = sum(  # sides that differ in no condition share their intervals
         len(found)
-        for (name, number), (_, found) in measured.items()
+        for (name, number), (*_, found) in measured.items()
         if number == 0 or questions[name].here is None
     )
     level = 1 - (1 - LEVEL) / max(1, count)
@@ -247,7 +254,7 @@ def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded")
     for name, question in questions.items():
         positions = []
         for number, side in enumerate(question.sides):
-            profile, found = measured[name, number]
+            profile, accuracy, found = measured[name, number]
             here = {
                 regime: statistics.mean_interval(values, level) for regime, values in found.items()
             }
@@ -255,7 +262,7 @@ def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded")
                 side.under
             )
             reported, words = question.reported(side, published), question.of(side).words
-            positions.append(Position(papers, reported, words, here, profile))
+            positions.append(Position(papers, reported, words, here, profile, accuracy))
         first, second = positions
         row = _row(question, first, second, published)
         rows.append(row | {"outcome": decide(first, second, there)})
@@ -264,12 +271,15 @@ def answers(sets: Mapping[str, Sequence[Evidence]], there: str = "are recorded")
 
 def _measured(
     question: Disagreement, here: Here, sets: Mapping[str, Sequence[Evidence]]
-) -> tuple[str, dict[str, pd.Series]]:
-    """Ours by regime, of the first set of runs that has any, and the name of its profile."""
+) -> tuple[str, float, dict[str, pd.Series]]:
+    """Of the first set of runs that has any: the name of its profile, the accuracy of its plain
+    networks (see `STRONG`) and the effects by regime."""
     for shown in sets.get(here.notebook, []):
         if found := effects(question, here, shown):
-            return shown.profile, found
-    return "", {}
+            table = {MAIN: shown, **shown.others}[here.group].table
+            accuracies = table[plain(table)].groupby("regime")["test_accuracy"].mean()
+            return shown.profile, float(accuracies.max()), found
+    return "", 0.0, {}
 
 
 def _networks(side: Side, published: pd.DataFrame) -> dict[str, list[str]]:

@@ -138,6 +138,8 @@ def untestable() -> Markdown:
         f"{preconditions.LEARNED:.0%} and {far};\n"
         "- the control's measure is so far from the ends of its scale, and from what guessing "
         f"gives, that an effect of the margin has room: by the margin and {far};\n"
+        "- where a claim says that something is repaired, smoothing damages it by the margin at "
+        "least;\n"
         "- every temperature that a measure was scaled with was fitted within its bounds;\n"
         "- of measures of test images it is recorded how every run did on each group of images;\n"
         "- the page has no objection of its own, which it then states."
