@@ -132,7 +132,7 @@ def summary(of_errors: pd.DataFrame, of_power: pd.DataFrame) -> Markdown:
 
 def untestable() -> Markdown:
     """The preconditions in words, with their limits."""
-    far = f"{preconditions.ERRORS} standard errors"
+    far = f"{preconditions.ERRORS} standard errors over seeds"
     return Markdown(
         "- plain networks get more of their training images right than guessing does, by "
         f"{preconditions.LEARNED:.0%} and {far};\n"
