@@ -441,7 +441,7 @@ def test_a_verdict_says_effect_interval_and_n_and_what_the_recorded_runs_say():
         for label, run in evidence.pairs:
             worse = gain + 0.002 * run.spec.seed if label.setting == 0 else 0.0
             run.scalars["top1_error"] = 0.5 + worse
-    text = page.verdict(claim, first, beside=findings.of(second)).data
+    text = page.verdict(claim, first, beside=[findings.of(second)]).data
     assert "— supported" in text and "+1.3 points, interval +" in text
     assert "n = 4 paired seeds" in text and claim.reason in text
     assert "Recorded runs (profile tiny): *opposite" in text and "−1.7 points, n = 4." in text

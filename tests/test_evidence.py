@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from IPython.display import Markdown
 from made_up import enter, record, runs_of
 from matplotlib.figure import Figure
 from tiny_dataset import registered
 
+from lsce import studies
+from lsce.judging.claims import MAIN
 from lsce.machine import paths
 from lsce.report import findings, page
 from lsce.results import recorded
@@ -130,6 +133,28 @@ def test_a_seed_that_is_not_complete_is_left_out():
     keep(lambda spec: (spec.images, spec.seed, spec.method.setting) != (200, 1, 0.1))
     (found,) = evidence.recorded(PAGE)
     assert found.seeds == [0, 2] and len(found.pairs) == 2 * 6
+
+
+def test_a_regime_of_which_nothing_is_recorded_is_left_out():
+    record(tasks("quick"))
+    keep(lambda spec: spec.images == 100)
+    (found,) = evidence.recorded("00_overview")
+    assert {label.regime for label, _ in found.pairs} == {"few"} and found.seeds == [0, 1, 2]
+    assert found.lacking == 9
+
+
+def test_what_profiles_say_that_have_too_few_seeds_yet_stands_below_each_verdict(monkeypatch):
+    record([*tasks("small", seeds=[0]), *tasks("quick")])
+    quick, small = evidence.recorded(PAGE)
+    said = page.banner(quick).data
+    assert "The profile small, which is to take their place, is recorded with n = 1 so far" in said
+    assert "is to take" not in page.banner(small).data
+    displayed: list[Markdown] = []
+    monkeypatch.setattr(page, "display", displayed.append)
+    page.verdicts(quick)
+    lines = sum("Recorded runs (profile small): " in each.data for each in displayed)
+    of_main = [claim for claim in studies.claims_of(PAGE) if claim.group == MAIN]
+    assert 0 < lines == sum(claim.id in small.judgements for claim in of_main)
 
 
 def test_an_epsilon_is_shown_once_all_seeds_have_it():

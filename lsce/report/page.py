@@ -16,14 +16,14 @@ from pandas.io.formats.style import Styler
 
 from lsce import data, studies
 from lsce.judging import arms
-from lsce.judging.claims import Claim, changes_of
+from lsce.judging.claims import MAIN, Claim, changes_of
 from lsce.judging.judgements import Judgement
 from lsce.machine import provenance
 from lsce.machine.values import Value, unknown
 from lsce.report import figures, findings
 from lsce.report.findings import Finding
 from lsce.report.tables import table
-from lsce.studies import profiles
+from lsce.studies import evidence, profiles
 from lsce.studies.evidence import Evidence, gather
 from lsce.studies.parameters import Shows
 from lsce.studies.profiles import Profile
@@ -126,6 +126,11 @@ def banner(shown: Evidence | None = None) -> Markdown:
             f" The profile {shown.profile} is still being recorded: {shown.lacking} of this page's "
             "runs are not there yet, and its verdicts are those of an interim look, which their "
             "intervals do not allow for."
+        )
+    for larger in _larger(shown):
+        words += (
+            f" The profile {larger.profile}, which is to take their place, is recorded with n = "
+            f"{len(larger.seeds)} so far; below each verdict, one line says what it says."
         )
     known = shown.profile in profiles.names()
     note = Profile(shown.profile).content.note if known else ""
@@ -268,14 +273,23 @@ def verdicts(shown: Evidence) -> None:
     """Display how claims are judged, and the verdict on every claim of the page."""
     display(Markdown(RULE))
     recorded = _recorded(shown)
+    beside = [recorded] if recorded else _larger(shown)
     for claim in studies.claims_of(shown.study.notebook):
-        display(verdict(claim, shown, recorded))
+        display(verdict(claim, shown, beside))
 
 
-def verdict(claim: Claim, shown: Evidence, beside: Finding | None = None) -> Markdown:
+def _larger(shown: Evidence) -> list[Evidence]:
+    """The recorded runs of profiles that come before the one shown, of which there are too few
+    seeds yet."""
+    if not shown.recorded or shown.profile not in profiles.names():
+        return []
+    before = profiles.names()[: profiles.names().index(shown.profile)]
+    return [each for each in evidence.recorded(shown.study.notebook) if each.profile in before]
+
+
+def verdict(claim: Claim, shown: Evidence, beside: Sequence[Finding | Evidence] = ()) -> Markdown:
     """The claim's verdict in words, with the effect and its interval in every regime, what was
-    changed after runs had been seen, and in a line what the recorded runs say, which are
-    `beside`."""
+    changed after runs had been seen, and in a line what recorded runs `beside` it say."""
     unit = claim.unit.removesuffix("s") if claim.matters == 1 else claim.unit
     size = f"{claim.matters:g} {unit}".rstrip()
     equivalence = claim.not_worse_by is not None
@@ -291,12 +305,12 @@ def verdict(claim: Claim, shown: Evidence, beside: Finding | None = None) -> Mar
     ]
     if not judgements:
         lines.append("- no complete pair of runs")
-    if beside:
-        word, span = (
-            findings.words(claim, beside),
-            findings.span_of_effects(claim, beside, "judged"),
-        )
-        lines += ["", f"Recorded runs (profile {beside.profile}): *{word}*, {span}."]
+    for other in beside:
+        # In their other groups they may have the runs that the page shows.
+        if isinstance(other, Finding) or (claim.group == MAIN and claim.id in other.judgements):
+            word = findings.words(claim, other)
+            span = findings.span_of_effects(claim, other, "judged")
+            lines += ["", f"Recorded runs (profile {other.profile}): *{word}*, {span}."]
     return Markdown("\n".join([*lines, *_changed(claim)]))
 
 

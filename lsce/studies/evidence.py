@@ -193,16 +193,18 @@ def part(study: Study, have: Recorded) -> Study:
     """What is recorded of a study, the same seeds in all that it compares.
 
     Of each group those seeds of which every run is there; but of smoothing, in the main one, plain
-    cross entropy and the judged ε are enough, and other values of ε are shown once all of these
-    seeds have them.
+    cross entropy and the judged ε are enough, in every regime that was begun, and other values of ε
+    are shown once all of these seeds have them.
     """
     kept: list[Labelled] = []
     for group, labelled in study.groups().items():
         absent = [label for label in labelled if label.task not in have]
+        begun = {label.regime for label in labelled if label.task in have}
         lacking = {
             label.task.seed
             for label in absent
-            if group != MAIN or not label.smoothed or study.decisive(label)
+            if group != MAIN
+            or (label.regime in begun and (not label.smoothed or study.decisive(label)))
         }
         shown = [label for label in labelled if label.task.seed not in lacking]
         unfinished = {
