@@ -300,8 +300,8 @@ GAIN = smoothed({0.1: [0.010, 0.011, 0.012, 0.011, 0.010]})
     ("changes", "reason"),
     [
         ({"train_accuracy": 0.02}, "plain networks get 2.0% of their training images right"),
-        ({"top1_error": 0.988}, "0.988, too near the level of guessing 0.99 for an effect of 0.5"),
-        ({"top1_error": 0.002}, "0.002, too near the floor 0 for an effect of 0.5 points to show"),
+        ({"top1_error": 0.988}, "98.8, too near the level of guessing 99 for an effect of 0.5"),
+        ({"top1_error": 0.002}, "0.2, too near the floor 0 for an effect of 0.5 points to show"),
     ],
 )
 def test_a_claim_is_not_judged_where_nothing_could_show(changes, reason):

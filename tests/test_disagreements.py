@@ -162,7 +162,7 @@ def test_weak_networks_settle_nothing():
     rows = disagreements.answers({"12_reproduction": [page]})
     outcomes = dict(zip(QUESTIONS, rows["outcome"], strict=True))
     assert outcomes["ece-at-0.05"] == (
-        "still open: plain networks get but 38% of the test images right"
+        "still open: plain networks get only 38% of the test images right"
     )
 
 

@@ -48,6 +48,8 @@ def plant(evidence: Evidence, claim: Claim, margins: float) -> None:
         run.scalars[claim.measure] = middle + effect + 0.05 * margin * random.normal()
         run.by_group[claim.measure] = 0.05 * margin * random.normal(size=GROUPS)
         run.scalars.update(train_accuracy=0.9, temperature_converged=1.0)
+        if claim.repairs is not None:  # smoothing does damage
+            run.scalars[claim.repairs] = 0.5 - (3 * margin * sign if label.setting else 0.0)
 
 
 @pytest.mark.parametrize("claim", PLAIN, ids=lambda claim: claim.id)

@@ -174,7 +174,7 @@ def test_a_plan_counts_every_run_once_and_what_it_takes(results, checkout, monke
     after = lsce("plan", "--profile", "tiny")[1].splitlines()
     assert f"| all | {RUNS} | 0 |" in before[-1] and f"| all | {RUNS} | {RUNS} | 0.0 |" in after[-1]
     assert len(before) == len(after)
-    counts = [int(line.split("|")[2]) for line in after[2:-1]]
+    counts = [int(line.split("|")[2]) for line in after[4:-1]]
     assert sum(counts) == RUNS
 
 

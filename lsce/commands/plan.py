@@ -32,6 +32,7 @@ def plan(profile_name: str) -> None:
             missing += lacking
     done, hours = str(len(counted) - len(missing)), f"{_hours(missing, rates):.1f}"
     rows.append(("all", str(len(counted)), done, hours))
+    print(f"Runs of the profile {profile_name}, most decisive first:\n")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 

@@ -115,6 +115,12 @@ class Claim(Value):
         return margin
 
     @property
+    def margin_in_words(self) -> str:
+        """The margin with its unit."""
+        unit = self.unit.removesuffix("s") if self.matters == 1 else self.unit
+        return f"{self.matters:g} {unit}".rstrip()
+
+    @property
     def groups(self) -> dict[str, str]:
         """The groups of runs that it is judged in, with their words; these are empty for one."""
         return self.group if isinstance(self.group, dict) else {self.group: ""}

@@ -68,10 +68,10 @@ def _bounded(claim: "Claim", runs: pd.DataFrame, control: Arm) -> str | None:
             guessing = 1 / float(rows["classes"].iloc[0])
             value, words = (1 - guessing if "error" in measure else guessing), "level of guessing"
         if end * (float(value) - mean) < room:
-            wanted = f"{claim.matters:g} {claim.unit}".rstrip()
+            there, limit = claim.scale * mean, claim.scale * float(value)
             return (
-                f"the control's value is {mean:.3g}, too near the {words} {float(value):.3g} for "
-                f"an effect of {wanted} to show"
+                f"the control's value is {there:.3g}, too near the {words} {limit:.3g} for an "
+                f"effect of {claim.margin_in_words} to show"
             )
     return None
 

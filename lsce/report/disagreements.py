@@ -145,7 +145,7 @@ def decide(first: Position, second: Position, there: str = "are recorded") -> st
         if undecided:
             return f"{OPEN}: undecided for {side.words} in {' and '.join(undecided)}"
         if not side.accuracy >= STRONG:  # or none of them is known
-            return f"{OPEN}: plain networks get but {side.accuracy:.0%} of the test images right"
+            return f"{OPEN}: plain networks get only {side.accuracy:.0%} of the test images right"
         answers.append({above == (first.reported > limit) for above in lie_above.values()})
     if any(len(answer) > 1 for answer in answers):
         return f"{OPEN}: our regimes disagree"

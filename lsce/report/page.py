@@ -290,9 +290,7 @@ def _larger(shown: Evidence) -> list[Evidence]:
 def verdict(claim: Claim, shown: Evidence, beside: Sequence[Finding | Evidence] = ()) -> Markdown:
     """The claim's verdict in words, with the effect and its interval in every regime, what was
     changed after runs had been seen, and in a line what recorded runs `beside` it say."""
-    unit = claim.unit.removesuffix("s") if claim.matters == 1 else claim.unit
-    size = f"{claim.matters:g} {unit}".rstrip()
-    equivalence = claim.not_worse_by is not None
+    size, equivalence = claim.margin_in_words, claim.not_worse_by is not None
     matters = f"at most {size} worse" if equivalence else f"an effect of at least {size}"
     judgements = shown.judgements.get(claim.id, [])
     lines = [
@@ -310,7 +308,8 @@ def verdict(claim: Claim, shown: Evidence, beside: Sequence[Finding | Evidence] 
         if isinstance(other, Finding) or (claim.group == MAIN and claim.id in other.judgements):
             word = findings.words(claim, other)
             span = findings.span_of_effects(claim, other, "judged")
-            lines += ["", f"Recorded runs (profile {other.profile}): *{word}*, {span}."]
+            profile = other.profile_of(claim) if isinstance(other, Finding) else other.profile
+            lines += ["", f"Recorded runs (profile {profile}): *{word}*, {span}."]
     return Markdown("\n".join([*lines, *_changed(claim)]))
 
 
@@ -332,8 +331,8 @@ def _line(claim: Claim, judgement: Judgement, group: str) -> str:
         text += f", interval {interval}" * bool(interval)
         text += f", n = {effect.n} paired seed" + "s" * (effect.n > 1)
     text += f" → **{judgement.verdict}**" + f": {judgement.reason}" * bool(judgement.reason)
-    by = f"validation {CHOSEN_BY.get(judgement.chosen_by, '')}"
-    chosen = {"chosen": f", chosen by {by}", "both": f", which {by} chose, too"}
+    by = f"by validation {CHOSEN_BY.get(judgement.chosen_by, '')}"
+    chosen = {"chosen": f" (chosen {by})", "both": f" (also chosen {by})"}
     compared = f"{judgement.treatment}{chosen.get(judgement.at, '')} against {judgement.control}"
     return f"- *{judgement.regime}*{group}, {compared}: {text}"
 

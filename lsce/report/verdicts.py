@@ -211,8 +211,7 @@ def margins(claims: Iterable[Claim]) -> Styler:
     """The margin of every claim, with its reason; claims that share both stand in a row."""
     rows: dict[tuple[str, str], list[str]] = {}
     for claim in claims:
-        unit = claim.unit.removesuffix("s") if claim.matters == 1 else claim.unit
-        size = f"{claim.matters:g} {unit}".rstrip()
+        size = claim.margin_in_words
         margin = size if claim.not_worse_by is None else f"at most {size} worse"
         link = f'<a href="{claim.notebook}.ipynb#{claim.figure}">{claim.claim}</a>'
         rows.setdefault((margin, claim.reason), []).append(link)
