@@ -21,7 +21,7 @@ LEARNED = 0.05
 
 NO_PAIRS = "no pair of runs has a value of each measure"
 
-NO_OUTCOMES = "it is not recorded how these runs did on groups of test images"
+NO_OUTCOMES = "these runs were recorded before it was kept how they did on groups of test images"
 
 
 def failed(claim: "Claim", runs: pd.DataFrame, arms: tuple[Arm, Arm]) -> str | None:
