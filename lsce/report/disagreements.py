@@ -164,10 +164,9 @@ def _above(interval: Interval, limit: float) -> bool | None:
 
 def effects(question: Disagreement, here: Here, shown: Evidence) -> dict[str, pd.Series]:
     """Ours for every seed, by regime; empty if a page has no such runs or did not measure it."""
-    groups = {MAIN: shown, **shown.others}
-    if here.group not in groups:
+    if here.group not in shown.groups:
         return {}
-    runs = _with_attack(groups[here.group], here)
+    runs = _with_attack(shown.groups[here.group], here)
     if here.measure not in runs:
         return {}
     by_seed = {}
@@ -276,7 +275,7 @@ def _measured(
     networks (see `STRONG`) and the effects by regime."""
     for shown in sets.get(here.notebook, []):
         if found := effects(question, here, shown):
-            table = {MAIN: shown, **shown.others}[here.group].table
+            table = shown.groups[here.group].table
             accuracies = table[plain(table)].groupby("regime")["test_accuracy"].mean()
             return shown.profile, float(accuracies.max()), found
     return "", 0.0, {}

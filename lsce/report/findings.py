@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lsce import data, studies
 from lsce.judging import rule
-from lsce.judging.claims import MAIN, Claim
+from lsce.judging.claims import Claim
 from lsce.judging.judgements import Judgement, Term
 from lsce.judging.rule import Effect
 from lsce.machine import paths
@@ -62,7 +62,7 @@ class Finding:
 def of(evidence: Evidence) -> Finding:
     """What a page's evidence says."""
     groups = []
-    for name, part in {MAIN: evidence, **evidence.others}.items():
+    for name, part in evidence.groups.items():
         runs = part.own_runs
         words, ids = data.entry(runs[0].spec.data).words, [run.task.id for run in runs]
         groups.append(Group(name, part.profile, words, ids))

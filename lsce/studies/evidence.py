@@ -68,16 +68,21 @@ class Evidence:
     @functools.cached_property
     def judgements(self) -> dict[str, list[judgements.Judgement]]:
         """Every claim of this page, by its id, judged in each regime."""
-        study, groups = self.study, {MAIN: self, **self.others}
+        study = self.study
         return judgements.judge(
             studies.claims_of(study.notebook),
-            {name: part.table for name, part in groups.items()},
+            {name: part.table for name, part in self.groups.items()},
             study.judged,
             {run.task.id: run.by_group for run in self.all_runs},
             functools.partial(study.objection, self),
             functools.partial(study.measured_as, self),
             (self.complete or study).plan(),
         )
+
+    @property
+    def groups(self) -> dict[str, "Evidence"]:
+        """The main runs and the others, by their groups."""
+        return {MAIN: self, **self.others}
 
     @property
     def own_runs(self) -> list[Run]:
@@ -87,8 +92,8 @@ class Evidence:
     @property
     def all_runs(self) -> list[Run]:
         """The runs of all groups, each once."""
-        groups = [self, *self.others.values()]
-        return list({run.task.id: run for group in groups for run in group.own_runs}.values())
+        runs = (run for group in self.groups.values() for run in group.own_runs)
+        return list({run.task.id: run for run in runs}.values())
 
     @property
     def seeds(self) -> list[int]:

@@ -92,8 +92,7 @@ class NumberOfClasses(Study):
 
     def _designs(self, main: Evidence) -> dict[str, pd.DataFrame]:
         """The tables of the designs, by the words that claims have for them."""
-        groups = {MAIN: main, **main.others}
-        return {words: groups[name].table for name, words in self._claims()[0].groups.items()}
+        return {words: main.groups[name].table for name, words in self._claims()[0].groups.items()}
 
     def _claims(self) -> list[Claim]:
         """The claims on a gain by the number of classes."""
